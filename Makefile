@@ -1,0 +1,55 @@
+# Everything a developer runs. Tools are installed into $(VENV) on first use.
+#
+#   PYTHON      the interpreter that $(VENV) is made from
+#   PIP_FLAGS   extra flags for pip; for example, for torch without CUDA:
+#               make test PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+#   ARGS        extra arguments for pytest, the demo or the benchmarks
+
+PYTHON ?= python3
+VENV ?= .venv
+PIP_FLAGS ?=
+ARGS ?=
+
+BIN := $(VENV)/bin
+# An extra is installed once, and again when what it installs may have changed.
+INSTALLED := $(VENV)/.installed-
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all check golden bench clean
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+setup: $(INSTALLED)test $(INSTALLED)dev ## Install fusec for development into .venv
+
+demo: $(INSTALLED)demo ## Run the demonstration
+	$(BIN)/python examples/demo.py $(ARGS)
+
+test: $(INSTALLED)test ## Run the quick tests
+	$(BIN)/python -m pytest -m "not slow and not inductor" $(ARGS)
+
+test-all: $(INSTALLED)test $(INSTALLED)triton ## Run every test
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(INSTALLED)test $(INSTALLED)dev ## Lint, check the format and the types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+golden: $(INSTALLED)test ## Rewrite the golden files from what fusec prints now
+	$(BIN)/python -m pytest --update-golden $(ARGS)
+
+bench: $(INSTALLED)test ## Run the benchmarks
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+clean: ## Remove the virtual environment and what tools left behind
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+
+$(INSTALLED)%: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install -q $(PIP_FLAGS) -c constraints.txt -e ".[$*]"
+	@touch $@
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)

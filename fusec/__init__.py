@@ -1,0 +1,37 @@
+"""fusec: a kernel-fusion compiler for PyTorch.
+
+    torch.compile(model, backend="fusec")     train or serve a model
+    fusec.jit(function)                       compile a function of whole tensors
+
+Importing fusec costs nothing: each public name loads its module on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fusec.api import backend, jit
+    from fusec.options import Options
+
+__version__ = "0.1.0"
+__all__ = ["Options", "__version__", "backend", "jit"]
+
+_HOMES = {
+    "Options": "fusec.options",
+    "backend": "fusec.api",
+    "jit": "fusec.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fusec' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,73 @@
+"""What all tests share: hypothesis profiles, skips with a reason, golden files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+GOLDEN = Path(__file__).parent / "golden"
+
+# Machines differ in speed, so no test may fail for being slow. CI draws the same
+# examples every time: what it finds, everyone can find again.
+settings.register_profile("dev", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-golden",
+        action="store_true",
+        help="rewrite the golden files from what fusec prints now",
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for name, why_not in {"gpu": no_gpu, "inductor": no_compiler}.items():
+        marked = [item for item in items if item.get_closest_marker(name)]
+        reason = why_not() if marked else ""
+        for item in marked:
+            if reason:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def no_gpu() -> str:
+    """Why GPU tests cannot run here; "" if they can."""
+    if not find_spec("torch"):
+        return "torch is not installed"
+    import torch
+
+    return "" if torch.cuda.is_available() else "there is no GPU"
+
+
+def no_compiler() -> str:
+    """Why Inductor cannot run here; "" if it can."""
+    if not find_spec("torch"):
+        return "torch is not installed"
+    return "" if shutil.which("g++") else "Inductor needs g++"
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """`golden(name, text)`: `text` is what tests/golden/`name` holds.
+
+    Check what a text means before comparing how it looks: under `--update-golden` the
+    comparison succeeds by rewriting the file.
+    """
+    update = bool(request.config.getoption("--update-golden"))
+
+    def check(name: str, text: str) -> None:
+        path = GOLDEN / name
+        if update:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        assert path.exists(), f"{path} is missing; `make golden` writes it"
+        assert text == path.read_text()
+
+    return check
