@@ -1,0 +1,39 @@
+"""Logs: one standard logger per category, all under "fusec".
+
+    FUSEC_LOGS=fusion,kernels python train.py
+
+Warnings are always shown. What a category says below that is shown once the category
+is enabled. A program that configures `logging` itself keeps its own handlers.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+CATEGORIES = {
+    "graph": "what torch handed over, and what runs through ATen instead",
+    "fusion": "which ops were fused, which were not, and why",
+    "kernels": "the code of each kernel and the schedule it follows",
+    "tuning": "the candidates that were measured, and how they ranked",
+    "cache": "hits, misses, and entries that were thrown away",
+}
+
+
+def logger(category: str) -> logging.Logger:
+    """The logger of a category."""
+    if category not in CATEGORIES:
+        raise ValueError(f"no log category {category!r} among {', '.join(CATEGORIES)}")
+    return logging.getLogger(f"fusec.{category}")
+
+
+def enable(categories: Iterable[str]) -> None:
+    """Show everything that these categories log, on stderr unless handlers exist."""
+    loggers = [logger(category) for category in categories]
+    top = logging.getLogger("fusec")
+    if loggers and not top.hasHandlers():
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("[%(name)s] %(message)s"))
+        top.addHandler(handler)
+    for each in loggers:
+        each.setLevel(logging.DEBUG)

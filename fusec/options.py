@@ -1,0 +1,192 @@
+"""Options: what a user can choose, from Python or from the environment.
+
+Every option has one name in three places, and the first that is given wins:
+
+    torch.compile(model, backend="fusec", options={"numerics": "fast"})
+    FUSEC_NUMERICS=fast python train.py
+    the default below
+
+The environment is read here and nowhere else, when `Options.from_mapping` is called.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+from fusec.errors import OptionError
+from fusec.logs import CATEGORIES
+
+Read = Callable[[object], object]
+"""Reads an option's value; raises ValueError with what it should have been."""
+
+
+def _switch(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    words = {
+        "1": True,
+        "true": True,
+        "on": True,
+        "0": False,
+        "false": False,
+        "off": False,
+    }
+    if isinstance(value, str) and value.lower() in words:
+        return words[value.lower()]
+    raise ValueError("True or False (in the environment, 1 or 0)")
+
+
+def _choice(*names: str) -> Read:
+    def read(value: object) -> str:
+        if isinstance(value, str) and value in names:
+            return value
+        raise ValueError(" or ".join(repr(name) for name in names))
+
+    return read
+
+
+def _count(value: object) -> int | None:
+    if value is None:
+        return None
+    digits = str(value) if isinstance(value, str | int) else ""
+    if digits.isdecimal() and int(digits) > 0:
+        return int(digits)
+    raise ValueError("a number of threads above zero")
+
+
+def _name(value: object) -> str | None:
+    if value is None or (isinstance(value, str) and value):
+        return value
+    raise ValueError("the name of a target, such as 'x86-64-v3'")
+
+
+def _folder(value: object) -> Path:
+    if isinstance(value, str | Path) and str(value):
+        return Path(value).expanduser()
+    raise ValueError("the path of a folder")
+
+
+def _categories(value: object) -> tuple[str, ...]:
+    names = value.split(",") if isinstance(value, str) else value
+    if isinstance(names, Iterable):
+        chosen = tuple(str(name).strip() for name in names if str(name).strip())
+        if all(name in CATEGORIES for name in chosen):
+            return chosen
+    raise ValueError(f"names among {', '.join(CATEGORIES)}, separated by commas")
+
+
+def _default_cache_dir() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    # The XDG specification says to ignore a relative path.
+    root = Path(base) if os.path.isabs(base) else Path.home() / ".cache"
+    return root / "fusec"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the user chose. Immutable; raises `OptionError` for a value out of range."""
+
+    numerics: Literal["eager", "fast"] = "eager"
+    """Round where eager torch rounds; or, when fast, keep more precision and
+    reassociate wherever that is quicker."""
+    verify: bool = False
+    """Check the program against the reference interpreter after every pass. Slow."""
+    fallback: bool = True
+    """Run what fusec does not compile through ATen; False refuses instead."""
+    threads: int | None = None
+    """Threads per kernel; None follows torch."""
+    target: str | None = None
+    """The name of a target (see `fusec.target`); None is the machine itself."""
+    cache: bool = True
+    """Keep compiled code on disk."""
+    cache_dir: Path = field(default_factory=_default_cache_dir)
+    """Where to keep it."""
+    logs: tuple[str, ...] = ()
+    """Categories of `fusec.logs` to show."""
+
+    def __post_init__(self) -> None:
+        for name in NAMES:
+            value = getattr(self, name)
+            if _read(name, value, name) != value:
+                raise OptionError(f"option {name}={value!r} has the wrong type")
+
+    @classmethod
+    def from_mapping(
+        cls, options: Mapping[str, object] | None = None, mode: str | None = None
+    ) -> Options:
+        """What `torch.compile(backend="fusec", options=…, mode=…)` asks for.
+
+        Raises `OptionError` for an unknown option or mode, or a value out of range.
+        """
+        _check_mode(mode)
+        given = options or {}
+        for name in given:
+            if name not in NAMES:
+                raise _unknown("option", str(name), NAMES)
+        return cls(**(_environment() | {k: _read(k, v, k) for k, v in given.items()}))
+
+    def key(self) -> str:
+        """The part of a cache key that options decide: those that change code."""
+        return " ".join(f"{name}={getattr(self, name)}" for name in _CHANGE_CODE)
+
+
+_READERS: Mapping[str, Read] = {
+    "numerics": _choice("eager", "fast"),
+    "verify": _switch,
+    "fallback": _switch,
+    "threads": _count,
+    "target": _name,
+    "cache": _switch,
+    "cache_dir": _folder,
+    "logs": _categories,
+}
+NAMES = tuple(_READERS)
+"""The names of all options."""
+
+_CHANGE_CODE = ("numerics",)
+"""The target changes code too: it enters cache keys itself, resolved."""
+
+
+def variable(name: str) -> str:
+    """The environment variable of an option."""
+    return f"FUSEC_{name.upper()}"
+
+
+def _environment() -> dict[str, Any]:
+    """The options that the environment sets. An empty variable sets nothing."""
+    given = {name: os.environ.get(variable(name), "") for name in NAMES}
+    return {n: _read(n, text, variable(n)) for n, text in given.items() if text}
+
+
+def _read(name: str, value: object, shown: str) -> Any:
+    try:
+        return _READERS[name](value)
+    except ValueError as error:
+        raise OptionError(f"{shown}={value!r}", fix=f"give {error}") from None
+
+
+_MODES = ("default", "reduce-overhead")
+"""On a CPU both mean the same: CUDA graphs are all that the second adds."""
+
+
+def _check_mode(mode: str | None) -> None:
+    if mode is None or mode in _MODES:
+        return
+    if mode.startswith("max-autotune"):
+        raise OptionError(
+            f"fusec does not tune by measurement yet, so mode={mode!r} has no meaning",
+            fix="leave mode out: schedules are then chosen by the cost model",
+        )
+    raise _unknown("mode", mode, _MODES)
+
+
+def _unknown(kind: str, name: str, known: Iterable[str]) -> OptionError:
+    close = get_close_matches(name, known, n=2)
+    guess = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+    listed = f"the {kind}s are {', '.join(known)}"
+    return OptionError(f"fusec has no {kind} {name!r}", fix=guess + listed)

@@ -1,0 +1,138 @@
+"""Options come from a mapping, then the environment, then defaults."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from fusec.errors import OptionError
+from fusec.options import NAMES, Options, variable
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in NAMES:
+        monkeypatch.delenv(variable(name), raising=False)
+
+
+def test_every_option_can_be_read() -> None:
+    assert tuple(field.name for field in fields(Options)) == NAMES
+
+
+def test_defaults() -> None:
+    options = Options.from_mapping(None)
+    assert options == Options()
+    assert (options.numerics, options.verify, options.fallback) == (
+        "eager",
+        False,
+        True,
+    )
+    assert (options.threads, options.target, options.logs) == (None, None, ())
+
+
+def test_a_mapping_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FUSEC_NUMERICS", "fast")
+    monkeypatch.setenv("FUSEC_THREADS", "3")
+    assert Options.from_mapping({}).numerics == "fast"
+    options = Options.from_mapping({"numerics": "eager"})
+    assert (options.numerics, options.threads) == ("eager", 3)
+
+
+def test_an_empty_variable_sets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in NAMES:
+        monkeypatch.setenv(variable(name), "")
+    assert Options.from_mapping() == Options()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("verify", "1", True),
+        ("verify", "TRUE", True),
+        ("fallback", "off", False),
+        ("threads", "8", 8),
+        ("target", "x86-64-v3", "x86-64-v3"),
+        ("cache", "0", False),
+        ("cache_dir", "/somewhere", Path("/somewhere")),
+        ("logs", "fusion, kernels,", ("fusion", "kernels")),
+    ],
+)
+def test_text_is_read_alike_from_both_sources(
+    name: str, text: str, value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert getattr(Options.from_mapping({name: text}), name) == value
+    monkeypatch.setenv(variable(name), text)
+    assert getattr(Options.from_mapping(), name) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("numerics", "exact"),
+        ("verify", "perhaps"),
+        ("verify", 1),
+        ("threads", 0),
+        ("threads", -1),
+        ("threads", "two"),
+        ("threads", True),
+        ("threads", 1.5),
+        ("target", ""),
+        ("target", 3),
+        ("cache_dir", 3),
+        ("cache_dir", ""),
+        ("logs", "fuson"),
+        ("logs", 3),
+    ],
+)
+def test_a_value_out_of_range_is_refused_with_what_it_should_be(
+    name: str, value: object
+) -> None:
+    with pytest.raises(OptionError, match=f"^{name}=.*\n  help: give ") as error:
+        Options.from_mapping({name: value})
+    assert repr(value) in str(error.value)
+
+
+def test_a_bad_variable_is_named_as_the_user_wrote_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FUSEC_NUMERICS", "quick")
+    with pytest.raises(OptionError, match="FUSEC_NUMERICS='quick'"):
+        Options.from_mapping()
+
+
+def test_the_constructor_refuses_what_only_text_may_say() -> None:
+    with pytest.raises(OptionError, match="wrong type"):
+        Options(verify="0")  # type: ignore[arg-type]
+
+
+def test_an_unknown_option_names_close_matches_and_lists_all() -> None:
+    with pytest.raises(OptionError) as error:
+        Options.from_mapping({"numeric": "fast"})
+    message = str(error.value)
+    assert "no option 'numeric'" in message
+    assert "did you mean 'numerics'?" in message
+    assert all(name in message for name in NAMES)
+
+
+def test_modes() -> None:
+    assert Options.from_mapping(None, "default") == Options()
+    assert Options.from_mapping(None, "reduce-overhead") == Options()
+    with pytest.raises(OptionError, match="leave mode out"):
+        Options.from_mapping(None, "max-autotune-no-cudagraphs")
+    with pytest.raises(OptionError, match="did you mean 'default'"):
+        Options.from_mapping(None, "defualt")
+
+
+def test_only_options_that_change_code_enter_the_key() -> None:
+    assert Options(numerics="fast").key() != Options().key()
+    same = Options(verify=True, fallback=False, threads=2, cache=False, logs=("cache",))
+    assert same.key() == Options().key()
+
+
+def test_the_cache_follows_xdg(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+    assert Options().cache_dir == Path("/xdg/fusec")
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert Options().cache_dir == Path.home() / ".cache" / "fusec"
