@@ -12,6 +12,7 @@ The environment is read here and nowhere else, when `Options.from_mapping` is ca
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -67,7 +68,7 @@ def _name(value: object) -> str | None:
 
 def _folder(value: object) -> Path:
     if isinstance(value, str | Path) and str(value):
-        return Path(value).expanduser()
+        return Path(os.path.expanduser(value))
     raise ValueError("the path of a folder")
 
 
@@ -83,8 +84,11 @@ def _categories(value: object) -> tuple[str, ...]:
 def _default_cache_dir() -> Path:
     base = os.environ.get("XDG_CACHE_HOME", "")
     # The XDG specification says to ignore a relative path.
-    root = Path(base) if os.path.isabs(base) else Path.home() / ".cache"
-    return root / "fusec"
+    if not os.path.isabs(base):
+        base = os.path.expanduser("~/.cache")
+    if not os.path.isabs(base):  # a user without a home, as in some containers
+        return Path(tempfile.gettempdir(), f"fusec-{os.getuid()}")
+    return Path(base, "fusec")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +171,9 @@ def _read(name: str, value: object, shown: str) -> Any:
     try:
         return _READERS[name](value)
     except ValueError as error:
-        raise OptionError(f"{shown}={value!r}", fix=f"give {error}") from None
+        raise OptionError(
+            f"{shown}={value!r} is not allowed", fix=f"give {error}"
+        ) from None
 
 
 _MODES = ("default", "reduce-overhead")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from dataclasses import fields
 from pathlib import Path
 
@@ -89,7 +91,9 @@ def test_text_is_read_alike_from_both_sources(
 def test_a_value_out_of_range_is_refused_with_what_it_should_be(
     name: str, value: object
 ) -> None:
-    with pytest.raises(OptionError, match=f"^{name}=.*\n  help: give ") as error:
+    with pytest.raises(
+        OptionError, match=f"^{name}=.* not allowed\n  help: give "
+    ) as error:
         Options.from_mapping({name: value})
     assert repr(value) in str(error.value)
 
@@ -136,3 +140,11 @@ def test_the_cache_follows_xdg(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Options().cache_dir == Path("/xdg/fusec")
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     assert Options().cache_dir == Path.home() / ".cache" / "fusec"
+
+
+def test_a_user_without_a_home_caches_in_the_temporary_folder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    assert Options().cache_dir == Path(tempfile.gettempdir(), f"fusec-{os.getuid()}")

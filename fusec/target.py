@@ -1,0 +1,215 @@
+"""Targets: facts about a device, as data.
+
+What to generate and what it will cost are decided from these figures alone, so code
+for another machine comes out the same wherever it is compiled:
+
+    target = resolve("x86-64-v3")     AVX2 with FMA: 8 lanes of f32, 16 registers
+    target = resolve(None)            the machine itself
+
+A CPU is one of three levels of the x86-64 psABI, plus the extensions that the kernel
+reports. Bandwidths and clock are those of a two-core Zen 5 machine: defaults of the
+right magnitude, meant to be replaced by a calibration run on the machine itself.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from fusec.errors import OptionError, UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One device. Sizes in bytes, rates in bytes or cycles per second."""
+
+    name: str
+    cpu: str
+    """LLVM's name of the processor."""
+    features: tuple[str, ...]
+    """LLVM's names of the instruction sets that code may use."""
+    vector_bits: int
+    """Width of a vector register."""
+    registers: int
+    """Vector registers that code can name."""
+    kind: Literal["cpu"] = "cpu"
+    triple: str = "x86_64-unknown-linux-gnu"
+    cores: int = 2
+    vector_pipes: int = 2
+    """Vector arithmetic instructions that start in one cycle, on one core."""
+    hertz: float = 3.97e9
+    l1_bytes: int = 48 << 10
+    """First-level data cache of one core."""
+    l2_bytes: int = 1 << 20
+    """Second-level cache of one core."""
+    l3_bytes: int = 32 << 20
+    """Last-level cache, shared by all cores."""
+    l1_rate: float = 410e9
+    """Reads per core, as are the next three."""
+    l2_rate: float = 239e9
+    l3_rate: float = 120e9
+    dram_rate: float = 40e9
+    dram_rate_all: float = 78e9
+    """Reads by all cores together."""
+    nontemporal: bool = True
+    """Stores can bypass the caches."""
+    power_of_two_tiles: bool = False
+    """Tiles must have power-of-two extents."""
+
+    def has(self, feature: str) -> bool:
+        """Whether an instruction set, by LLVM's name, may be used."""
+        return feature in self.features
+
+    @property
+    def feature_string(self) -> str:
+        """The features as LLVM takes them: `+avx2,+fma`."""
+        return ",".join(f"+{feature}" for feature in self.features)
+
+    @property
+    def masks(self) -> bool:
+        """Every vector instruction takes a mask register (AVX-512)."""
+        return self.has("avx512f")
+
+    def lanes(self, bits: int) -> int:
+        """Elements of that width in one vector register."""
+        return self.vector_bits // bits
+
+    @property
+    def flops_per_cycle(self) -> int:
+        """Peak f32 operations of one core; a fused multiply-add counts as two."""
+        return self.lanes(32) * self.vector_pipes * (2 if self.has("fma") else 1)
+
+    def key(self) -> str:
+        """The part of a cache key that the target decides: all of it, since figures
+        choose schedules."""
+        return repr(self)
+
+
+_V1 = ("sse2",)
+_V2 = (*_V1, "sse3", "ssse3", "sse4.1", "sse4.2", "cx16", "popcnt")
+_V3 = (*_V2, "avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe")
+_V4 = (*_V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
+
+X86_64 = Target("x86-64", "x86-64", _V1, vector_bits=128, registers=16)
+X86_64_V3 = Target("x86-64-v3", "x86-64-v3", _V3, vector_bits=256, registers=16)
+X86_64_V4 = Target("x86-64-v4", "x86-64-v4", _V4, vector_bits=512, registers=32)
+
+TARGETS: Mapping[str, Target] = {t.name: t for t in (X86_64, X86_64_V3, X86_64_V4)}
+"""The targets that can be named."""
+
+
+def resolve(name: str | None) -> Target:
+    """The target of that name; the host for None. Raises `OptionError` if unknown."""
+    if name is None:
+        return host()
+    if name not in TARGETS:
+        raise OptionError(
+            f"fusec has no target {name!r}",
+            fix=f"the targets are {', '.join(TARGETS)}; leave it out for this machine",
+        )
+    return TARGETS[name]
+
+
+@cache
+def host() -> Target:
+    """This machine: its level, extensions, caches and the cores we may run on.
+
+    Raises `UserError` where the processor is not an x86-64.
+    """
+    machine = platform.machine()
+    if machine not in ("x86_64", "AMD64"):
+        raise UserError(
+            f"fusec has no target for this machine's processor, {machine}",
+            fix=f"name one of {', '.join(TARGETS)} to generate code for another",
+        )
+    target = from_flags(_cpu_flags(Path("/proc/cpuinfo")))
+    cores = _usable_cores()
+    caches = _cache_sizes(Path("/sys/devices/system/cpu/cpu0/cache"))
+    return replace(
+        target,
+        name="host",
+        cores=cores,
+        dram_rate_all=min(cores * target.dram_rate, target.dram_rate_all),
+        l1_bytes=caches.get(1, target.l1_bytes),
+        l2_bytes=caches.get(2, target.l2_bytes),
+        l3_bytes=caches.get(3, target.l3_bytes),
+    )
+
+
+# The names of instruction sets: Linux's, in /proc/cpuinfo, and LLVM's.
+_LINUX_NAMES = {
+    "sse3": "pni",
+    "sse4.1": "sse4_1",
+    "sse4.2": "sse4_2",
+    "bmi": "bmi1",
+    "lzcnt": "abm",
+}
+_V3_EXTENSIONS = {"avx_vnni": "avxvnni", "gfni": "gfni"}
+_V4_EXTENSIONS = {
+    "avx512_bf16": "avx512bf16",
+    "avx512_bitalg": "avx512bitalg",
+    "avx512_fp16": "avx512fp16",
+    "avx512_vbmi2": "avx512vbmi2",
+    "avx512_vnni": "avx512vnni",
+    "avx512_vpopcntdq": "avx512vpopcntdq",
+    "avx512ifma": "avx512ifma",
+    "avx512vbmi": "avx512vbmi",
+}
+
+
+def from_flags(flags: Set[str]) -> Target:
+    """The best level that `flags` (Linux's names) allow, with its extensions.
+
+    {"avx2", "fma", …, "avx_vnni"}  ->  x86-64-v3 with +avxvnni
+    """
+    level = next(
+        (t for t in (X86_64_V4, X86_64_V3) if _linux_names(t) <= flags), X86_64
+    )
+    known: dict[str, str] = {}
+    if level.has("avx2"):
+        known |= _V3_EXTENSIONS
+    if level.has("avx512f"):
+        known |= _V4_EXTENSIONS
+    extra = tuple(llvm for linux, llvm in known.items() if linux in flags)
+    return replace(level, features=level.features + extra)
+
+
+def _linux_names(target: Target) -> Set[str]:
+    return {_LINUX_NAMES.get(feature, feature) for feature in target.features}
+
+
+def _cpu_flags(cpuinfo: Path) -> frozenset[str]:
+    """The instruction sets of the first processor; none where Linux does not say."""
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        return frozenset()
+    flags = (line.partition(":")[2] for line in lines if line.startswith("flags"))
+    return frozenset(next(flags, "").split())
+
+
+def _cache_sizes(folder: Path) -> dict[int, int]:
+    """Bytes of the data cache at each level, as far as Linux tells."""
+    sizes: dict[int, int] = {}
+    for index in sorted(folder.glob("index*")):
+        try:
+            kind = (index / "type").read_text().strip()
+            level = int((index / "level").read_text())
+            size = (index / "size").read_text().strip()
+        except (OSError, ValueError):
+            continue
+        if kind != "Instruction" and size.endswith("K"):
+            sizes[level] = int(size[:-1]) << 10
+    return sizes
+
+
+def _usable_cores() -> int:
+    """Processors that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

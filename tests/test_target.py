@@ -1,0 +1,122 @@
+"""Named targets are fixed; the host is derived from what Linux says."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fusec import target as module
+from fusec.errors import OptionError, UserError
+from fusec.target import TARGETS, X86_64, X86_64_V3, X86_64_V4, Target, from_flags
+
+V1_FLAGS = frozenset("fpu sse sse2 ht".split())
+V3_FLAGS = V1_FLAGS | set(
+    "pni ssse3 sse4_1 sse4_2 cx16 popcnt avx avx2 bmi1 bmi2 f16c fma abm movbe".split()
+)
+V4_FLAGS = V3_FLAGS | set("avx512f avx512bw avx512cd avx512dq avx512vl".split())
+
+
+def features(target: Target, level: Target) -> set[str]:
+    """What `target` has beyond a level."""
+    return set(target.features) - set(level.features)
+
+
+@pytest.mark.parametrize(
+    ("flags", "level"),
+    [
+        (frozenset[str](), X86_64),
+        (V1_FLAGS, X86_64),
+        (V3_FLAGS, X86_64_V3),
+        (V4_FLAGS, X86_64_V4),
+        (V3_FLAGS - {"fma"}, X86_64),
+        (V4_FLAGS - {"avx512vl"}, X86_64_V3),
+    ],
+)
+def test_flags_choose_the_best_level(flags: frozenset[str], level: Target) -> None:
+    assert from_flags(flags) == level
+
+
+def test_extensions_come_under_llvm_s_names() -> None:
+    bf16 = from_flags(V4_FLAGS | {"avx512_bf16", "avx_vnni", "made_up"})
+    assert features(bf16, X86_64_V4) == {"avx512bf16", "avxvnni"}
+    assert bf16.feature_string.endswith("+avxvnni,+avx512bf16")
+
+
+def test_extensions_of_a_higher_level_are_left_out() -> None:
+    # Naming avx512bf16 would enable all of AVX-512F, which these flags lack in part.
+    assert from_flags(V3_FLAGS | {"avx512f", "avx512_bf16"}) == X86_64_V3
+
+
+def test_vectors_and_peaks() -> None:
+    assert [t.lanes(32) for t in TARGETS.values()] == [4, 8, 16]
+    assert [t.flops_per_cycle for t in TARGETS.values()] == [8, 32, 64]
+    assert [t.masks for t in TARGETS.values()] == [False, False, True]
+
+
+def test_resolve() -> None:
+    assert module.resolve("x86-64-v3") is X86_64_V3
+    with pytest.raises(OptionError, match=r"no target 'avx2'\n.*x86-64, x86-64-v3, "):
+        module.resolve("avx2")
+
+
+def test_keys_tell_targets_apart() -> None:
+    keys = {t.key() for t in (*TARGETS.values(), from_flags(V4_FLAGS | {"gfni"}))}
+    assert len(keys) == 4
+
+
+def test_another_architecture_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    with pytest.raises(UserError, match="no target for this machine's processor, aarc"):
+        module.host.__wrapped__()
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="no target for this CPU")
+def test_the_host() -> None:
+    host = module.resolve(None)
+    assert host.cpu in TARGETS
+    assert set(TARGETS[host.cpu].features) <= set(host.features)
+    assert host.cores == len(os.sched_getaffinity(0))
+    assert 8 << 10 <= host.l1_bytes <= host.l2_bytes <= host.l3_bytes
+
+
+def test_cache_sizes_are_read_by_level(tmp_path: Path) -> None:
+    entries = [("Data", 1, "48K"), ("Instruction", 1, "64K"), ("Unified", 2, "2048K")]
+    for number, (kind, level, size) in enumerate(entries):
+        folder = tmp_path / f"index{number}"
+        folder.mkdir()
+        (folder / "type").write_text(f"{kind}\n")
+        (folder / "level").write_text(f"{level}\n")
+        (folder / "size").write_text(f"{size}\n")
+    (tmp_path / "index9").mkdir()  # says nothing
+    assert module._cache_sizes(tmp_path) == {1: 48 << 10, 2: 2 << 20}
+
+
+def test_a_system_that_says_nothing(tmp_path: Path) -> None:
+    assert module._cpu_flags(tmp_path / "cpuinfo") == frozenset()
+    assert module._cache_sizes(tmp_path / "cache") == {}
+
+
+def test_llvm_knows_every_cpu_and_feature() -> None:
+    pytest.importorskip("llvmlite")
+    extensions = module._V3_EXTENSIONS.keys() | module._V4_EXTENSIONS.keys()
+    rich = from_flags(V4_FLAGS | extensions)
+    machines = [(t.cpu, t.feature_string) for t in (*TARGETS.values(), rich)]
+    # LLVM complains of an unknown name on the C library's stderr.
+    program = f"""
+import llvmlite.binding as llvm
+llvm.initialize_all_targets()
+llvm.initialize_all_asmprinters()
+target = llvm.Target.from_triple({X86_64.triple!r})
+for cpu, features in {machines!r}:
+    machine = target.create_target_machine(cpu=cpu, features=features)
+    machine.emit_assembly(llvm.parse_assembly("define void @f() {{ ret void }}"))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
