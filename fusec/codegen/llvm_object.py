@@ -1,0 +1,165 @@
+"""LLVM assembly → object code for one CPU.
+
+The LLVM backend emits vectors of the width it wants, already unrolled and scheduled
+breadth-first, so LLVM's own IR passes have little left to win and take most of the
+compile time. This file therefore only parses, verifies, selects instructions and
+allocates registers (code generation level 1):
+
+    text = "define i64 @double(i64 %x) { %y = shl i64 %x, 1  ret i64 %y }"
+    code = compile_object(text, host_cpu(), host_features())   # for the launcher
+    print(assembly(text, "x86-64", ""))                        # for people
+
+    double:
+            leaq    (%rdi,%rdi), %rax
+            retq
+
+Whatever LLVM rejects is a bug of ours and raises `InternalError` with the line. Two
+mistakes LLVM does not report by itself:
+
+- An unknown `llvm.*` intrinsic is taken for an ordinary function and would surface as a
+  missing symbol when loaded. It is refused here.
+- An intrinsic that the chosen CPU lacks makes instruction selection **abort the
+  process**, and code for another CPU dies of an illegal instruction. Ask
+  `require_host` before running code compiled for given features; put `cpu` and
+  `features` in every cache key.
+
+The first import of llvmlite costs over 100 ms: import this file lazily.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Any
+
+import llvmlite.binding as _binding  # pyright: ignore[reportMissingTypeStubs]
+
+from fusec.errors import InternalError
+
+# llvmlite carries no annotations: its objects are `Any` from here on.
+llvm: Any = _binding
+
+_BASELINE_CPUS = frozenset({"", "generic", "x86-64"})
+
+
+def compile_object(text: str, cpu: str, features: str, opt: int = 1) -> bytes:
+    """Relocatable object code (ELF on Linux) of the module `text`.
+
+    `cpu` and `features` are LLVM's names (`"znver5"`, `"+avx512f,-amx-tile"`); `opt` is
+    the code generation level, 0 to 3. Raises `InternalError` on text LLVM rejects.
+    """
+    machine = _machine(cpu, features, opt)
+    return machine.emit_object(_parse(text, machine))
+
+
+def assembly(text: str, cpu: str, features: str, opt: int = 1) -> str:
+    """The target's assembly for `text`: what `compile_object` would encode."""
+    machine = _machine(cpu, features, opt)
+    return machine.emit_assembly(_parse(text, machine))
+
+
+@lru_cache(maxsize=1)
+def host_cpu() -> str:
+    """LLVM's name of this machine's CPU, such as `"znver5"`."""
+    return llvm.get_host_cpu_name()
+
+
+@lru_cache(maxsize=1)
+def host_features() -> str:
+    """Every feature LLVM knows for this CPU, `+present` or `-absent`, by name.
+
+    The absent ones matter: a virtual machine may mask features its CPU's name implies.
+    """
+    return llvm.get_host_cpu_features().flatten()
+
+
+def require_host(cpu: str, features: str) -> None:
+    """Raise `InternalError` unless this machine can run code for `cpu`, `features`."""
+    if cpu != host_cpu() and cpu not in _BASELINE_CPUS:
+        raise InternalError(
+            f"code compiled for the CPU {cpu!r} cannot run on this one ({host_cpu()!r})"
+        )
+    missing = _enabled(features) - _enabled(host_features())
+    if missing:
+        raise InternalError(
+            "code needs CPU features that this machine lacks: "
+            + ", ".join(sorted(missing))
+        )
+
+
+def _enabled(features: str) -> set[str]:
+    last_sign = {item[1:]: item[0] for item in features.split(",") if item}
+    return {name for name, sign in last_sign.items() if sign == "+"}
+
+
+@lru_cache(maxsize=16)
+def _machine(cpu: str, features: str, opt: int) -> Any:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    target = llvm.Target.from_default_triple()
+    return target.create_target_machine(
+        cpu=cpu, features=features, opt=opt, reloc="pic", codemodel="small"
+    )
+
+
+def _parse(text: str, machine: Any) -> Any:
+    # The parser settles default alignments from the data layout, so it has to come
+    # first; on the text's own first line it leaves LLVM's line numbers right.
+    header = (
+        f'target datalayout = "{machine.target_data}" '
+        f'target triple = "{machine.triple}" '
+    )
+    try:
+        module = llvm.parse_assembly(header + text)
+    except RuntimeError as error:
+        raise InternalError(_parse_failure(str(error), text)) from error
+    try:
+        module.verify()
+    except RuntimeError as error:
+        raise InternalError(_verify_failure(str(error), text)) from error
+    _refuse_unknown_intrinsics(module, text)
+    return module
+
+
+def _refuse_unknown_intrinsics(module: Any, text: str) -> None:
+    for function in module.functions:
+        # LLVM's printer is the only door llvmlite leaves to its table of intrinsics.
+        if function.name.startswith("llvm.") and "; Unknown intrinsic" in str(function):
+            raise InternalError(
+                f"LLVM knows no intrinsic named {function.name}"
+                + _quote(text, _line_of(text, f"@{function.name}("))
+            )
+
+
+def _parse_failure(message: str, text: str) -> str:
+    found = re.search(r"<string>:(\d+):\d+: error: (.*)", message)
+    if found is None:
+        return f"LLVM cannot parse the module: {message}"
+    return f"LLVM cannot parse the module: {found[2]}" + _quote(text, int(found[1]))
+
+
+def _verify_failure(message: str, text: str) -> str:
+    """The verifier's message with the line of each instruction that it prints."""
+    reason, *printed = message.rstrip().splitlines()
+    lines = (_line_of(text, instruction.strip()) for instruction in printed)
+    quotes = [_quote(text, line) for line in lines if line is not None]
+    details = "".join(quotes) or "".join(f"\n  {line.strip()}" for line in printed)
+    return f"LLVM's verifier refuses the module: {reason}{details}"
+
+
+def _line_of(text: str, fragment: str) -> int | None:
+    """The first line, counted from 1, that holds `fragment`."""
+    for number, line in enumerate(text.splitlines(), start=1):
+        if fragment in line:
+            return number
+    return None
+
+
+def _quote(text: str, number: int | None) -> str:
+    lines = text.splitlines()
+    if number is None or not lines:
+        return ""
+    number = min(
+        number, len(lines)
+    )  # LLVM points past the end of text that stops short
+    return f"\n  line {number}: {lines[number - 1].strip()}"

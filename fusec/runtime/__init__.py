@@ -1,0 +1,1 @@
+"""What exists while a compiled program runs: launchers, memory, the cache."""
