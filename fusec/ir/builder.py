@@ -1,0 +1,220 @@
+"""Building functions: ops are checked, simplified and shared as they are emitted.
+
+    b = Builder(Level.GRAPH)
+    x = b.param(Tensor(f32, (4,)), "x")
+    y = b(Mul, b(Exp, x), b.const(1.0, f32))     # x * 1 -> x
+    f = b.function("f", (y,))
+
+There is no separate clean-up pass: an op that already exists in scope is reused
+(common subexpressions), and an op class may hand back simpler values instead
+(`Op.simplify`). A pass is one sweep over an old function into a new builder
+(`rewrite`), so its cost is linear in the function, whatever it rewrites.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from fusec.errors import Loc
+from fusec.ir.core import Block, Function, Level, Op, Value, Values
+from fusec.ir.dims import NO_FACTS, Dim, Facts, Symbol
+from fusec.ir.dtypes import DType
+from fusec.ir.opdef import REQUIRED, OpMeta
+from fusec.ir.ops.constant import Const, SizeOf
+from fusec.ir.types import Type
+
+
+class Builder:
+    """Collects the ops of one block. `parent` lends its values to be reused."""
+
+    def __init__(self, level: Level, parent: Builder | None = None) -> None:
+        self.level = level
+        self.loc = parent.loc if parent else Loc.UNKNOWN
+        self._parent = parent
+        self._params: list[Value] = []
+        self._ops: list[Op] = []
+        self._known: dict[Any, Values] = {}
+        self._definitions: dict[Value, Op] = parent._definitions if parent else {}
+
+    def param(self, type_: Type, hint: str = "") -> Value:
+        """A new parameter of the block."""
+        value = Value(type_, hint)
+        self._params.append(value)
+        return value
+
+    def const(self, value: float | int | bool, dtype: DType) -> Value:
+        """A scalar constant."""
+        return self(Const, value=value, dtype=dtype)
+
+    def size(self, dim: Dim) -> Value:
+        """A size as an i64 scalar."""
+        return self(SizeOf, dim=dim)
+
+    def __call__(self, op_class: Any, *operands: Value, **attrs: Any) -> Value:
+        """Emit an op that has one result."""
+        values = tuple(
+            _default(op_class, name, field.default)
+            if name not in attrs
+            else attrs.pop(name)
+            for name, field in op_class.attr_fields.items()
+        )
+        if attrs:
+            raise TypeError(f"{op_class.name} has no attribute {sorted(attrs)}")
+        (value,) = self.emit(op_class, operands, values)
+        return value
+
+    def emit(
+        self,
+        op_class: Any,
+        operands: Iterable[Value],
+        attrs: tuple[Any, ...] = (),
+        blocks: tuple[Block, ...] = (),
+        loc: Loc | None = None,
+        hints: tuple[str, ...] = (),
+    ) -> Values:
+        """Emit an op, or return the values that already hold its results."""
+        operands = tuple(operands)
+        simpler = op_class.simplify(self, operands, attrs)
+        if simpler is not None:
+            return simpler
+        key = None
+        if op_class.pure and not blocks:
+            key = (op_class, operands, attrs_key(attrs))
+            known = self._find(key)
+            if known is not None:
+                return known
+        types = op_class.infer(operands, attrs, blocks)
+        names = hints or ("",) * len(types)
+        results = tuple(Value(t, h) for t, h in zip(types, names, strict=True))
+        op = op_class(operands, attrs, blocks, results, loc or self.loc)
+        self._ops.append(op)
+        for value in results:
+            self._definitions[value] = op
+        if key is not None:
+            self._known[key] = results
+        return results
+
+    def definition(self, value: Value) -> Op | None:
+        """The op that computed a value; None for parameters."""
+        return self._definitions.get(value)
+
+    def constant(self, value: Value) -> float | int | bool | None:
+        """The number that a value is known to be."""
+        op = self._definitions.get(value)
+        return op.value if isinstance(op, Const) else None
+
+    def nested(self) -> Builder:
+        """A builder for a block inside the next op."""
+        return Builder(self.level, self)
+
+    def block(self, yields: Iterable[Value] = ()) -> Block:
+        """What was built, closed."""
+        return Block(tuple(self._params), tuple(self._ops), tuple(yields))
+
+    def function(
+        self,
+        name: str,
+        yields: Iterable[Value] = (),
+        *,
+        symbols: tuple[Symbol, ...] = (),
+        facts: Facts = NO_FACTS,
+        returns_into: tuple[int | None, ...] = (),
+    ) -> Function:
+        """What was built, as a function."""
+        body = self.block(yields)
+        return Function(name, self.level, body, symbols, facts, returns_into)
+
+    def _find(self, key: Any) -> Values | None:
+        scope: Builder | None = self
+        while scope is not None:
+            known = scope._known.get(key)
+            if known is not None:
+                return known
+            scope = scope._parent
+        return None
+
+    def copy(self, op: Op, env: Mapping[Value, Value]) -> Values:
+        """Emit an op again on other operands, its blocks rebuilt."""
+        operands = tuple(env.get(v, v) for v in op.operands)
+        blocks = tuple(self._copy_block(block, env) for block in op.blocks)
+        hints = tuple(value.hint for value in op.results)
+        return self.emit(type(op), operands, op.attrs, blocks, op.loc, hints)
+
+    def _copy_block(self, block: Block, env: Mapping[Value, Value]) -> Block:
+        return rewrite_block(self, block, env, lambda b, op, env: None)
+
+    def inline(self, block: Block, arguments: Iterable[Value]) -> Values:
+        """Emit the ops of a block on these arguments; returns its yields."""
+        env = dict(zip(block.params, arguments, strict=True))
+        for op in block.ops:
+            env.update(zip(op.results, self.copy(op, env), strict=True))
+        return tuple(env.get(v, v) for v in block.yields)
+
+
+Visit = Callable[[Builder, Op, Mapping[Value, Value]], "Values | None"]
+"""Emit what replaces an op, given old value → new; None copies the op."""
+
+
+def rewrite(function: Function, visit: Visit) -> Function:
+    """A new function, each op replaced by what `visit` emits for it, in one sweep."""
+    builder = Builder(function.level)
+    env: dict[Value, Value] = {}
+    for old in function.params:
+        env[old] = builder.param(old.type, old.hint)
+    yields = _sweep(builder, function.body, env, visit)
+    return builder.function(
+        function.name,
+        yields,
+        symbols=function.symbols,
+        facts=function.facts,
+        returns_into=function.returns_into,
+    )
+
+
+def rewrite_block(
+    builder: Builder, block: Block, env: Mapping[Value, Value], visit: Visit
+) -> Block:
+    """A nested block, rewritten in the same sweep."""
+    inner = builder.nested()
+    scope = dict(env)
+    for old in block.params:
+        scope[old] = inner.param(old.type, old.hint)
+    yields = _sweep(inner, block, scope, visit)
+    return inner.block(yields)
+
+
+def _sweep(
+    builder: Builder, block: Block, env: dict[Value, Value], visit: Visit
+) -> Values:
+    for op in block.ops:
+        builder.loc = op.loc
+        new = visit(builder, op, env)
+        if new is None:
+            new = builder.copy(op, env)
+        env.update(zip(op.results, new, strict=True))
+    return tuple(env.get(v, v) for v in block.yields)
+
+
+def attrs_key(attrs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Attributes as a key that keeps 0.0, -0.0, 0, False and NaN apart."""
+    return tuple(_attr_key(a) for a in attrs)
+
+
+def _attr_key(value: Any) -> Any:
+    if isinstance(value, float):
+        return ("float", value.hex())
+    if isinstance(value, (bool, int)):
+        return (type(value), value)
+    if isinstance(value, tuple):
+        return tuple(_attr_key(v) for v in value)  # type: ignore[reportUnknownVariableType]
+    return value
+
+
+def _default(op_class: OpMeta, name: str, default: Any) -> Any:
+    if default is REQUIRED:
+        raise TypeError(f"{op_class.name} needs the attribute {name}")
+    return default
+
+
+

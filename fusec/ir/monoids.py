@@ -1,0 +1,149 @@
+"""The monoids that reductions combine with, each with its combine as IR.
+
+    sum, prod, max, min       one component; max and min propagate NaN, as torch
+    any, all                  bool
+    argmax, argmin            (value, index): the first extreme wins, NaN over all
+    welford                   (mean, m2, count): Chan's parallel variance
+
+`monoid(name, dtype)` gives one object per name and dtype, so monoids compare by
+identity, and a text form `max<f32>` finds the same one again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Union
+
+from fusec.ir.builder import Builder
+from fusec.ir.core import Level, Monoid, Value, Values
+from fusec.ir.dtypes import DType, i64
+from fusec.ir.ops.elementwise import (
+    Add,
+    And,
+    Div,
+    Eq,
+    Gt,
+    IsNan,
+    Lt,
+    Maximum,
+    Minimum,
+    Mul,
+    Not,
+    Or,
+    Select,
+    Sub,
+)
+from fusec.ir.types import Scalar
+
+Combine = Callable[[Builder, Values, Values], Values]
+
+
+@lru_cache(maxsize=None)
+def monoid(name: str, dtype: DType) -> Monoid:
+    """The monoid of that name over elements of `dtype`.
+
+    Raises `ValueError` for a name that does not exist.
+    """
+    if name not in MAKERS:
+        raise ValueError(f"no monoid {name!r}; there are {', '.join(sorted(MAKERS))}")
+    identity, dtypes, combine = MAKERS[name](dtype)
+    b = Builder(Level.TILE)
+    left = tuple(b.param(Scalar(d), f"a{k}") for k, d in enumerate(dtypes))
+    right = tuple(b.param(Scalar(d), f"b{k}") for k, d in enumerate(dtypes))
+    function = b.function(name, combine(b, left, right))
+    return Monoid(f"{name}<{dtype.name}>", identity, function)
+
+
+def combine(b: Builder, m: Monoid, left: Values, right: Values) -> Values:
+    """Emit the product of two states."""
+    return b.inline(m.combine.body, (*left, *right))
+
+
+Number = Union[float, int, bool]
+Parts = tuple[tuple[Number, ...], tuple[DType, ...], Combine]
+Maker = Callable[[DType], Parts]
+
+
+def _single(op: type, identity: Callable[[DType], Number]) -> Maker:
+    def make(dtype: DType) -> Parts:
+        def emit(b: Builder, left: Values, right: Values) -> Values:
+            return (b(op, left[0], right[0]),)
+
+        return (identity(dtype),), (dtype,), emit
+
+    return make
+
+
+def _lowest(dtype: DType) -> Number:
+    return -math.inf if dtype.is_float else dtype.min
+
+
+def _highest(dtype: DType) -> Number:
+    return math.inf if dtype.is_float else dtype.max
+
+
+def _zero(dtype: DType) -> Number:
+    return 0.0 if dtype.is_float else 0
+
+
+def _one(dtype: DType) -> Number:
+    return 1.0 if dtype.is_float else 1
+
+
+def _arg(better: type, worst: Callable[[DType], Number]) -> Maker:
+    def make(dtype: DType) -> Parts:
+        def emit(b: Builder, left: Values, right: Values) -> Values:
+            keep = _keeps_left(b, better, left, right, dtype)
+            return (
+                b(Select, keep, left[0], right[0]),
+                b(Select, keep, left[1], right[1]),
+            )
+
+        return (worst(dtype), i64.max), (dtype, i64), emit
+
+    return make
+
+
+def _keeps_left(
+    b: Builder, better: type, left: Values, right: Values, dtype: DType
+) -> Value:
+    """Whether the left element wins: it is better, or as good and earlier."""
+    (x, i), (y, j) = left, right
+    wins = b(better, x, y)
+    ties = b(Eq, x, y)
+    if dtype.is_float:
+        x_nan, y_nan = b(IsNan, x), b(IsNan, y)
+        wins = b(Or, wins, b(And, x_nan, b(Not, y_nan)))
+        ties = b(Or, ties, b(And, x_nan, y_nan))
+    return b(Or, wins, b(And, ties, b(Lt, i, j)))
+
+
+def _welford(dtype: DType) -> Parts:
+    """T. F. Chan, G. H. Golub, R. J. LeVeque, 1979: updating sample variances."""
+
+    def emit(b: Builder, left: Values, right: Values) -> Values:
+        (mean_a, m2_a, n_a), (mean_b, m2_b, n_b) = left, right
+        n = b(Add, n_a, n_b)
+        zero = b.const(0.0, dtype)
+        share = b(Select, b(Eq, n, zero), zero, b(Div, n_b, n))
+        delta = b(Sub, mean_b, mean_a)
+        mean = b(Add, mean_a, b(Mul, delta, share))
+        cross = b(Mul, b(Mul, delta, delta), b(Mul, n_a, share))
+        return mean, b(Add, b(Add, m2_a, m2_b), cross), n
+
+    return (0.0, 0.0, 0.0), (dtype, dtype, dtype), emit
+
+
+MAKERS: dict[str, Maker] = {
+    "sum": _single(Add, _zero),
+    "prod": _single(Mul, _one),
+    "max": _single(Maximum, _lowest),
+    "min": _single(Minimum, _highest),
+    "any": _single(Or, lambda dtype: False),
+    "all": _single(And, lambda dtype: True),
+    "argmax": _arg(Gt, _lowest),
+    "argmin": _arg(Lt, _highest),
+    "welford": _welford,
+}

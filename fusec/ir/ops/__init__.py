@@ -1,0 +1,27 @@
+"""Op families. Importing this package registers every op."""
+
+from fusec.ir.ops import (
+    cast,
+    constant,
+    contraction,
+    elementwise,
+    extern,
+    host,
+    loop,
+    reduction,
+    tile,
+    view,
+)
+
+__all__ = [
+    "cast",
+    "constant",
+    "contraction",
+    "elementwise",
+    "extern",
+    "host",
+    "loop",
+    "reduction",
+    "tile",
+    "view",
+]

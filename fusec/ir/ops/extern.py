@@ -1,0 +1,53 @@
+"""Calls to what fusec does not compile: an ATen op, a custom op.
+
+    %y, %mask = extern "aten.native_dropout.default"($0, 0.5, true) %x : …
+
+`arguments` is the call as written, with `Slot(k)` where operand k goes; what only torch
+can name (a dtype, a device) is a `Named`. Nothing is looked up until the call runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from fusec.ir.core import Block, Level, Op, Values
+from fusec.ir.opdef import attr, operands
+from fusec.ir.types import Type
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """The place of an operand among the arguments of a call."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A constant that torch knows by name: `Named("dtype", "float32")`."""
+
+    kind: str
+    name: str
+
+
+class Extern(Op, name="extern", levels=(Level.GRAPH, Level.LOOP, Level.HOST)):
+    """Call `target` and take its tensors as results.
+
+    `arguments` is a nested tuple of numbers, strings, None, dims, `Slot` and `Named`;
+    `keywords` are pairs of a name and such a value; `types` are those of the results.
+    """
+
+    pure = False
+
+    inputs = operands()
+    target = attr(str)
+    arguments = attr("tree")
+    keywords = attr("tree")
+    types = attr((Type,))
+
+    @classmethod
+    def infer(
+        cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
+    ) -> tuple[Type, ...]:
+        return attrs[3]

@@ -1,0 +1,136 @@
+"""The loop level: elements at points of named axes, read and written by affine index.
+
+    %e = region(%x) {                      # reads tensor %x, makes tensor %e
+      ^(%x: f32[4, 8], %e: f32[4, 8]):
+      %0 = load %x [i, j]                  # : f32{i, j}
+      %1 = exp %0
+      store %1, %e [i, j]
+    }
+
+A region is the unit of fusion: two become one by unifying their axes and running one
+block after the other. There are no views here and no layouts yet.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fusec.ir.core import Affine, Block, Level, Op, Values
+from fusec.ir.dtypes import bool_, i64
+from fusec.ir.opdef import attr, block, operand, operands
+from fusec.ir.ops.extern import Slot
+from fusec.ir.ops.space import common_space
+from fusec.ir.types import Axis, Element, Points, Tensor, Type, with_dtype
+
+LOOP = (Level.LOOP,)
+
+
+class Region(Op, name="region", levels=LOOP):
+    """One fused loop nest. The block receives the inputs, then the results."""
+
+    inputs = operands()
+    body = block()
+
+    @classmethod
+    def infer(
+        cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
+    ) -> tuple[Type, ...]:
+        return tuple(param.type for param in blocks[0].params[len(operands) :])
+
+
+class Coordinate(Op, name="coordinate", levels=LOOP):
+    """The position on `axis`, as i64."""
+
+    axis = attr(Axis)
+
+    @classmethod
+    def infer(
+        cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
+    ) -> tuple[Type, ...]:
+        return (Points(i64, (attrs[0],)),)
+
+
+class Load(Op, name="load", levels=LOOP):
+    """The element of a tensor at `index`, at every point of the axes in it.
+
+    One entry per dimension: an `Affine`, or `Slot(k)` for the k-th of `indices`,
+    which are i64 points. With `masked`, the last two of `indices` are a mask and the
+    value to give where it is false; nothing is read there.
+    """
+
+    buffer = operand()
+    indices = operands()
+    index = attr(("index",))
+    masked = attr(bool, default=False)
+
+    @classmethod
+    def infer(
+        cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
+    ) -> tuple[Type, ...]:
+        tensor = operands[0].type
+        if not isinstance(tensor, Tensor) or len(tensor.shape) != len(attrs[0]):
+            raise TypeError(f"index {attrs[0]} does not fit {tensor}")
+        return (with_dtype(_space(operands[1:], attrs), tensor.dtype),)
+
+    @property
+    def slots(self) -> Values:
+        """The computed indices, without mask and other."""
+        return self.indices[:-2] if self.masked else self.indices
+
+    @property
+    def mask(self) -> Any:
+        return self.indices[-2] if self.masked else None
+
+    @property
+    def other(self) -> Any:
+        return self.indices[-1] if self.masked else None
+
+
+class Store(Op, name="store", levels=LOOP):
+    """Write an element of a result at `index`, at every point of the value's axes."""
+
+    pure = False
+
+    value = operand()
+    buffer = operand()
+    indices = operands()
+    index = attr(("index",))
+
+    @classmethod
+    def infer(
+        cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
+    ) -> tuple[Type, ...]:
+        value, tensor = operands[0].type, operands[1].type
+        if not isinstance(tensor, Tensor) or len(tensor.shape) != len(attrs[0]):
+            raise TypeError(f"index {attrs[0]} does not fit {tensor}")
+        if value.dtype is not tensor.dtype:  # type: ignore[union-attr]
+            raise TypeError(f"store of {value} into {tensor}")
+        return ()
+
+
+class View(Op, name="view", levels=(Level.LOOP, Level.HOST)):
+    """The memory of a tensor under another shape and strides, `offset` elements in."""
+
+    x = operand()
+    type = attr(Type)
+    offset = attr("dim")
+
+    @classmethod
+    def infer(
+        cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
+    ) -> tuple[Type, ...]:
+        return (attrs[0],)
+
+
+def _space(indices: Values, attrs: tuple[Any, ...]) -> Element:
+    index, masked = attrs
+    axes: list[Type] = [Points(i64, e.axes) for e in index if isinstance(e, Affine)]
+    slots = {e.index for e in index if isinstance(e, Slot)}
+    if slots and max(slots) >= len(indices):
+        raise TypeError(f"index {index} names an operand that is not there")
+    if masked and indices[-2].type.dtype is not bool_:  # type: ignore[union-attr]
+        raise TypeError(f"mask of type {indices[-2].type}")
+    spaces = axes + [v.type for v in indices]
+    return common_space(spaces) if spaces else Points(i64, ())
+
+

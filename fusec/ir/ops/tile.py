@@ -1,0 +1,272 @@
+"""The tile level: blocks of elements, memory, and the loops that sweep them.
+
+A kernel is one program of a grid, run for every `program_id`:
+
+    tile @scale(%x: buffer<f32 …>, %y: buffer<f32 …>) {
+      %p = program_id                            # which 64 columns
+      %o = mul %p, 64
+      %n = sub 1000, %o                          # how many of them exist
+      %t = load_tile %x, %o, %n  limited=(0,) strides=(1,) : tile<f32 [64]>
+      %e = exp %t
+      store_tile %e, %y, %o, %n  limited=(0,) strides=(1,)
+    }
+
+The address of the element at tile coordinate c is `offset + Σ c[d]·strides[d]`, in
+elements, plus the element of an index tile where one is given. A `limit` operand for
+dimension d says that only coordinates c[d] < limit exist: other elements are not
+touched in memory and hold nothing in particular in registers until a `guard` gives
+them a value.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fusec.ir.core import Block, Level, Op, Value, Values
+from fusec.ir.dims import Dim
+from fusec.ir.dtypes import i64
+from fusec.ir.layout import Layout
+from fusec.ir.opdef import attr, block, operand, operands
+from fusec.ir.types import Buffer, Scalar, Tile, Type
+
+TILE = (Level.TILE,)
+
+
+class ProgramId(Op, name="program_id", levels=TILE):
+    """Which program of the launch this is, from 0, as i64."""
+
+    @classmethod
+    def infer(
+        cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
+    ) -> tuple[Type, ...]:
+        return (Scalar(i64),)
+
+
+class Access(Op):
+    """What loading and storing a tile share: where each element lies."""
+
+    buffer: Value
+    offset: Value
+    rest: Values
+    strides: tuple[Dim, ...]
+    limited: tuple[int, ...]
+    indirect: bool
+    masked: bool
+
+    @property
+    def limits(self) -> dict[int, Value]:
+        """The number of existing coordinates, for each limited dimension."""
+        count = len(self.limited)
+        return dict(zip(self.limited, self.rest[:count], strict=True))
+
+    @property
+    def index(self) -> Value | None:
+        """A tile of i64 offsets to add to the address of each element."""
+        return self.rest[len(self.limited)] if self.indirect else None
+
+    @property
+    def mask(self) -> Value | None:
+        """A tile of bool: which elements exist."""
+        return self.rest[len(self.limited) + self.indirect] if self.masked else None
+
+
+class LoadTile(Access, name="load_tile", levels=TILE):
+    """Read a tile. Operands after the offset: limits, then index, mask and other.
+
+    `other` is the tile of elements to give where the mask is false. `prefetch` asks
+    for the element so many places further on to be brought near; 0 for none.
+    """
+
+    buffer = operand()
+    offset = operand()
+    rest = operands()
+    type = attr(Type)
+    strides = attr((Dim,))
+    limited = attr((int,), default=())
+    indirect = attr(bool, default=False)
+    masked = attr(bool, default=False)
+    prefetch = attr(Dim, default=0)
+
+    @property
+    def other(self) -> Value | None:
+        return self.rest[-1] if self.masked else None
+
+    @classmethod
+    def infer(
+        cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
+    ) -> tuple[Type, ...]:
+        type_, strides, limited, indirect, masked, _ = attrs
+        _check_access(operands[0].type, type_, strides)
+        _check_count("load_tile", operands[2:], len(limited) + indirect + 2 * masked)
+        return (type_,)
+
+
+class StoreTile(Access, name="store_tile", levels=TILE):
+    """Write a tile. Operands after the offset: limits, then index and mask.
+
+    `streaming` marks memory that nobody reads soon: the store may bypass the caches.
+    """
+
+    pure = False
+
+    value = operand()
+    buffer = operand()
+    offset = operand()
+    rest = operands()
+    strides = attr((Dim,))
+    limited = attr((int,), default=())
+    indirect = attr(bool, default=False)
+    masked = attr(bool, default=False)
+    streaming = attr(bool, default=False)
+
+    @classmethod
+    def infer(
+        cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
+    ) -> tuple[Type, ...]:
+        strides, limited, indirect, masked, _ = attrs
+        _check_access(operands[1].type, operands[0].type, strides)
+        _check_count("store_tile", operands[3:], len(limited) + indirect + masked)
+        return ()
+
+
+class IotaTile(Op, name="iota_tile", levels=TILE):
+    """`origin` + the coordinate along `dim`, as i64."""
+
+    origin = operand()
+    type = attr(Type)
+    dim = attr(int)
+
+    @classmethod
+    def infer(
+        cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
+    ) -> tuple[Type, ...]:
+        return (attrs[0],)
+
+
+class BroadcastTile(Op, name="broadcast_tile", levels=TILE):
+    """A scalar, or a tile whose dimensions of extent 1 are repeated, as `type`."""
+
+    x = operand()
+    type = attr(Type)
+
+    @classmethod
+    def infer(
+        cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
+    ) -> tuple[Type, ...]:
+        source, (target,) = operands[0].type, attrs
+        if isinstance(source, Scalar):
+            return (target,)
+        fits = (
+            isinstance(source, Tile)
+            and len(source.shape) == len(target.shape)
+            and all(
+                a in (1, b) for a, b in zip(source.shape, target.shape, strict=True)
+            )
+        )
+        if not fits:
+            raise TypeError(f"cannot broadcast {source} to {target}")
+        return (target,)
+
+    @classmethod
+    def simplify(
+        cls, builder: Any, operands: Values, attrs: tuple[Any, ...]
+    ) -> Values | None:
+        # broadcast_tile x : its own type -> x
+        return operands if operands[0].type == attrs[0] else None
+
+
+class Convert(Op, name="convert", levels=TILE):
+    """The same tile under another layout: registers and lanes change places."""
+
+    x = operand()
+    layout = attr(Layout)
+
+    @classmethod
+    def infer(
+        cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
+    ) -> tuple[Type, ...]:
+        x = _tile(operands[0].type)
+        return (Tile(x.dtype, x.shape, attrs[0]),)
+
+    @classmethod
+    def simplify(
+        cls, builder: Any, operands: Values, attrs: tuple[Any, ...]
+    ) -> Values | None:
+        # convert x : its own layout -> x
+        return operands if _tile(operands[0].type).layout == attrs[0] else None
+
+
+class Guard(Op, name="guard", levels=TILE):
+    """`identity` wherever a limited coordinate does not exist, x elsewhere."""
+
+    x = operand()
+    limits = operands()
+    limited = attr((int,))
+    identity = attr("number")
+
+    @classmethod
+    def infer(
+        cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
+    ) -> tuple[Type, ...]:
+        _check_count("guard", operands[1:], len(attrs[0]))
+        return (_tile(operands[0].type),)
+
+
+class For(Op, name="for", levels=TILE):
+    """Run the block for `lo`, `lo + step`, … below `hi`.
+
+    The block receives the counter (i64) and the carried values, and yields their next
+    ones; the results are the last. No trip: the results are the initial values.
+    """
+
+    pure = False
+
+    lo = operand()
+    hi = operand()
+    inits = operands()
+    step = attr(int)
+    body = block()
+
+    @classmethod
+    def infer(
+        cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
+    ) -> tuple[Type, ...]:
+        carried = [p.type for p in blocks[0].params[1:]]
+        if carried != [v.type for v in operands[2:]]:
+            raise TypeError("for: initial and carried values differ in type")
+        if carried != [v.type for v in blocks[0].yields]:
+            raise TypeError("for: carried and yielded values differ in type")
+        return tuple(carried)
+
+
+class Scratch(Op, name="scratch", levels=TILE):
+    """Memory for the time of one program."""
+
+    pure = False
+
+    type = attr(Type)
+
+    @classmethod
+    def infer(
+        cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
+    ) -> tuple[Type, ...]:
+        return (attrs[0],)
+
+
+def _tile(type_: Type) -> Tile:
+    if not isinstance(type_, Tile):
+        raise TypeError(f"expected a tile, not {type_}")
+    return type_
+
+
+def _check_access(buffer: Type, tile: Type, strides: tuple[Dim, ...]) -> None:
+    tile = _tile(tile)
+    if not isinstance(buffer, Buffer) or buffer.dtype is not tile.dtype:
+        raise TypeError(f"{tile} does not lie in {buffer}")
+    if len(strides) != len(tile.shape):
+        raise TypeError(f"{len(strides)} strides for a tile of {len(tile.shape)} dims")
+
+
+def _check_count(name: str, rest: Values, expected: int) -> None:
+    if len(rest) != expected:
+        raise TypeError(f"{name}: {len(rest)} operands where {expected} belong")

@@ -1,0 +1,262 @@
+"""Whole-tensor ops that move elements without computing on them.
+
+They live on the graph level only: below it a view is an affine index, and none of
+them costs a kernel of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fusec.ir.core import Block, Level, Op, Values
+from fusec.ir.dims import Dim, product
+from fusec.ir.dtypes import i64
+from fusec.ir.opdef import attr, operand, operands
+from fusec.ir.types import Scalar, Tensor, Tile, Type
+
+GRAPH = (Level.GRAPH,)
+
+
+def tensor(type_: Type) -> Tensor:
+    if not isinstance(type_, Tensor):
+        raise TypeError(f"expected a tensor, not {type_}")
+    return type_
+
+
+class Iota(Op, name="iota", levels=GRAPH):
+    """The coordinate along `dim`, at every point of `shape`, as i64."""
+
+    shape = attr((Dim,))
+    dim = attr(int)
+
+    @classmethod
+    def infer(
+        cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
+    ) -> tuple[Type, ...]:
+        return (Tensor(i64, attrs[0]),)
+
+
+class Reshape(Op, name="reshape", levels=GRAPH):
+    """The same elements in row-major order under another shape."""
+
+    x = operand()
+    shape = attr((Dim,))
+
+    @classmethod
+    def infer(
+        cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
+    ) -> tuple[Type, ...]:
+        x, (shape,) = tensor(operands[0].type), attrs
+        if product(x.shape) != product(shape):
+            raise TypeError(f"cannot reshape {x.shape} to {shape}: sizes differ")
+        return (Tensor(x.dtype, shape),)
+
+    @classmethod
+    def simplify(
+        cls, builder: Any, operands: Values, attrs: tuple[Any, ...]
+    ) -> Values | None:
+        (x,), (shape,) = operands, attrs
+        # reshape x : its own shape -> x
+        if tensor(x.type).shape == shape:
+            return (x,)
+        # reshape (reshape x) -> reshape x
+        made = builder.definition(x)
+        if isinstance(made, Reshape):
+            return (builder(Reshape, made.x, shape=shape),)
+        return None
+
+
+class Permute(Op, name="permute", levels=GRAPH):
+    """Result dimension k is dimension `order[k]` of x."""
+
+    x = operand()
+    order = attr((int,))
+
+    @classmethod
+    def infer(
+        cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
+    ) -> tuple[Type, ...]:
+        x, (order,) = tensor(operands[0].type), attrs
+        if sorted(order) != list(range(len(x.shape))):
+            raise TypeError(f"{order} is no permutation of {len(x.shape)} dimensions")
+        strides = tuple(x.strides[d] for d in order) if x.strides else None
+        return (Tensor(x.dtype, tuple(x.shape[d] for d in order), strides),)
+
+    @classmethod
+    def simplify(
+        cls, builder: Any, operands: Values, attrs: tuple[Any, ...]
+    ) -> Values | None:
+        # permute x : identity -> x
+        (order,) = attrs
+        return operands if order == tuple(range(len(order))) else None
+
+
+class Broadcast(Op, name="broadcast", levels=(Level.GRAPH, Level.TILE)):
+    """Repeat dimensions of extent 1 up to `shape`; of a scalar, every dimension."""
+
+    x = operand()
+    shape = attr((Dim,))
+
+    @classmethod
+    def infer(
+        cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
+    ) -> tuple[Type, ...]:
+        type_, (shape,) = operands[0].type, attrs
+        if isinstance(type_, Scalar):
+            return (Tensor(type_.dtype, shape),)
+        if not isinstance(type_, (Tensor, Tile)):
+            raise TypeError(f"cannot broadcast {type_}")
+        fits = len(type_.shape) == len(shape) and all(
+            a in (1, b) for a, b in zip(type_.shape, shape, strict=True)
+        )
+        if not fits:
+            raise TypeError(f"cannot broadcast {type_.shape} to {shape}")
+        return (type(type_)(type_.dtype, shape),)
+
+    @classmethod
+    def simplify(
+        cls, builder: Any, operands: Values, attrs: tuple[Any, ...]
+    ) -> Values | None:
+        # broadcast x : its own shape -> x
+        type_ = operands[0].type
+        if isinstance(type_, (Tensor, Tile)) and type_.shape == attrs[0]:
+            return operands
+        return None
+
+
+class Slice(Op, name="slice", levels=GRAPH):
+    """`length` elements of `dim`, from `start`, every `step`-th; step < 0 flips."""
+
+    x = operand()
+    dim = attr(int)
+    start = attr(Dim)
+    length = attr(Dim)
+    step = attr(int)
+
+    @classmethod
+    def infer(
+        cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
+    ) -> tuple[Type, ...]:
+        x, (dim, _, length, step) = tensor(operands[0].type), attrs
+        if step == 0:
+            raise TypeError("slice with step 0")
+        shape = (*x.shape[:dim], length, *x.shape[dim + 1 :])
+        return (Tensor(x.dtype, shape),)
+
+    @classmethod
+    def simplify(
+        cls, builder: Any, operands: Values, attrs: tuple[Any, ...]
+    ) -> Values | None:
+        # slice x : all of it -> x
+        dim, start, length, step = attrs
+        whole = tensor(operands[0].type).shape[dim] == length
+        return operands if whole and start == 0 and step == 1 else None
+
+
+class Pad(Op, name="pad", levels=GRAPH):
+    """`low[d]` and `high[d]` elements of `value`, a scalar, around x; none negative."""
+
+    x = operand()
+    value = operand()
+    low = attr((Dim,))
+    high = attr((Dim,))
+
+    @classmethod
+    def infer(
+        cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
+    ) -> tuple[Type, ...]:
+        x, (low, high) = tensor(operands[0].type), attrs
+        shape = tuple(a + n + z for a, n, z in zip(low, x.shape, high, strict=True))
+        return (Tensor(x.dtype, shape),)
+
+
+class Concat(Op, name="concat", levels=GRAPH):
+    """Tensors one after the other along `dim`."""
+
+    xs = operands()
+    dim = attr(int)
+
+    @classmethod
+    def infer(
+        cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
+    ) -> tuple[Type, ...]:
+        types, (dim,) = [tensor(v.type) for v in operands], attrs
+        first = types[0]
+        for other in types[1:]:
+            if other.dtype is not first.dtype:
+                raise TypeError(f"concat of {first.dtype.name} and {other.dtype.name}")
+            if _without(other.shape, dim) != _without(first.shape, dim):
+                raise TypeError(f"concat of {first.shape} and {other.shape} on {dim}")
+        total: Dim = 0
+        for type_ in types:
+            total = total + type_.shape[dim]
+        shape = (*first.shape[:dim], total, *first.shape[dim + 1 :])
+        return (Tensor(first.dtype, shape),)
+
+    @classmethod
+    def simplify(
+        cls, builder: Any, operands: Values, attrs: tuple[Any, ...]
+    ) -> Values | None:
+        # concat x -> x
+        return operands if len(operands) == 1 else None
+
+
+class Index(Op, name="index", levels=GRAPH):
+    """Elements of x at tensors of indices, torch's and numpy's advanced indexing.
+
+    `indices[k]`, integers of one shared shape, select along `dims[k]`. In the result
+    those dimensions are gone and the shape of the indices stands at position `at`.
+    Indices count from 0 and lie within x (a frontend wraps negative ones).
+    """
+
+    x = operand()
+    indices = operands()
+    dims = attr((int,))
+    at = attr(int)
+
+    @classmethod
+    def infer(
+        cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
+    ) -> tuple[Type, ...]:
+        x, (dims, at) = tensor(operands[0].type), attrs
+        shapes = {tensor(v.type).shape for v in operands[1:]}
+        if len(shapes) != 1 or len(dims) != len(operands) - 1:
+            raise TypeError(f"index needs one shape and one dim per index, got {shapes}")
+        kept = tuple(n for d, n in enumerate(x.shape) if d not in dims)
+        (shape,) = shapes
+        return (Tensor(x.dtype, (*kept[:at], *shape, *kept[at:])),)
+
+
+class Gather(Op, name="gather", levels=GRAPH):
+    """`result[i…] = x[i… with index[i…] at dim]`, as torch.gather."""
+
+    x = operand()
+    index = operand()
+    dim = attr(int)
+
+    @classmethod
+    def infer(
+        cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
+    ) -> tuple[Type, ...]:
+        x, index = tensor(operands[0].type), tensor(operands[1].type)
+        if len(x.shape) != len(index.shape):
+            raise TypeError(f"gather from {x.shape} by {index.shape}: ranks differ")
+        return (Tensor(x.dtype, index.shape),)
+
+
+class Restride(Op, name="restride", levels=GRAPH):
+    """The same tensor, stored with these strides."""
+
+    x = operand()
+    strides = attr((Dim,))
+
+    @classmethod
+    def infer(
+        cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
+    ) -> tuple[Type, ...]:
+        x = tensor(operands[0].type)
+        return (Tensor(x.dtype, x.shape, attrs[0]),)
+
+
+def _without(shape: tuple[Dim, ...], dim: int) -> tuple[Dim, ...]:
+    return shape[:dim] + shape[dim + 1 :]

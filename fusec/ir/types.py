@@ -1,0 +1,105 @@
+"""The types of values, one per kind of value that some level computes with.
+
+    graph   Tensor   a whole tensor: element type, shape, strides
+    loop    Points   one element at every point of a set of named axes
+    tile    Tile     a block of elements with a layout; Buffer: memory with a layout
+    all     Scalar   one element; Token: an effect, in order
+
+An axis has a name for people and an identity for the compiler: two axes that are
+both called `i` are different unless they are the same object.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Union
+
+from fusec.ir.dims import Dim
+from fusec.ir.dtypes import DType
+from fusec.ir.layout import Layout
+
+
+class Space(Enum):
+    """Where a buffer lives."""
+
+    GLOBAL = "global"
+    """Memory that the host can see."""
+    SCRATCH = "scratch"
+    """Memory private to one program of a launch: a stack, shared memory."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Axis:
+    """A named dimension of an iteration space, `extent` points long."""
+
+    name: str
+    extent: Dim
+
+    def __repr__(self) -> str:
+        return f"Axis({self.name}:{self.extent})"
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A whole tensor. Strides count elements; `None` means dense, row-major."""
+
+    dtype: DType
+    shape: tuple[Dim, ...]
+    strides: tuple[Dim, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """One element at every point of `axes`. The order of axes carries no meaning."""
+
+    dtype: DType
+    axes: tuple[Axis, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A block of elements. `layout` is absent until layouts are assigned."""
+
+    dtype: DType
+    shape: tuple[Dim, ...]
+    layout: Layout | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """Memory that holds elements at the bit addresses of `layout`."""
+
+    dtype: DType
+    layout: Layout
+    space: Space = Space.GLOBAL
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """A single element, the same at every point, in every lane, on every level."""
+
+    dtype: DType
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """The order of an effect: who consumes it runs after who made it."""
+
+
+Type = Union[Tensor, Points, Tile, Buffer, Scalar, Token]
+Element = Union[Tensor, Points, Tile, Scalar]
+"""The types that an elementwise op accepts."""
+
+
+def with_dtype(type_: Element, dtype: DType) -> Element:
+    """The same space with another element type."""
+    match type_:
+        case Tensor(_, shape, strides):
+            return Tensor(dtype, shape, strides)
+        case Points(_, axes):
+            return Points(dtype, axes)
+        case Tile(_, shape, layout):
+            return Tile(dtype, shape, layout)
+        case Scalar():
+            return Scalar(dtype)
