@@ -516,9 +516,11 @@ def _encode_codebook(dtype: DType, array: Array) -> Array:
 
 
 def _cast_float(dtype: DType, array: Array, copy: bool) -> Array:
-    """numpy's cast to f16, f32 or f64, rounded once."""
-    if dtype is f16 and array.dtype.kind != "f":
-        array = array.astype(np.float64)  # numpy would round to float32 in between
+    """numpy's cast to f16, f32 or f64, rounded once.
+
+    An integer goes to float16 by way of float32, which has every integer that
+    float16 does not overflow on.
+    """
     return array.astype(dtype.carrier, copy=copy)
 
 
