@@ -215,7 +215,7 @@ def test_fusec_keeps_to_the_rule(rule: Rule) -> None:
 
 
 def test_every_folder_of_modules_is_a_package() -> None:
-    # setuptools leaves a folder without __init__.py out of the wheel.
+    # Without __init__.py a folder is a namespace, open to other distributions.
     folders = {path.parent for path in (ROOT / "fusec").rglob("*.py")}
     missing = [str(f) for f in sorted(folders) if not (f / "__init__.py").exists()]
     assert not missing, f"no __init__.py in {', '.join(missing)}"
