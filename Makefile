@@ -36,7 +36,7 @@ test-all: $(INSTALLED)test $(INSTALLED)triton ## Run every test
 check: $(INSTALLED)test $(INSTALLED)dev ## Lint, check the format and the types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 golden: $(INSTALLED)test ## Rewrite the golden files from what fusec prints now
 	$(BIN)/python -m pytest --update-golden $(ARGS)
