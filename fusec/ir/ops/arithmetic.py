@@ -22,6 +22,7 @@ from fusec.ir.ops.pointwise import (
     numeric,
     ordered,
     overloads,
+    where,
 )
 
 
@@ -94,7 +95,7 @@ class FloorDiv(Binary, name="floor_div"):
     """
 
     takes = staticmethod(numeric)
-    aten = overloads("floor_divide")
+    aten = ("aten.floor_divide.default", "aten.floor_divide.Scalar")
 
     @staticmethod
     def numpy(x: Any, y: Any) -> Any:
@@ -104,9 +105,9 @@ class FloorDiv(Binary, name="floor_div"):
         apart = (mod != 0) & (np.signbit(mod) != np.signbit(y))
         near = (x - mod) / y - apart.astype(mod.dtype)
         floor = np.floor(near)
-        floor = np.where(near - floor > 0.5, floor + 1, floor)
-        floor = np.where(near == 0, np.copysign(0, x / y), floor)
-        return np.where(y == 0, x / y, floor).astype(mod.dtype)
+        floor = where(near - floor > 0.5, floor + 1, floor)
+        floor = where(near == 0, np.copysign(0, x / y), floor)
+        return where(y == 0, x / y, floor).astype(mod.dtype)
 
 
 class Rem(Binary, name="rem"):
@@ -125,7 +126,7 @@ class Rem(Binary, name="rem"):
             return np.remainder(x, y)
         mod = np.fmod(x, y)
         apart = (mod != 0) & ((mod < 0) != (y < 0))
-        return np.where(apart, mod + y, mod)
+        return where(apart, mod + y, mod)
 
 
 class TruncDiv(Binary, name="trunc_div"):
@@ -310,4 +311,4 @@ class Ldexp(Elementwise, name="ldexp"):
 
     @staticmethod
     def numpy(x: Any, n: Any) -> Any:
-        return np.ldexp(x, np.clip(n, -5000, 5000).astype(np.int32))
+        return np.ldexp(x, np.minimum(np.maximum(n, -5000), 5000).astype(np.int32))

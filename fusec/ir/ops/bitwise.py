@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fusec.ir.ops.pointwise import Binary, Unary, bitwise, integral, overloads
+from fusec.ir.ops.pointwise import Binary, Unary, bitwise, integral, overloads, where
 
 
 class And(Binary, name="and"):
@@ -66,7 +66,7 @@ class Shl(Binary, name="shl"):
     def numpy(x: Any, y: Any) -> Any:
         width = 8 * np.asarray(x).dtype.itemsize
         inside = (y >= 0) & (y < width)
-        return np.where(inside, np.left_shift(x, np.where(inside, y, 0)), 0)
+        return where(inside, np.left_shift(x, where(inside, y, 0)), 0)
 
 
 class Shr(Binary, name="shr"):
@@ -85,5 +85,5 @@ class Shr(Binary, name="shr"):
     def numpy(x: Any, y: Any) -> Any:
         width = 8 * np.asarray(x).dtype.itemsize
         inside = (y >= 0) & (y < width)
-        sign = np.where(x < 0, -1, 0).astype(np.asarray(x).dtype)
-        return np.where(inside, np.right_shift(x, np.where(inside, y, 0)), sign)
+        sign = where(x < 0, -1, 0).astype(np.asarray(x).dtype)
+        return where(inside, np.right_shift(x, where(inside, y, 0)), sign)

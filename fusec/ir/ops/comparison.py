@@ -17,6 +17,7 @@ from fusec.ir.ops.pointwise import (
     Unary,
     floating,
     overloads,
+    where,
 )
 
 
@@ -135,4 +136,4 @@ class Select(Elementwise, name="select"):
 
     @staticmethod
     def numpy(cond: Any, x: Any, y: Any) -> Any:
-        return np.where(cond, x, y)
+        return where(cond, x, y)

@@ -113,7 +113,11 @@ class Sigmoid(Unary, name="sigmoid"):
 
     @staticmethod
     def numpy(x: Any) -> Any:
-        return in_double(lambda v: 1 / (1 + np.exp(-v)), x)
+        return in_double(_logistic, x)
+
+
+def _logistic(x: Any) -> Any:
+    return 1 / (1 + np.exp(-x))
 
 
 def _integer_power(x: Any, y: Any) -> Any:

@@ -28,7 +28,7 @@ def _narrow(x: Any, y: Any, z: Any) -> Any:
     """The sum in float64, its last bit set where bits were lost."""
     product = np.asarray(x, np.float64) * np.asarray(y, np.float64)
     addend = np.asarray(z, np.float64)
-    total = np.asarray(product + addend)
+    total: Any = np.asarray(product + addend)
     part = total - product
     error = (product - (total - part)) + (addend - part)
     toward = np.where(error > 0, np.inf, -np.inf)

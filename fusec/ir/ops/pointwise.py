@@ -38,6 +38,8 @@ from fusec.ir.ops.constant import Const
 from fusec.ir.ops.space import common_space
 from fusec.ir.types import Type, with_dtype
 
+where: Callable[..., Any] = np.where  # its stubs are partly unknown to a checker
+
 LEVELS = (Level.GRAPH, Level.LOOP, Level.TILE, Level.HOST)
 
 
@@ -74,6 +76,8 @@ class Elementwise(Op):
     aten: ClassVar[tuple[str, ...]] = ()
     """ATen overloads that map here argument by argument, once dtypes are promoted."""
     commutes: ClassVar[bool] = False
+    numpy: ClassVar[Callable[..., Any]]
+    """The reference, on arrays in the carriers of their dtypes."""
 
     @classmethod
     def infer(
@@ -97,11 +101,6 @@ class Elementwise(Op):
         Raises `TypeError` where another operand has a dtype that does not fit.
         """
         return types
-
-    @staticmethod
-    def numpy(*xs: Any) -> Any:
-        """The reference, on arrays in the carriers of their dtypes."""
-        raise NotImplementedError
 
     @classmethod
     def expand(cls, b: Any, *xs: Value) -> Value | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fusec.ir.ops.pointwise import Unary, floating, in_double
+from fusec.ir.ops.pointwise import Unary, floating, in_double, where
 
 
 class Erf(Unary, name="erf"):
@@ -69,15 +69,14 @@ _lgamma = np.vectorize(_log_gamma, otypes=[np.float64])
 
 
 def _erfinv(x: Any) -> Any:
-    """Halley's method on erf, on erfc of the nearer tail where |x| is close to 1."""
+    """Halley's method, on erfc near ±1; the start is S. Winitzki's (2008)."""
     size = np.abs(x)
-    tail = 1 - size
-    log = np.log1p(-size) + np.log1p(size)
-    term = 2 / (math.pi * 0.147) + log / 2
-    root = np.sqrt(np.sqrt(term * term - log / 0.147) - term)  # S. Winitzki, 2008
+    log = (np.log1p(-size) + np.log1p(size)) / 2
+    term = 2 / (math.pi * 0.147) + log
+    root = np.sqrt(np.sqrt(term * term - log / 0.0735) - term)
     for _ in range(4):
-        miss = np.where(size > 0.5, tail - _erfc(root), _erf(root) - size)
-        step = miss / (2 / math.sqrt(math.pi) * np.exp(-root * root))
+        miss = where(size > 0.5, (1 - size) - _erfc(root), _erf(root) - size)
+        step = miss * np.exp(root * root) * (math.sqrt(math.pi) / 2)
         root = root - step / (1 + root * step)
-    root = np.where(size == 1, np.inf, root)
-    return np.copysign(np.where(size == 0, 0.0, root), x)
+    root = where(size == 0, 0.0, where(size == 1, np.inf, root))
+    return np.copysign(root, x)
