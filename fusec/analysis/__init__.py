@@ -1,0 +1,1 @@
+"""Questions about IR: what may fuse, what it reads, what it costs."""

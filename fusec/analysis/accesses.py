@@ -1,0 +1,216 @@
+"""What a region does to memory: every access as one linear address.
+
+On the loop level a load names one coordinate per dimension; with the strides of its
+tensor they add up to an address that is affine in the axes:
+
+    load %x [i, 2*j + 1]     %x: f32[8, 100]         →    100*i + 2*j + 1
+
+Axes that all addresses count together, as rows and columns of dense tensors are, are
+merged into one, so that a kernel sees long loops wherever there are any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Union
+
+from fusec.ir.core import Affine, Op, Value, walk
+from fusec.ir.dims import Dim, product
+from fusec.ir.ops.extern import Slot
+from fusec.ir.ops.loop import Coordinate, Load, Region, Store
+from fusec.ir.ops.reduction import Reduce
+from fusec.ir.types import Axis, Points, Tensor, strides_of
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """One load or store: an affine address, plus computed indices times strides."""
+
+    op: Union[Load, Store]
+    address: Affine
+    computed: tuple[tuple[Value, Dim], ...] = ()
+
+    @property
+    def buffer(self) -> Value:
+        return self.op.buffer
+
+
+@dataclass(slots=True)
+class Accesses:
+    """The memory behaviour of a region, over merged axes."""
+
+    region: Region
+    all: list[Access] = field(default_factory=list)
+    axes: list[Axis] = field(default_factory=list)
+    swept: list[Axis] = field(default_factory=list)
+    """Axes that a program walks: reduced ones, and those some store lacks."""
+    renamed: dict[Axis, Axis | None] = field(default_factory=dict)
+    """What became of each original axis: itself, the axis it lies in, or nothing."""
+
+    @property
+    def grid(self) -> list[Axis]:
+        """Axes that programs may share out."""
+        return [axis for axis in self.axes if axis not in self.swept]
+
+    @property
+    def narrowest(self) -> int:
+        """Bits of the narrowest element that is loaded or stored."""
+        return min((a.buffer.type.dtype.bits for a in self.all), default=32)
+
+    @property
+    def bytes(self) -> Dim:
+        """Memory that the region touches, each tensor once."""
+        buffers = dict.fromkeys(access.buffer for access in self.all)
+        return sum(
+            (product(b.type.shape) * (b.type.dtype.bits // 8) for b in buffers), 0
+        )
+
+    def of(self, op: Op) -> Access:
+        """The access of a load or store."""
+        return next(access for access in self.all if access.op is op)
+
+    def merged(self, axes: Iterable[Axis]) -> list[Axis]:
+        """Original axes as merged ones."""
+        kept = (self.renamed.get(axis, axis) for axis in axes)
+        return list(dict.fromkeys(axis for axis in kept if axis is not None))
+
+
+def accesses(region: Region) -> Accesses:
+    """Read a region, merge its axes, and part them into grid and swept."""
+    found = Accesses(region)
+    spaces: list[set[Axis]] = []
+    fixed: set[Axis] = set()
+    reduced: list[tuple[Axis, ...]] = []
+    for op in walk(region.body):
+        if isinstance(op, (Load, Store)):
+            found.all.append(_access(op))
+            spaces.append(_index_axes(op))
+        elif isinstance(op, Coordinate):
+            fixed.add(op.axis)
+        elif isinstance(op, Reduce):
+            reduced.append(op.axes)
+        spaces.extend(set(v.type.axes) for v in op.results if isinstance(v.type, Points))
+    found.axes = list(dict.fromkeys(a for space in map(_sorted, spaces) for a in space))
+    _order(found)
+    _merge(found, spaces, fixed, reduced)
+    _part(found, reduced)
+    return found
+
+
+def _sorted(space: set[Axis]) -> list[Axis]:
+    return sorted(space, key=lambda axis: axis.name)
+
+
+def _access(op: Load | Store) -> Access:
+    tensor = op.buffer.type
+    assert isinstance(tensor, Tensor)
+    address, computed = Affine(), []
+    for entry, stride in zip(op.index, strides_of(tensor), strict=True):
+        if isinstance(entry, Slot):
+            computed.append((op.indices[entry.index], stride))
+        else:
+            address = address + entry * stride
+    return Access(op, address, tuple(computed))
+
+
+def _index_axes(op: Load | Store) -> set[Axis]:
+    entries = [entry for entry in op.index if isinstance(entry, Affine)]
+    return {axis for entry in entries for axis in entry.axes}
+
+
+def _order(found: Accesses) -> None:
+    """Axes from the widest step in memory to the narrowest, as the last store walks."""
+    stores = [a for a in found.all if isinstance(a.op, Store)] or found.all
+    position: Mapping[Axis, int] = {
+        axis: k for k, (axis, _) in enumerate(_by_stride(stores))
+    }
+    steps = {axis: _widest_step(found, axis) for axis in found.axes}
+    found.axes.sort(key=lambda a: (position.get(a, len(position)), -steps[a]))
+
+
+def _widest_step(found: Accesses, axis: Axis) -> int:
+    """The widest stride of an axis that is known; symbolic ones count as wide."""
+    strides = [access.address.stride(axis) for access in found.all]
+    return max((s if isinstance(s, int) else 1 << 62 for s in strides), default=0)
+
+
+def _by_stride(stores: list[Access]) -> list[tuple[Axis, Dim]]:
+    """The terms of stores in index order: dimensions, then digits, major first."""
+    terms: dict[Axis, Dim] = {}
+    widest = max(stores, key=lambda a: len(a.address.terms), default=None)
+    for access in ([widest] if widest else []) + stores:
+        for entry in access.op.index:
+            if isinstance(entry, Affine):
+                terms.update({a: s for a, s in entry.terms if a not in terms})
+    return list(terms.items())
+
+
+def _merge(
+    found: Accesses,
+    spaces: list[set[Axis]],
+    fixed: set[Axis],
+    reduced: list[tuple[Axis, ...]],
+) -> None:
+    """Merge neighbouring axes while every access counts them as one."""
+    together = [*spaces, *(set(axes) for axes in reduced)]
+    done: list[Axis] = []
+    for axis in found.axes:
+        if done and _mergeable(found, together, fixed, done[-1], axis):
+            outer = done.pop()
+            axis = _join(found, together, outer, axis)
+        done.append(axis)
+    found.axes = done
+
+
+def _mergeable(
+    found: Accesses,
+    together: list[set[Axis]],
+    fixed: set[Axis],
+    outer: Axis,
+    inner: Axis,
+) -> bool:
+    if outer in fixed or inner in fixed:
+        return False
+    if any((outer in space) != (inner in space) for space in together):
+        return False
+    return all(
+        a.address.stride(outer) == a.address.stride(inner) * inner.extent
+        for a in found.all
+    )
+
+
+def _join(
+    found: Accesses, together: list[set[Axis]], outer: Axis, inner: Axis
+) -> Axis:
+    joined = Axis(outer.name + inner.name, outer.extent * inner.extent)
+    for old, new in [*found.renamed.items()]:
+        if new is inner:
+            found.renamed[old] = joined
+        elif new is outer:
+            found.renamed[old] = None
+    found.renamed.update({inner: joined, outer: None})
+    for space in together:
+        if inner in space:
+            space -= {outer, inner}
+            space.add(joined)
+    found.all = [_renamed(access, outer, inner, joined) for access in found.all]
+    return joined
+
+
+def _renamed(access: Access, outer: Axis, inner: Axis, joined: Axis) -> Access:
+    terms = tuple(
+        (joined if axis is inner else axis, stride)
+        for axis, stride in access.address.terms
+        if axis is not outer
+    )
+    return Access(access.op, Affine(terms, access.address.const), access.computed)
+
+
+def _part(found: Accesses, reduced: list[tuple[Axis, ...]]) -> None:
+    """Tell swept axes from those that programs may share out."""
+    swept = {axis for axes in reduced for axis in found.merged(axes)}
+    for access in found.all:
+        if isinstance(access.op, Store):
+            swept |= set(found.axes) - set(access.address.axes)
+    found.swept = [axis for axis in found.axes if axis in swept]

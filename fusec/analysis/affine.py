@@ -1,0 +1,118 @@
+"""Questions about affine indices: digits, inverses, coverage.
+
+    split(64*h + d, (12, 64))         == [h, d]
+    invert([64*h + d], [i])           == {h: …, d: …} only if i splits; else None
+    invert([i, j], [a, 2*b + 1])      == {i: a, j: 2*b + 1}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fusec.ir.core import Affine
+from fusec.ir.dims import Dim, exact_div, product
+from fusec.ir.types import Axis
+
+
+def split(linear: Affine, extents: Sequence[Dim]) -> list[Affine] | None:
+    """An affine number as digits of these extents, where no digit can carry.
+
+    Each term must belong to one digit as a whole: its stride a multiple of what lies
+    below the digit, its reach within the digit. None where that is not so.
+    """
+    digits: list[Affine] = []
+    below: Dim = product(extents)
+    rest = linear
+    for extent in extents:
+        above, below = below, _exact(below, extent)
+        mine = [(a, s) for a, s in rest.terms if _belongs(s, below, above)]
+        digit = Affine(tuple((a, _exact(s, below)) for a, s in mine))
+        const = rest.const // below if isinstance(rest.const, int) else 0
+        if isinstance(below, int) and const:
+            digit = digit + const
+        rest = Affine(tuple(t for t in rest.terms if t not in mine), rest.const) + (
+            -1 * const * below if const else 0
+        )
+        if not within(digit, extent):
+            return None
+        digits.append(digit)
+    return None if rest.terms or rest.const != 0 else digits
+
+
+def _exact(a: Dim, b: Dim) -> Dim:
+    quotient = exact_div(a, b)
+    assert quotient is not None
+    return quotient
+
+
+def _belongs(stride: Dim, below: Dim, above: Dim) -> bool:
+    """Whether a stride steps on the digit between `below` and `above`."""
+    if exact_div(stride, below) is None:
+        return False
+    if isinstance(stride, int) and isinstance(above, int):
+        return abs(stride) < above
+    return stride != above and exact_div(above, stride) is not None
+
+
+def within(digit: Affine, extent: Dim) -> bool:
+    """Whether a digit is never negative and never reaches its extent."""
+    low = high = digit.const
+    for axis, stride in digit.terms:
+        reach = (axis.extent - 1) * stride
+        if isinstance(stride, int) and stride < 0:
+            low = low + reach
+        else:
+            high = high + reach
+    if isinstance(low, int) and isinstance(high, int) and isinstance(extent, int):
+        return low >= 0 and high < extent
+    gap = extent - 1 - high
+    return low == 0 and isinstance(gap, int) and gap >= 0
+
+
+def invert(
+    stored: Sequence[Affine], wanted: Sequence[Affine]
+) -> dict[Axis, Affine] | None:
+    """What the axes of a store are where a load finds the element it wants.
+
+    `stored` counts each dimension with axes of its own, clean digits from 0 (every
+    store does). None where a wanted coordinate does not fall apart into such digits.
+    """
+    found: dict[Axis, Affine] = {}
+    for digits, coord in zip(stored, wanted, strict=True):
+        axes = digits.axes
+        if len(axes) == 1:
+            found[axes[0]] = coord
+            continue
+        parts = split(coord, [axis.extent for axis in axes])
+        if parts is None:
+            return None
+        found.update(zip(axes, parts, strict=True))
+    return found
+
+
+def covers(index: Sequence[Affine], shape: Sequence[Dim]) -> bool:
+    """Whether an index meets every element of a shape exactly once."""
+    axes = [axis for coord in index for axis in coord.axes]
+    if len(set(axes)) != len(axes):
+        return False
+    return all(
+        coord.const == 0 and _counts(coord, extent)
+        for coord, extent in zip(index, shape, strict=True)
+    )
+
+
+def _counts(coord: Affine, extent: Dim) -> bool:
+    """Whether the terms of a coordinate are digits that count up to its extent."""
+    below: Dim = 1
+    for axis, stride in sorted(coord.terms, key=lambda t: _rank(t[1])):
+        if stride != below:
+            return False
+        below = below * axis.extent
+    return below == extent
+
+
+def _rank(stride: Dim) -> tuple[int, int, str]:
+    """Constants by size, then what is symbolic by its length."""
+    if isinstance(stride, int):
+        return (0, stride, "")
+    return (1, len(stride.terms), str(stride))

@@ -1,0 +1,50 @@
+"""What work costs on a target: one model, for fusion and for schedules.
+
+    time = launch + max(bytes / bandwidth, operations / rate), shared among the cores
+           that there are programs for
+
+Bandwidth is that of the smallest memory that holds everything moved. The figures
+are the target's; a calibration run replaces them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fusec.target import Target
+
+LAUNCH = 1.5e-6
+"""Seconds to start a kernel and to join its threads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one kernel does."""
+
+    read: int
+    """Bytes that it must read, each once."""
+    written: int
+    """Bytes that it must write."""
+    operations: float
+    """Simple f32 operations."""
+    programs: int
+    """Parts that may run at the same time."""
+
+
+def seconds(work: Work, target: Target) -> float:
+    """Predicted time of a kernel."""
+    cores = max(1, min(target.cores, work.programs))
+    moved = work.read + work.written
+    memory = moved / bandwidth(moved, cores, target)
+    lanes = target.lanes(32) * target.vector_pipes
+    compute = work.operations / (lanes * target.hertz * cores)
+    return LAUNCH + max(memory, compute)
+
+
+def bandwidth(footprint: int, cores: int, target: Target) -> float:
+    """Bytes per second that `cores` move together, everything in `footprint` bytes."""
+    if footprint <= target.l2_bytes * cores:
+        return target.l2_rate * cores
+    if footprint <= target.l3_bytes:
+        return target.l3_rate * cores
+    return min(target.dram_rate * cores, target.dram_rate_all)

@@ -1,0 +1,579 @@
+"""Which regions may become one, what that saves, and why the others do not.
+
+Priority fusion (XLA's algorithm, by time saved over all users): every edge from a
+producer group to a consumer group has a gain, the predicted time apart less the
+predicted time together; the best is fused, its neighbours are priced again.
+
+A group holds its regions placed in one iteration space: for each region a
+*placement*, the affine expressions that its axes are in the axes of the group.
+
+    %m = region(%x) over i, r    { … reduce r … store %m [i] }
+    %y = region(%x, %m) over a, b { load %m [a] … store %y [a, b] }
+    fused over a, b: the first is placed by {i: a, r: b}
+
+A producer that is read at several places is placed several times (recomputed), which
+only cheap ones afford. Axes that a producer reduces over share an axis of the group
+where one of the same extent is free, so both sweep the same loop.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from fusec.analysis.affine import covers, invert
+from fusec.analysis.cost import Work, seconds
+from fusec.ir.core import Affine, Function, Op, Value, walk
+from fusec.ir.dims import Dim, Symbol, evaluate, product
+from fusec.ir.ops.elementwise import Elementwise
+from fusec.ir.ops.loop import Load, Region, Store
+from fusec.ir.ops.reduction import Reduce
+from fusec.ir.types import Axis, Tensor
+from fusec.target import Target
+
+Placement = Mapping[Axis, Affine]
+
+MAX_OPS = 400
+"""Ops in one kernel: beyond it registers spill and compiling takes its time."""
+MAX_BUFFERS = 48
+CHEAP_OPS = 12
+"""A producer of so few ops may be computed again for every user."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Summary:
+    """What the analysis needs to know of one region, read off once."""
+
+    op: Region
+    loads: tuple[tuple[Value, Load], ...]
+    """The tensor of the function that each load reads."""
+    stores: Mapping[Value, tuple[Affine, ...]]
+    """Where each result is stored."""
+    reduced: tuple[Axis, ...]
+    axes: tuple[Axis, ...]
+    ops: int
+    weight: float
+    """Arithmetic per point of the largest space, in simple operations."""
+
+
+def summarise(op: Region) -> Summary:
+    """Read a region once."""
+    outer = dict(zip(op.body.params, (*op.inputs, *op.results), strict=True))
+    loads: list[tuple[Value, Load]] = []
+    stores: dict[Value, tuple[Affine, ...]] = {}
+    reduced: dict[Axis, None] = {}
+    axes: dict[Axis, None] = {}
+    weight, count = 0.0, 0
+    for inner in walk(op.body):
+        count += 1
+        if isinstance(inner, Load):
+            loads.append((outer[inner.buffer], inner))
+            axes.update(_index_axes(inner.index))
+        elif isinstance(inner, Store):
+            stores[outer[inner.buffer]] = inner.index
+            axes.update(_index_axes(inner.index))
+        elif isinstance(inner, Reduce):
+            reduced.update(dict.fromkeys(inner.axes))
+            weight += len(inner.results)
+        elif isinstance(inner, Elementwise):
+            weight += COSTS.get(inner.name, 1.0)
+    axes.update(reduced)
+    return Summary(
+        op, tuple(loads), stores, tuple(reduced), tuple(axes), count, weight
+    )
+
+
+COSTS: Mapping[str, float] = {
+    **dict.fromkeys(("div", "sqrt", "rsqrt", "reciprocal"), 4.0),
+    **dict.fromkeys(("exp", "exp2", "expm1", "sigmoid", "log", "log2"), 12.0),
+    **dict.fromkeys(("tanh", "erf", "erfc", "log1p", "sin", "cos"), 16.0),
+    **dict.fromkeys(("pow", "tan", "asin", "acos", "atan", "atan2"), 30.0),
+    **dict.fromkeys(("rem", "fmod", "floor_div", "trunc_div"), 10.0),
+}
+"""Vector instructions of one op, where they are more than one."""
+
+
+def _index_axes(index: tuple[object, ...]) -> dict[Axis, None]:
+    entries = [entry for entry in index if isinstance(entry, Affine)]
+    return dict.fromkeys(axis for entry in entries for axis in entry.axes)
+
+
+@dataclass(slots=True, eq=False)
+class Group:
+    """Regions that run as one, placed in the axes of `root`."""
+
+    number: int
+    members: dict[int, list[Placement]] = field(default_factory=dict)
+    """For each region, by its position in the function: where it is placed."""
+    stored: set[Value] = field(default_factory=set)
+    """Results that others read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Two neighbours that did not become one, and why."""
+
+    producer: str
+    consumer: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Groups in an order in which they can run, and every refusal."""
+
+    groups: tuple[Group, ...]
+    refusals: tuple[Refusal, ...]
+
+
+class Fusion:
+    """The state of priority fusion over one loop function."""
+
+    def __init__(
+        self, function: Function, target: Target, hints: Mapping[Symbol, int]
+    ) -> None:
+        self.function = function
+        self.target = target
+        self.hints = hints
+        self.ops = function.body.ops
+        self.summaries: dict[int, Summary] = {
+            k: summarise(op) for k, op in enumerate(self.ops) if isinstance(op, Region)
+        }
+        self.maker = {v: k for k, op in enumerate(self.ops) for v in op.results}
+        self.readers = _readers(function)
+        self.returned = set(function.body.yields)
+        self.group_of: dict[int, Group] = {}
+        for k in range(len(self.ops)):
+            self.group_of[k] = self._single(k)
+        self.after, self.before = self._reachability()
+        self.times: dict[Group, float] = {}
+        self.refusals: dict[tuple[int, int], Refusal] = {}
+
+    def _single(self, k: int) -> Group:
+        summary = self.summaries.get(k)
+        if summary is None:
+            return Group(k)
+        identity = {axis: Affine.of(axis) for axis in summary.axes}
+        return Group(k, {k: [identity]}, set(summary.op.results))
+
+    def run(self) -> Plan:
+        """Fuse while anything gains by it."""
+        queue: list[tuple[float, int, int]] = []
+        for k in self.summaries:
+            self._push(queue, self.group_of[k])
+        while queue:
+            negative, a, b = heapq.heappop(queue)
+            producer, consumer = self.group_of[a], self.group_of[b]
+            if producer.number != a or consumer.number != b or producer is consumer:
+                continue
+            merged, gain = self.attempt(producer, consumer)
+            if merged is None:
+                continue
+            if gain < -negative:
+                heapq.heappush(queue, (-gain, a, b))
+                continue
+            self._commit(producer, consumer, merged)
+            self._push(queue, merged)
+            for neighbour in self._producers(merged):
+                self._push(queue, neighbour, merged)
+        return Plan(tuple(self._ordered()), tuple(self.refusals.values()))
+
+    def _push(
+        self,
+        queue: list[tuple[float, int, int]],
+        producer: Group,
+        only: Group | None = None,
+    ) -> None:
+        """Queue the edges of a producer that gain by fusing."""
+        for consumer in [only] if only else self._consumers(producer):
+            merged, gain = self.attempt(producer, consumer)
+            if merged is not None:
+                heapq.heappush(queue, (-gain, producer.number, consumer.number))
+
+    def _consumers(self, group: Group) -> list[Group]:
+        found = {
+            self.group_of[k].number: self.group_of[k]
+            for value in group.stored
+            for k in self.readers.get(value, ())
+        }
+        return [g for g in found.values() if g is not group and g.members]
+
+    def _producers(self, group: Group) -> list[Group]:
+        found: dict[int, Group] = {}
+        for k in group.members:
+            for value, _ in self.summaries[k].loads:
+                maker = self.maker.get(value)
+                if maker is not None and self.group_of[maker] is not group:
+                    other = self.group_of[maker]
+                    found[other.number] = other
+        return [g for g in found.values() if g.members]
+
+    def attempt(self, a: Group, b: Group) -> tuple[Group | None, float]:
+        """The group that a and b become and the seconds it saves, or None."""
+        reason = self._cycle(a, b)
+        merged: Group | None = None
+        gain = 0.0
+        if reason is None:
+            merged, reason = self._merge(a, b)
+        if merged is not None:
+            together = self.time(merged)
+            apart = self.time(a) + self.time(b)
+            gain = apart - together
+            if gain < 0:
+                reason = (
+                    f"slower together: {together * 1e6:.1f} µs,"
+                    f" apart {apart * 1e6:.1f} µs"
+                )
+                merged = None
+        if reason is not None:
+            names = (self.describe(a), self.describe(b))
+            self.refusals[a.number, b.number] = Refusal(*names, reason)
+        return merged, gain
+
+    def describe(self, group: Group) -> str:
+        """A group by the values it makes."""
+        names = [f"%{v.hint or '?'}" for k in group.members for v in self.ops[k].results]
+        return ", ".join(names[-3:])
+
+    # Placing
+
+    def _merge(self, a: Group, b: Group) -> tuple[Group | None, str | None]:
+        """Place the producer group a among the regions of b."""
+        demands: dict[object, Placement] = {}
+        for value, load, placement in self._reads(a, b):
+            wanted = self._demand(a, b, value, load, placement)
+            if isinstance(wanted, str):
+                return None, wanted
+            demands.setdefault(_key(wanted), wanted)
+        places = list(demands.values())
+        copies = sum(self.summaries[k].ops for k in a.members)
+        reduces = any(self.summaries[k].reduced for k in a.members)
+        if len(places) > 1 and (reduces or copies > CHEAP_OPS):
+            return None, f"read at {len(places)} different places, too dear to repeat"
+        merged = Group(b.number, {k: list(p) for k, p in b.members.items()})
+        merged.stored = self._still_read(a, b)
+        for k, placements in a.members.items():
+            composed = [_compose(p, place) for place in places for p in placements]
+            merged.members.setdefault(k, []).extend(composed)
+        return self._checked(merged)
+
+    def _reads(self, a: Group, b: Group) -> Iterator[tuple[Value, Load, Placement]]:
+        for k, placements in b.members.items():
+            for value, load in self.summaries[k].loads:
+                maker = self.maker.get(value)
+                if maker in a.members:
+                    yield from ((value, load, p) for p in placements)
+
+    def _demand(
+        self, a: Group, b: Group, value: Value, load: Load, placement: Placement
+    ) -> Placement | str:
+        """Where a has to be placed for one load of b."""
+        maker = self.maker[value]
+        if load.slots:
+            return "read at computed indices"
+        index = [entry.substitute(placement) for entry in load.index]
+        store = self.summaries[maker].stores[value]
+        (first, *_) = a.members[maker]
+        place = invert([entry.substitute(first) for entry in store], index)
+        if place is None:
+            return "the reshape between them does not fall apart into whole axes"
+        return self._share_sweeps(a, b, place)
+
+    def _share_sweeps(self, a: Group, b: Group, place: Placement) -> Placement:
+        """Let the axes that a sweeps on its own be axes of b where extents agree."""
+        taken = {axis for affine in place.values() for axis in affine.axes}
+        free = [x for x in self._axes(b) if x not in taken]
+        shared = dict(place)
+        for axis in self._axes(a):
+            if axis in shared:
+                continue
+            match = next((x for x in free if x.extent == axis.extent), None)
+            if match is not None:
+                free.remove(match)
+                shared[axis] = Affine.of(match)
+        return shared
+
+    def _axes(self, group: Group) -> list[Axis]:
+        """The axes of the iteration space that a group is placed in."""
+        found: dict[Axis, None] = {}
+        for k, placements in group.members.items():
+            for placement in placements:
+                for axis in self.summaries[k].axes:
+                    found.update(dict.fromkeys(placement.get(axis, Affine.of(axis)).axes))
+        return list(found)
+
+    def _still_read(self, a: Group, b: Group) -> set[Value]:
+        """Results of a and b that someone outside reads."""
+        inside = set(a.members) | set(b.members)
+        return {
+            value
+            for value in a.stored | b.stored
+            if value in self.returned
+            or any(k not in inside for k in self.readers.get(value, ()))
+        }
+
+    def _checked(self, group: Group) -> tuple[Group | None, str | None]:
+        """The group, unless it breaks a rule of kernels."""
+        ops = sum(self.summaries[k].ops * len(p) for k, p in group.members.items())
+        if ops > MAX_OPS:
+            return None, f"{ops} ops are too many for one kernel"
+        grid: set[Axis] | None = None
+        for value in group.stored:
+            index = self._stored_at(group, value)
+            if index is None:
+                return None, f"%{value.hint} would not be written exactly once"
+            axes = {axis for entry in index for axis in entry.axes}
+            grid = axes if grid is None else grid & axes
+        sweeps = self._sweeps(group)
+        if len(sweeps) > 1:
+            return None, "they reduce over different axes"
+        reduced = self.reduced(group)
+        for value in group.stored:
+            if not self._row_result(group, value, grid or set(), reduced):
+                return None, f"%{value.hint} has fewer axes than the loop around it"
+        buffers = len(group.stored) + len(self.inputs(group))
+        if buffers > MAX_BUFFERS:
+            return None, f"{buffers} buffers are too many for one kernel"
+        return group, None
+
+    def _stored_at(self, group: Group, value: Value) -> list[Affine] | None:
+        """Where a group stores a result, if some placement writes each element once."""
+        k = self.maker[value]
+        store = self.summaries[k].stores[value]
+        for at, placement in enumerate(group.members[k]):
+            index = [entry.substitute(placement) for entry in store]
+            if covers(index, _shape(value)):
+                placements = group.members[k]
+                placements[0], placements[at] = placements[at], placements[0]
+                return index
+        return None
+
+    def _row_result(
+        self, group: Group, value: Value, grid: set[Axis], reduced: set[Axis]
+    ) -> bool:
+        """Whether losing axes to this store is what a reduction does anyway."""
+        index = self._stored_at(group, value) or []
+        axes = {axis for entry in index for axis in entry.axes}
+        others = {
+            axis
+            for other in group.stored
+            for entry in (self._stored_at(group, other) or [])
+            for axis in entry.axes
+        }
+        return all(axis in reduced for axis in others - axes)
+
+    def _sweeps(self, group: Group) -> set[frozenset[Axis]]:
+        """The sets of axes that regions of a group reduce over."""
+        found = {
+            frozenset(
+                axis
+                for old in self.summaries[k].reduced
+                for axis in placement.get(old, Affine.of(old)).axes
+            )
+            for k, placements in group.members.items()
+            for placement in placements
+        }
+        return found - {frozenset()}
+
+    def reduced(self, group: Group) -> set[Axis]:
+        """The axes of the group that some region sweeps to reduce."""
+        return {
+            axis
+            for k, placements in group.members.items()
+            for placement in placements
+            for old in self.summaries[k].reduced
+            for axis in placement.get(old, Affine.of(old)).axes
+        }
+
+    def inputs(self, group: Group) -> dict[Value, None]:
+        """The tensors that a group reads from outside."""
+        return {
+            value: None
+            for k in group.members
+            for value, _ in self.summaries[k].loads
+            if self.maker.get(value) not in group.members
+        }
+
+    # Pricing
+
+    def time(self, group: Group) -> float:
+        """Predicted seconds of a group."""
+        if group not in self.times:
+            self.times[group] = seconds(self.work(group), self.target)
+        return self.times[group]
+
+    def work(self, group: Group) -> Work:
+        """What a group moves and computes."""
+        read = sum(self._bytes(v) for v in self.inputs(group))
+        written = sum(self._bytes(v) for v in group.stored)
+        operations = sum(
+            self.summaries[k].weight * self._points(k, placement)
+            for k, placements in group.members.items()
+            for placement in placements
+        )
+        reduced = self.reduced(group)
+        grid: set[Axis] | None = None
+        for value in group.stored:
+            index = self._stored_at(group, value) or []
+            axes = {a for entry in index for a in entry.axes if a not in reduced}
+            grid = axes if grid is None else grid & axes
+        programs = self._size(product(axis.extent for axis in grid or ()))
+        if reduced and (read + written) // max(1, programs) > self.target.l2_bytes:
+            read *= 2
+        return Work(read, written, operations, programs)
+
+    def _points(self, k: int, placement: Placement) -> int:
+        axes: dict[Axis, None] = {}
+        for axis in self.summaries[k].axes:
+            axes.update(dict.fromkeys(placement.get(axis, Affine.of(axis)).axes))
+        return self._size(product(axis.extent for axis in axes))
+
+    def _bytes(self, value: Value) -> int:
+        type_ = value.type
+        if not isinstance(type_, Tensor):
+            return 8
+        return self._size(product(type_.shape)) * type_.dtype.bits // 8
+
+    def _size(self, dim: Dim) -> int:
+        if isinstance(dim, int):
+            return dim
+        return evaluate(dim, _Hints(self.hints))
+
+    # Order
+
+    def _reachability(self) -> tuple[list[int], list[int]]:
+        """For every op, the ops after it and before it, as bit sets."""
+        count = len(self.ops)
+        before = [0] * count
+        for k, op in enumerate(self.ops):
+            for value in op.operands:
+                maker = self.maker.get(value)
+                if maker is not None:
+                    before[k] |= before[maker] | 1 << maker
+        after = [0] * count
+        for k in reversed(range(count)):
+            for value in self.ops[k].operands:
+                maker = self.maker.get(value)
+                if maker is not None:
+                    after[maker] |= after[k] | 1 << k
+        return after, before
+
+    def _cycle(self, a: Group, b: Group) -> str | None:
+        """Whether something outside must run after a and before b."""
+        inside = _bits(a) | _bits(b)
+        between = self._after(a) & self._before(b) & ~inside
+        if not between:
+            return None
+        k = (between & -between).bit_length() - 1
+        return f"{_called(self.ops[k])} must run between them"
+
+    def _after(self, group: Group) -> int:
+        return self.after[group.number]
+
+    def _before(self, group: Group) -> int:
+        return self.before[group.number]
+
+    def _commit(self, a: Group, b: Group, merged: Group) -> None:
+        for k in merged.members:
+            self.group_of[k] = merged
+        inside = _bits(merged)
+        after = (self.after[a.number] | self.after[b.number]) & ~inside
+        before = (self.before[a.number] | self.before[b.number]) & ~inside
+        self.after[merged.number], self.before[merged.number] = after, before
+        for k in _each(before):
+            self.after[k] |= after | inside
+        for k in _each(after):
+            self.before[k] |= before | inside
+
+    def _ordered(self) -> list[Group]:
+        """Groups and externs in an order that respects every dependence.
+
+        Ops that are not regions keep their order, since some have effects.
+        """
+        groups = {g.number: g for g in self.group_of.values()}
+        waiting = {n: self._needs(g) for n, g in groups.items()}
+        unblocks: dict[int, list[int]] = {}
+        for n, needs in waiting.items():
+            for m in needs:
+                unblocks.setdefault(m, []).append(n)
+        ready = [n for n, needs in waiting.items() if not needs]
+        heapq.heapify(ready)
+        ordered: list[Group] = []
+        while ready:
+            n = heapq.heappop(ready)
+            ordered.append(groups[n])
+            for m in unblocks.get(n, ()):
+                waiting[m].discard(n)
+                if not waiting[m]:
+                    heapq.heappush(ready, m)
+        return ordered
+
+    def _needs(self, group: Group) -> set[int]:
+        members = list(group.members) or [group.number]
+        makers = {
+            self.group_of[self.maker[v]].number
+            for k in members
+            for v in self.ops[k].operands
+            if v in self.maker
+        }
+        if not group.members:
+            makers.update(self._previous_effect(group.number))
+        return makers - {group.number}
+
+    def _previous_effect(self, k: int) -> set[int]:
+        for j in range(k - 1, -1, -1):
+            if not isinstance(self.ops[j], Region) and not self.ops[j].pure:
+                return {j} if not self.ops[k].pure else set()
+        return set()
+
+
+class _Hints(dict[Symbol, int]):
+    """Sizes to price with: what was seen at tracing, or something middling."""
+
+    def __missing__(self, symbol: Symbol) -> int:
+        return 512
+
+
+def _readers(function: Function) -> dict[Value, tuple[int, ...]]:
+    found: dict[Value, list[int]] = {}
+    for k, op in enumerate(function.body.ops):
+        for value in dict.fromkeys(op.operands):
+            found.setdefault(value, []).append(k)
+    return {value: tuple(ks) for value, ks in found.items()}
+
+
+def _compose(inner: Placement, outer: Placement) -> Placement:
+    """First into the axes of the producer group, then into the consumer's."""
+    return {axis: affine.substitute(outer) for axis, affine in inner.items()}
+
+
+def _key(placement: Placement) -> object:
+    return frozenset(
+        (axis, frozenset(affine.terms), affine.const)
+        for axis, affine in placement.items()
+    )
+
+
+def _shape(value: Value) -> tuple[Dim, ...]:
+    assert isinstance(value.type, Tensor)
+    return value.type.shape
+
+
+def _bits(group: Group) -> int:
+    bits = 1 << group.number
+    for k in group.members:
+        bits |= 1 << k
+    return bits
+
+
+def _each(bits: int) -> Iterator[int]:
+    while bits:
+        low = bits & -bits
+        yield low.bit_length() - 1
+        bits ^= low
+
+
+def _called(op: Op) -> str:
+    target = getattr(op, "target", None)
+    return target if isinstance(target, str) else op.name

@@ -1,0 +1,208 @@
+"""Make one region of every group that the fusion analysis finds.
+
+    %a = region(%x) over i { load %x [i]; exp; store %a [i] }
+    %b = region(%a) over j { load %a [j]; neg; store %b [j] }      %a has no other user
+        →
+    %b = region(%x) over j { load %x [j]; exp; neg; store %b [j] }
+
+Producers are emitted where consumers read, their axes replaced by expressions in the
+consumer's (their placement); the builder merges what two regions load or compute
+alike. A tensor that only the group itself read is never stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import reduce
+
+from fusec.analysis.affine import covers, within
+from fusec.analysis.fusion import Fusion, Group, Placement, Plan
+from fusec.ir.builder import Builder
+from fusec.ir.core import Affine, Block, Function, Op, Value, Values
+from fusec.ir.dims import Dim, Symbol
+from fusec.ir.dtypes import i64
+from fusec.ir.ops.elementwise import And, Ge, Lt, Select
+from fusec.ir.ops.extern import Slot
+from fusec.ir.ops.loop import Coordinate, Load, Region, Store
+from fusec.ir.ops.reduction import Reduce
+from fusec.passes.lower_to_loops import affine_value
+from fusec.target import Target
+
+
+def fuse(function: Function, target: Target, hints: Mapping[Symbol, int]) -> Function:
+    """The function with its regions fused as the cost model sees fit."""
+    fusion = Fusion(function, target, hints)
+    return emit_plan(fusion, fusion.run())
+
+
+def emit_plan(fusion: Fusion, plan: Plan) -> Function:
+    """The function with one region per group."""
+    function = fusion.function
+    builder = Builder(function.level)
+    env: dict[Value, Value] = {}
+    for old in function.params:
+        env[old] = builder.param(old.type, old.hint)
+    for group in plan.groups:
+        if group.members:
+            _emit_group(builder, fusion, group, env)
+            continue
+        op = function.body.ops[group.number]
+        builder.loc = op.loc
+        env.update(zip(op.results, builder.copy(op, env), strict=True))
+    return builder.function(
+        function.name,
+        [env.get(v, v) for v in function.body.yields],
+        symbols=function.symbols,
+        facts=function.facts,
+        returns_into=function.returns_into,
+    )
+
+
+def _emit_group(
+    builder: Builder, fusion: Fusion, group: Group, env: dict[Value, Value]
+) -> None:
+    if len(group.members) == 1 and set(group.stored) == set(
+        fusion.ops[group.number].results
+    ):
+        op = fusion.ops[group.number]
+        builder.loc = op.loc
+        env.update(zip(op.results, builder.copy(op, env), strict=True))
+        return
+    writer = _Writer(builder, fusion, group, env)
+    for k in sorted(group.members):
+        for placement in group.members[k]:
+            writer.write(k, placement)
+    inputs = tuple(env.get(v, v) for v in writer.inputs)
+    hints = tuple(v.hint for v in writer.outputs)
+    loc = fusion.ops[group.number].loc
+    results = builder.emit(Region, inputs, (), (writer.block(),), loc, hints)
+    env.update(zip(writer.outputs, results, strict=True))
+
+
+class _Writer:
+    """One fused region under construction."""
+
+    def __init__(
+        self,
+        builder: Builder,
+        fusion: Fusion,
+        group: Group,
+        env: Mapping[Value, Value],
+    ) -> None:
+        self.fusion = fusion
+        self.group = group
+        self.env = env
+        self.builder = builder.nested()
+        self.inputs: dict[Value, Value] = {}
+        """Tensors of the function that are read, with the block's name for each."""
+        self.outputs: dict[Value, Value] = {}
+        self.guarded = any(
+            load.masked
+            for k in group.members
+            for _, load in fusion.summaries[k].loads
+        )
+        self.points: dict[tuple[Value, object], Value] = {}
+        """Elements of fused tensors, by the index at which they are known."""
+
+    def block(self) -> Block:
+        built = self.builder.block()
+        params = (*self.inputs.values(), *self.outputs.values())
+        return Block(params, built.ops)
+
+    def write(self, k: int, placement: Placement) -> None:
+        """Emit a region in place."""
+        op = self.fusion.summaries[k].op
+        outer = dict(zip(op.body.params, (*op.inputs, *op.results), strict=True))
+        env: dict[Value, Value] = {}
+        for inner in op.body.ops:
+            self.builder.loc = inner.loc if inner.loc.file else op.loc
+            if isinstance(inner, Load):
+                results = (self.load(inner, outer[inner.buffer], placement, env),)
+            elif isinstance(inner, Store):
+                self.store(inner, outer[inner.buffer], placement, env)
+                continue
+            else:
+                results = self.copy(inner, placement, env)
+            env.update(zip(inner.results, results, strict=True))
+
+    def copy(self, op: Op, placement: Placement, env: Mapping[Value, Value]) -> Values:
+        """Emit an op that touches no memory."""
+        if isinstance(op, Coordinate):
+            placed = placement.get(op.axis, Affine.of(op.axis))
+            return (affine_value(self.builder, placed),)
+        operands = [env.get(v, v) for v in op.operands]
+        hints = tuple(v.hint for v in op.results)
+        attrs = op.attrs
+        if isinstance(op, Reduce):
+            placed = [placement.get(a, Affine.of(a)) for a in op.axes]
+            attrs = (tuple(x for p in placed for x in p.axes), op.monoid)
+        return self.builder.emit(type(op), operands, attrs, (), None, hints)
+
+    def load(
+        self, op: Load, tensor: Value, placement: Placement, env: Mapping[Value, Value]
+    ) -> Value:
+        index = _placed(op.index, placement)
+        indices = [env.get(v, v) for v in op.indices]
+        maker = self.fusion.maker.get(tensor)
+        if maker is not None and maker in self.group.members:
+            element = self.points[tensor, _index_key(index)]
+            if not op.masked:
+                return element
+            return self.builder(Select, indices[-2], element, indices[-1])
+        if tensor not in self.inputs:
+            self.inputs[tensor] = Value(tensor.type, tensor.hint)
+        buffer = self.inputs[tensor]
+        masked = op.masked
+        if self.guarded and not masked:
+            inside = self.inside(index, tensor.type.shape)
+            if inside is not None:
+                zero = self.builder.const(0, tensor.type.dtype)
+                indices, masked = [*indices, inside, zero], True
+        (value,) = self.builder.emit(Load, (buffer, *indices), (index, masked))
+        return value
+
+    def inside(
+        self, index: tuple[Affine | Slot, ...], shape: tuple[Dim, ...]
+    ) -> Value | None:
+        """Whether an index lies in its tensor; None where it always does.
+
+        A producer that is read under a mask is computed at every point, also where
+        its own index leaves the tensor and nobody wants the element.
+        """
+        b = self.builder
+        checks: list[Value] = []
+        for entry, extent in zip(index, shape, strict=True):
+            if isinstance(entry, Slot) or within(entry, extent):
+                continue
+            at = affine_value(b, entry)
+            checks += [b(Ge, at, b.const(0, i64)), b(Lt, at, b.size(extent))]
+        return reduce(lambda x, y: b(And, x, y), checks) if checks else None
+
+    def store(
+        self, op: Store, tensor: Value, placement: Placement, env: Mapping[Value, Value]
+    ) -> None:
+        index = _placed(op.index, placement)
+        value = env.get(op.value, op.value)
+        self.points[tensor, _index_key(index)] = value
+        wanted = tensor in self.group.stored and tensor not in self.outputs
+        affine = [entry for entry in index if isinstance(entry, Affine)]
+        if not wanted or not covers(affine, tensor.type.shape):
+            return
+        self.outputs[tensor] = Value(tensor.type, tensor.hint)
+        self.builder.emit(Store, (value, self.outputs[tensor]), (index,))
+
+
+def _placed(
+    index: tuple[Affine | Slot, ...], placement: Placement
+) -> tuple[Affine | Slot, ...]:
+    return tuple(
+        entry.substitute(placement) if isinstance(entry, Affine) else entry
+        for entry in index
+    )
+
+
+def _index_key(index: tuple[Affine | Slot, ...]) -> object:
+    return tuple(
+        (frozenset(entry.terms), entry.const) if isinstance(entry, Affine) else entry
+        for entry in index
+    )

@@ -1,0 +1,542 @@
+"""Graph level → loop level: whole-tensor ops become loops over named axes.
+
+    %s = reshape %x {shape=(5, 12, 64)}          %e = region(%x) over a:5, h:12, d:64 {
+    %e = exp %s                            →       %0 = load %x [a, 64*h + d]
+                                                   %1 = exp %0
+                                                   store %1, %e [a, h, d] }
+
+Every op that computes becomes a region of its own; views become part of the index by
+which their users read. Nothing is fused yet. What fusec does not compile stays an
+`extern`; its operands are tensors or strided `view`s of them, copied where neither
+will do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Union
+
+from fusec.analysis.affine import split
+from fusec.analysis.factors import factors, groups
+from fusec.ir.builder import Builder
+from fusec.ir.core import Affine, Function, Level, Op, Value, Values
+from fusec.ir.dims import Dim, product
+from fusec.ir.dtypes import bool_, i64
+from fusec.ir.ops.cast import Cast
+from fusec.ir.ops.constant import Const, SizeOf
+from fusec.ir.ops.contraction import Matmul
+from fusec.ir.ops.elementwise import Add, And, FloorDiv, Ge, Lt, Mul, Rem, Select, Sub
+from fusec.ir.ops.extern import Extern, Slot
+from fusec.ir.ops.loop import Coordinate, Load, Region, Store, View
+from fusec.ir.ops.reduction import Reduce, ReduceDims
+from fusec.ir.ops.view import (
+    Broadcast,
+    Concat,
+    Gather,
+    Index,
+    Iota,
+    Pad,
+    Permute,
+    Reshape,
+    Restride,
+    Slice,
+)
+from fusec.ir.types import Axis, Scalar, Tensor, strides_of
+
+AXIS_NAMES = "ijklmnopqrstuvwxy"
+
+Coord = Union[Affine, Value]
+"""Where a point reads along one dimension: linear in axes, or computed."""
+
+
+def lower_to_loops(function: Function) -> Function:
+    """The loop function of a graph function."""
+    return _Lowering(function).run()
+
+
+class _Lowering:
+    """The state of one sweep over the graph."""
+
+    def __init__(self, function: Function) -> None:
+        self.function = function
+        self.factors = factors(function)
+        self.builder = Builder(Level.LOOP)
+        self.made: dict[Value, Op] = {}
+        """The graph op behind each value that is a view or a scalar."""
+        self.stored: dict[Value, Value] = {}
+        """The loop tensor that holds each graph tensor."""
+
+    def run(self) -> Function:
+        for old in self.function.params:
+            self.stored[old] = self.builder.param(old.type, old.hint)
+        for op in self.function.body.ops:
+            self.builder.loc = op.loc
+            self.lower(op)
+        yields = [self.result(v) for v in self.function.body.yields]
+        return self.builder.function(
+            self.function.name,
+            yields,
+            symbols=self.function.symbols,
+            facts=self.function.facts,
+            returns_into=self.function.returns_into,
+        )
+
+    def lower(self, op: Op) -> None:
+        if isinstance(op, (Extern, Matmul)):
+            self.lower_extern(op)
+        elif _is_lazy(op):
+            self.made.update(dict.fromkeys(op.results, op))
+        else:
+            self.lower_region(op)
+
+    def lower_extern(self, op: Op) -> None:
+        operands = [self.strided(value) for value in op.operands]
+        attrs = op.attrs if isinstance(op, Extern) else _matmul_call(op)
+        hints = tuple(v.hint for v in op.results)
+        results = self.builder.emit(Extern, operands, attrs, (), op.loc, hints)
+        self.stored.update(zip(op.results, results, strict=True))
+
+    def lower_region(self, op: Op) -> None:
+        region = RegionBuilder(self)
+        region.compute(op)
+        self.close(region, op.results)
+
+    def close(self, region: RegionBuilder, results: Values) -> None:
+        hints = tuple(value.hint for value in results)
+        new = self.builder.emit(
+            Region, region.inputs, (), (region.block(),), None, hints
+        )
+        self.stored.update(zip(results, new, strict=True))
+
+    def result(self, value: Value) -> Value:
+        """A graph value as a loop value that may leave the function."""
+        if isinstance(value.type, Scalar):
+            return emit_scalar(self.builder, self.made, value)
+        return self.materialise(value)
+
+    def materialise(self, value: Value) -> Value:
+        """The tensor that holds a graph value, copied out of a view if need be."""
+        if value not in self.stored:
+            region = RegionBuilder(self)
+            region.copy(value)
+            self.close(region, (value,))
+        return self.stored[value]
+
+    def strided(self, value: Value) -> Value:
+        """A graph value for an op that takes any strides: a view where one exists."""
+        if isinstance(value.type, Scalar):
+            return self.stored.get(value) or emit_scalar(
+                self.builder, self.made, value
+            )
+        if value in self.stored:
+            return self.stored[value]
+        base, place = _strided_view(self, value)
+        if place is None or base not in self.stored:
+            return self.materialise(value)
+        held = self.stored[base]
+        (view,) = self.builder.emit(
+            View, (held,), (place.type, place.offset), (), None, (value.hint,)
+        )
+        return view
+
+    def axes(self, value: Value) -> tuple[tuple[Axis, ...], ...]:
+        """New axes to walk a tensor by: one per factor of each dimension."""
+        names = iter(AXIS_NAMES)
+        return tuple(
+            tuple(Axis(next(names, "z"), n) for n in parts if n != 1)
+            for parts in self.factors.of(value)
+        )
+
+
+def _strided_view(lowering: _Lowering, value: Value) -> tuple[Value, _Place | None]:
+    """The tensor that a view looks at, and how, if plain strides can say it."""
+    axes = lowering.axes(value)
+    coords: Sequence[Coord] = [coordinate(factors) for factors in axes]
+    region, base = RegionBuilder(lowering), value
+    while base not in lowering.stored:
+        op = lowering.made[base]
+        coords = VIEWS[type(op)](region, op, coords)
+        base = op.operands[0]
+    type_ = base.type
+    assert isinstance(type_, Tensor)
+    address = Affine()
+    for coord, stride in zip(coords, strides_of(type_), strict=True):
+        if not isinstance(coord, Affine):
+            return base, None
+        address = address + coord * stride
+    strides = [_single_stride(address, factors) for factors in axes]
+    if None in strides:
+        return base, None
+    known = tuple(s for s in strides if s is not None)
+    return base, _Place(Tensor(type_.dtype, value.type.shape, known), address.const)
+
+
+def _single_stride(address: Affine, factors: tuple[Axis, ...]) -> Dim | None:
+    """The one stride that all factors of a dimension step by, if there is one."""
+    if not factors:
+        return 1
+    stride = below = address.stride(factors[-1])
+    for axis in reversed(factors):
+        if address.stride(axis) != below:
+            return None
+        below = below * axis.extent
+    return stride
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A strided view: its type, and how many elements in it begins."""
+
+    type: Tensor
+    offset: Dim
+
+
+def _is_lazy(op: Op) -> bool:
+    """Whether an op costs nothing until somebody reads its result."""
+    if isinstance(op, (Reshape, Permute, Slice, Const, SizeOf)):
+        return True
+    if isinstance(op, Broadcast):
+        return not isinstance(op.x.type, Scalar)
+    return all(isinstance(value.type, Scalar) for value in op.results)
+
+
+def _matmul_call(op: Op) -> tuple[Any, ...]:
+    """A matrix product as a call of ATen."""
+    rank = len(op.result.type.shape)  # type: ignore[union-attr]
+    target = "aten.mm.default" if rank == 2 else "aten.bmm.default"
+    return (target, (Slot(0), Slot(1)), (), (op.result.type,))
+
+
+def emit_scalar(builder: Builder, made: dict[Value, Op], value: Value) -> Value:
+    """Compute a scalar anew from constants and sizes, where it is needed."""
+    env: dict[Value, Value] = {}
+    stack = [value]
+    while stack:
+        top = stack[-1]
+        op = made.get(top)
+        if op is None and isinstance(top.type, Scalar):
+            raise KeyError(f"the scalar {top} is not a size")
+        assert op is not None
+        missing = [v for v in op.operands if v not in env]
+        if missing:
+            stack.extend(missing)
+            continue
+        stack.pop()
+        if top not in env:
+            env.update(zip(op.results, builder.copy(op, env), strict=True))
+    return env[value]
+
+
+class RegionBuilder:
+    """One region under construction: the inputs it reads and the points it computes."""
+
+    def __init__(self, lowering: _Lowering) -> None:
+        self.lowering = lowering
+        self.builder = lowering.builder.nested()
+        self.inputs: list[Value] = []
+        self.params: dict[Value, Value] = {}
+        self.outputs: list[Value] = []
+
+    def block(self) -> Any:
+        built = self.builder.block()
+        params = (*self.params.values(), *self.outputs)
+        return type(built)(params, built.ops, ())
+
+    def param(self, tensor: Value) -> Value:
+        """The block's name for a tensor of the function."""
+        if tensor not in self.params:
+            self.inputs.append(tensor)
+            self.params[tensor] = Value(tensor.type, tensor.hint)
+        return self.params[tensor]
+
+    def compute(self, op: Op) -> None:
+        """Compute every result of an op and store it."""
+        axes = self.lowering.axes(op.results[0])
+        coords = [coordinate(factors) for factors in axes]
+        values = POINTS.get(type(op), _elementwise)(self, op, coords)
+        for result, value in zip(op.results, values, strict=True):
+            self.store(result, value, coords)
+
+    def copy(self, value: Value) -> None:
+        """Store a view as a tensor."""
+        coords = [coordinate(factors) for factors in self.lowering.axes(value)]
+        self.store(value, self.read(value, coords), coords)
+
+    def store(self, result: Value, value: Value, coords: Sequence[Affine]) -> None:
+        target = Value(result.type, result.hint)
+        self.outputs.append(target)
+        self.builder.emit(Store, (value, target), (tuple(coords),))
+
+    def read(
+        self, value: Value, coords: Sequence[Coord], mask: Value | None = None
+    ) -> Value:
+        """The element of a graph value at these coordinates, through all views."""
+        while value not in self.lowering.stored:
+            op = self.lowering.made[value]
+            if isinstance(value.type, Scalar):
+                return emit_scalar(self.builder, self.lowering.made, value)
+            coords = VIEWS[type(op)](self, op, coords)
+            value = op.operands[0]
+        if isinstance(value.type, Scalar):
+            return emit_scalar(self.builder, self.lowering.made, value)
+        return self.load(self.param(self.lowering.stored[value]), coords, mask)
+
+    def load(
+        self, buffer: Value, coords: Sequence[Coord], mask: Value | None
+    ) -> Value:
+        slots: list[Value] = []
+        index: list[Affine | Slot] = []
+        for coord in coords:
+            if isinstance(coord, Affine):
+                index.append(coord)
+                continue
+            index.append(Slot(len(slots)))
+            slots.append(coord)
+        if mask is not None:
+            other = self.builder.const(0, buffer.type.dtype)  # type: ignore[union-attr]
+            slots += [mask, other]
+        attrs = (tuple(index), mask is not None)
+        (value,) = self.builder.emit(Load, (buffer, *slots), attrs)
+        return value
+
+    def integer(self, index: Value) -> Value:
+        """An index of any integer dtype as i64."""
+        return self.builder(Cast, index, dtype=i64)
+
+    def value(self, coord: Coord) -> Value:
+        """A coordinate as an i64 that can be computed with."""
+        return coord if isinstance(coord, Value) else affine_value(self.builder, coord)
+
+
+def affine_value(b: Builder, affine: Affine) -> Value:
+    """An affine index as an i64 value."""
+    total: Value | None = None
+    for axis, stride in affine.terms:
+        term = b(Mul, b(Coordinate, axis=axis), b.size(stride))
+        total = term if total is None else b(Add, total, term)
+    if total is None:
+        return b.size(affine.const)
+    return total if affine.const == 0 else b(Add, total, b.size(affine.const))
+
+
+def coordinate(axes: Sequence[Axis]) -> Affine:
+    """The coordinate that axes count together, the last one fastest."""
+    total, below = Affine(), 1
+    for axis in reversed(axes):
+        total = Affine(((axis, below),)) + total
+        below = below * axis.extent
+    return total
+
+
+# Points: how each graph op computes its results at given coordinates.
+
+
+def _elementwise(r: RegionBuilder, op: Op, coords: Sequence[Coord]) -> Values:
+    operands = [r.read(value, coords) for value in op.operands]
+    return r.builder.emit(type(op), operands, op.attrs)
+
+
+def _copy(r: RegionBuilder, op: Op, coords: Sequence[Coord]) -> Values:
+    return (r.read(op.operands[0], coords),)
+
+
+def _fill(r: RegionBuilder, op: Op, coords: Sequence[Coord]) -> Values:
+    return (emit_scalar(r.builder, r.lowering.made, op.operands[0]),)
+
+
+def _iota(r: RegionBuilder, op: Iota, coords: Sequence[Coord]) -> Values:
+    return (r.value(coords[op.dim]),)
+
+
+def _reduce(r: RegionBuilder, op: ReduceDims, coords: Sequence[Coord]) -> Values:
+    first = op.values[0]
+    reduced = {
+        dim: tuple(
+            Axis(f"r{dim}{k or ''}", n)
+            for k, n in enumerate(r.lowering.factors.dimension(first, dim))
+            if n != 1
+        )
+        for dim in op.dims
+    }
+    kept = iter(coords)
+    rank = len(first.type.shape)
+    inner = [coordinate(reduced[d]) if d in reduced else next(kept) for d in range(rank)]
+    values = [r.read(value, inner) for value in op.values]
+    axes = tuple(axis for dim in op.dims for axis in reduced[dim])
+    return r.builder.emit(Reduce, values, (axes, op.monoid))
+
+
+def _concat(r: RegionBuilder, op: Concat, coords: Sequence[Coord]) -> Values:
+    """The operand whose range the coordinate falls in; the others are not read."""
+    b, dim = r.builder, op.dim
+    at = r.value(coords[dim])
+    start: Dim = 0
+    result: Value | None = None
+    for x in reversed(_with_starts(op)):
+        value, start, length = x
+        inside = _between(b, at, start, length, op.result.type.shape[dim])
+        shifted = list(coords)
+        shifted[dim] = _shift(b, coords[dim], -1 * start)
+        element = r.read(value, shifted, inside)
+        result = element if result is None else b(Select, inside, element, result)
+    assert result is not None
+    return (result,)
+
+
+def _with_starts(op: Concat) -> list[tuple[Value, Dim, Dim]]:
+    start: Dim = 0
+    parts: list[tuple[Value, Dim, Dim]] = []
+    for x in op.xs:
+        length = x.type.shape[op.dim]
+        parts.append((x, start, length))
+        start = start + length
+    return parts
+
+
+def _pad(r: RegionBuilder, op: Pad, coords: Sequence[Coord]) -> Values:
+    b = r.builder
+    inside: Value | None = None
+    shifted: list[Coord] = []
+    for coord, low, high, n in zip(
+        coords, op.low, op.high, op.x.type.shape, strict=True
+    ):
+        shifted.append(_shift(b, coord, -1 * low))
+        if low == 0 and high == 0:
+            continue
+        within = _between(b, r.value(coord), low, n, low + n + high)
+        inside = within if inside is None else b(And, inside, within)
+    value = emit_scalar(b, r.lowering.made, op.value)
+    if inside is None:
+        return (r.read(op.x, coords),)
+    return (b(Select, inside, r.read(op.x, shifted, inside), value),)
+
+
+def _between(b: Builder, at: Value, start: Dim, length: Dim, total: Dim) -> Value:
+    """start <= at < start + length, given 0 <= at < total."""
+    below = b(Lt, at, b.size(start + length)) if start + length != total else None
+    above = b(Ge, at, b.size(start)) if start != 0 else None
+    if below is None:
+        return above if above is not None else b.const(True, bool_)
+    return below if above is None else b(And, above, below)
+
+
+def _gather(r: RegionBuilder, op: Gather, coords: Sequence[Coord]) -> Values:
+    index = r.integer(r.read(op.index, coords))
+    inner = list(coords)
+    inner[op.dim] = index
+    return (r.read(op.x, inner),)
+
+
+def _index(r: RegionBuilder, op: Index, coords: Sequence[Coord]) -> Values:
+    rank = len(op.indices[0].type.shape)
+    chosen = coords[op.at : op.at + rank]
+    kept = iter([*coords[: op.at], *coords[op.at + rank :]])
+    picked = {
+        dim: r.integer(r.read(index, chosen))
+        for dim, index in zip(op.dims, op.indices, strict=True)
+    }
+    inner = [picked[d] if d in picked else next(kept) for d in range(len(op.x.type.shape))]
+    return (r.read(op.x, inner),)
+
+
+Point = Callable[[RegionBuilder, Any, Sequence[Coord]], Values]
+
+POINTS: dict[type, Point] = {
+    Broadcast: _fill,
+    Iota: _iota,
+    Restride: _copy,
+    ReduceDims: _reduce,
+    Concat: _concat,
+    Pad: _pad,
+    Gather: _gather,
+    Index: _index,
+}
+
+
+# Views: from coordinates in the view to coordinates in what it is a view of.
+
+
+def _permute(r: RegionBuilder, op: Permute, coords: Sequence[Coord]) -> list[Coord]:
+    inner: list[Coord] = list(coords)
+    for coord, dim in zip(coords, op.order, strict=True):
+        inner[dim] = coord
+    return inner
+
+
+def _broadcast(r: RegionBuilder, op: Broadcast, coords: Sequence[Coord]) -> list[Coord]:
+    shape = op.x.type.shape
+    return [Affine() if n == 1 else c for c, n in zip(coords, shape, strict=True)]
+
+
+def _slice(r: RegionBuilder, op: Slice, coords: Sequence[Coord]) -> list[Coord]:
+    inner = list(coords)
+    inner[op.dim] = _shift(r.builder, coords[op.dim], op.start, op.step)
+    return inner
+
+
+def _shift(b: Builder, coord: Coord, start: Dim, step: int = 1) -> Coord:
+    if isinstance(coord, Affine):
+        return coord * step + start
+    scaled = b(Mul, coord, b.const(step, i64)) if step != 1 else coord
+    return b(Add, scaled, b.size(start)) if start != 0 else scaled
+
+
+def _reshape(r: RegionBuilder, op: Reshape, coords: Sequence[Coord]) -> list[Coord]:
+    old, new = op.x.type.shape, op.shape
+    inner: list[Coord] = [Affine() for _ in old]
+    for run_old, run_new in groups(old, new):
+        run = [(coords[d], new[d]) for d in run_new]
+        extents = [old[d] for d in run_old]
+        for dim, coord in zip(run_old, _regroup(r, run, extents), strict=True):
+            inner[dim] = coord
+    return inner
+
+
+def _regroup(
+    r: RegionBuilder, run: list[tuple[Coord, Dim]], extents: list[Dim]
+) -> list[Coord]:
+    """Coordinates of some extents, as those of other extents of the same product."""
+    if [n for _, n in run] == extents:
+        return [coord for coord, _ in run]
+    linear = _linear(run)
+    if linear is not None:
+        parts = split(linear, extents)
+        if parts is not None:
+            return list(parts)
+    return _divided(r, run, extents)
+
+
+def _linear(run: list[tuple[Coord, Dim]]) -> Affine | None:
+    total, below = Affine(), 1
+    for coord, extent in reversed(run):
+        if not isinstance(coord, Affine):
+            return None
+        total = coord * below + total
+        below = below * extent
+    return total
+
+
+def _divided(
+    r: RegionBuilder, run: list[tuple[Coord, Dim]], extents: list[Dim]
+) -> list[Coord]:
+    """The same by dividing the linear index at every point."""
+    b = r.builder
+    total: Value = r.value(run[0][0])
+    for coord, extent in run[1:]:
+        total = b(Add, b(Mul, total, b.size(extent)), r.value(coord))
+    coords: list[Coord] = []
+    below: Dim = product(extents)
+    for k, extent in enumerate(extents):
+        below = below // extent
+        part = b(FloorDiv, total, b.size(below)) if below != 1 else total
+        coords.append(b(Rem, part, b.size(extent)) if k else part)
+    return coords
+
+
+VIEWS: dict[type, Callable[[RegionBuilder, Any, Sequence[Coord]], list[Coord]]] = {
+    Permute: _permute,
+    Broadcast: _broadcast,
+    Slice: _slice,
+    Reshape: _reshape,
+}

@@ -1,0 +1,269 @@
+"""Loop level → tile level: one region becomes one kernel, by its schedule.
+
+    %y = region(%x) over i:4096, j:1000 {      tile @exp(%x: buffer, %y: buffer) {
+      %0 = load %x [i, j]                        %i = program_id
+      %1 = exp %0                         →      %o = mul %i, 1000
+      store %1, %y [i, j]                        %0 = load_tile %x, %o  strides=(1,)
+    }                                            %1 = exp %0
+                                                 store_tile %1, %y, %o  strides=(1,) }
+
+Grid axes become arithmetic on the program's number, the others dimensions of tiles.
+The program is straight-line: a tile is as long as its axis, and loops come later, from
+the time digits of layouts. Every tile has the rank of the schedule; an axis that a
+value does not have is a dimension of extent 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fusec.analysis.accesses import Access, Accesses
+from fusec.analysis.schedule import Schedule
+from fusec.ir.builder import Builder
+from fusec.ir.core import Affine, Function, Level, Op, Value, Values
+from fusec.ir.dims import Dim, Symbol, ceil_div, symbols
+from fusec.ir.dtypes import i64
+from fusec.ir.layout import strided
+from fusec.ir.ops.elementwise import Add, Minimum, Mul, Rem, Sub, TruncDiv
+from fusec.ir.ops.loop import Coordinate, Load, Store
+from fusec.ir.ops.reduction import Reduce, ReduceTile
+from fusec.ir.ops.tile import (
+    BroadcastTile,
+    IotaTile,
+    LoadTile,
+    ProgramId,
+    StoreTile,
+)
+from fusec.ir.types import Axis, Buffer, Scalar, Tensor, Tile, strides_of
+
+
+def tile(accesses: Accesses, schedule: Schedule, name: str) -> Function:
+    """The kernel of a region."""
+    return _Tiling(accesses, schedule).run(name)
+
+
+class _Tiling:
+    """The state of one sweep over a region."""
+
+    def __init__(self, accesses: Accesses, schedule: Schedule) -> None:
+        self.accesses = accesses
+        self.schedule = schedule
+        self.builder = Builder(Level.TILE)
+        self.dims = {split.axis: d for d, split in enumerate(schedule.tile)}
+        self.extents = [split.extent for split in schedule.tile]
+        self.env: dict[Value, Value] = {}
+        self.access = {id(access.op): access for access in accesses.all}
+        self.limit: Value | None = None
+        """How many elements of the blocked dimension exist in this program."""
+        self.origin: dict[Axis, Value] = {}
+        """Where the program stands on each grid axis and on the blocked one."""
+
+    def run(self, name: str) -> Function:
+        region = self.accesses.region
+        for param in region.body.params:
+            self.env[param] = self.builder.param(_buffer(param.type), param.hint)
+        self.locate()
+        for op in region.body.ops:
+            self.builder.loc = op.loc
+            rule = RULES.get(type(op), _elementwise)
+            self.env.update(zip(op.results, rule(self, op), strict=True))
+        return self.builder.function(name, symbols=_symbols(self))
+
+    def locate(self) -> None:
+        """Find the program's place on every grid axis from its number."""
+        b, schedule = self.builder, self.schedule
+        counted = [(axis, axis.extent, 1) for axis in schedule.grid]
+        if schedule.blocked:
+            last = schedule.tile[-1]
+            blocks = ceil_div(last.axis.extent, last.extent)
+            counted.append((last.axis, blocks, last.extent))
+        counted = [entry for entry in counted if entry[1] != 1 or entry[2] != 1]
+        if not counted:
+            return
+        rest = b(ProgramId)
+        for k, (axis, count, step) in reversed(list(enumerate(counted))):
+            place = b(Rem, rest, b.size(count)) if k else rest
+            rest = b(TruncDiv, rest, b.size(count)) if k else rest
+            self.origin[axis] = b(Mul, place, b.size(step)) if step != 1 else place
+        if schedule.blocked:
+            self.limit_last()
+
+    def limit_last(self) -> None:
+        last = self.schedule.tile[-1]
+        if isinstance(last.axis.extent, int) and last.axis.extent % last.extent == 0:
+            return
+        b = self.builder
+        exist = b(Sub, b.size(last.axis.extent), self.origin[last.axis])
+        self.limit = b(Minimum, exist, b.size(last.extent))
+
+    # Values
+
+    def shape(self, axes: Sequence[Axis]) -> tuple[Dim, ...]:
+        """The shape of a tile that has these axes of the original region."""
+        held = set(self.accesses.merged(axes))
+        return tuple(
+            split.extent if split.axis in held else 1 for split in self.schedule.tile
+        )
+
+    def wide(self, value: Value, shape: tuple[Dim, ...]) -> Value:
+        """A value as a tile of this shape."""
+        type_ = Tile(value.type.dtype, shape)  # type: ignore[union-attr]
+        return self.builder(BroadcastTile, value, type=type_)
+
+    def joined(self, values: Sequence[Value]) -> tuple[Dim, ...]:
+        """The shape that broadcasting these values gives."""
+        shapes = [v.type.shape for v in values if isinstance(v.type, Tile)]
+        return tuple(
+            next((n for n in extents if n != 1), 1)
+            for extents in zip(*shapes, strict=True)
+        )
+
+    # Memory
+
+    def offset(self, address: Affine) -> Value:
+        """Where in its buffer the program's tile begins."""
+        b = self.builder
+        total = b.size(address.const)
+        for axis, stride in address.terms:
+            if axis in self.origin:
+                step = b(Mul, self.origin[axis], b.size(stride))
+                total = b(Add, total, step)
+        return total
+
+    def strides(self, address: Affine, shape: tuple[Dim, ...]) -> tuple[Dim, ...]:
+        return tuple(
+            address.stride(split.axis) if n != 1 or split.extent == 1 else 0
+            for split, n in zip(self.schedule.tile, shape, strict=True)
+        )
+
+    def limits(self, shape: tuple[Dim, ...]) -> tuple[tuple[int, ...], Values]:
+        """The limited dimensions of a tile of this shape, and their limits."""
+        if self.limit is None or shape[-1] == 1:
+            return (), ()
+        return (len(shape) - 1,), (self.limit,)
+
+    def index(self, access: Access, shape: tuple[Dim, ...]) -> Value | None:
+        """The computed part of an address, in elements."""
+        b = self.builder
+        total: Value | None = None
+        for value, stride in access.computed:
+            step = self.wide(b(Mul, self.env[value], b.size(stride)), shape)
+            total = step if total is None else b(Add, total, step)
+        return total
+
+
+def _elementwise(t: _Tiling, op: Op) -> Values:
+    operands = [t.env.get(v, v) for v in op.operands]
+    if all(isinstance(v.type, Scalar) for v in operands):
+        return t.builder.emit(type(op), operands, op.attrs, (), None, _hints(op))
+    shape = t.joined(operands)
+    spread = [
+        v if isinstance(v.type, Scalar) else t.wide(v, shape) for v in operands
+    ]
+    return t.builder.emit(type(op), spread, op.attrs, (), None, _hints(op))
+
+
+def _coordinate(t: _Tiling, op: Coordinate) -> Values:
+    b = t.builder
+    (axis,) = t.accesses.merged([op.axis])
+    origin = t.origin.get(axis)
+    if axis not in t.dims:
+        return (origin if origin is not None else b.size(0),)
+    type_ = Tile(i64, t.shape([op.axis]))
+    start = origin if origin is not None else b.size(0)
+    return (b(IotaTile, start, type=type_, dim=t.dims[axis]),)
+
+
+def _load(t: _Tiling, op: Load) -> Values:
+    access = t.access[id(op)]
+    shape = t.shape(op.result.type.axes)
+    limited, limits = t.limits(shape)
+    rest = list(limits)
+    index = t.index(access, shape)
+    if index is not None:
+        rest.append(index)
+    if op.masked:
+        rest += [t.wide(t.env[op.mask], shape), t.wide(t.env[op.other], shape)]
+    operands = (t.env[op.buffer], t.offset(access.address), *rest)
+    attrs = (
+        Tile(op.buffer.type.dtype, shape),
+        t.strides(access.address, shape),
+        limited,
+        index is not None,
+        op.masked,
+        0,
+    )
+    return t.builder.emit(LoadTile, operands, attrs, (), None, _hints(op))
+
+
+def _store(t: _Tiling, op: Store) -> Values:
+    access = t.access[id(op)]
+    axes = [a for e in op.index if isinstance(e, Affine) for a in e.axes]
+    shape = t.shape(axes)
+    limited, limits = t.limits(shape)
+    operands = (
+        t.wide(t.env[op.value], shape),
+        t.env[op.buffer],
+        t.offset(access.address),
+        *limits,
+    )
+    strides = t.strides(access.address, shape)
+    attrs = (strides, limited, False, False, t.schedule.streaming)
+    return t.builder.emit(StoreTile, operands, attrs)
+
+
+def _reduce(t: _Tiling, op: Reduce) -> Values:
+    axes = t.accesses.merged(op.axes)
+    dims = tuple(sorted(t.dims[axis] for axis in axes))
+    operands = [t.env[v] for v in op.values]
+    shape = list(t.joined(operands) or [1] * len(t.extents))
+    for dim in dims:
+        shape[dim] = t.extents[dim]
+    spread = [t.wide(v, tuple(shape)) for v in operands]
+    return t.builder.emit(
+        ReduceTile, spread, (dims, op.monoid), (), None, _hints(op)
+    )
+
+
+RULES: Mapping[type, Any] = {
+    Coordinate: _coordinate,
+    Load: _load,
+    Store: _store,
+    Reduce: _reduce,
+}
+
+
+def _hints(op: Op) -> tuple[str, ...]:
+    return tuple(value.hint for value in op.results)
+
+
+def _buffer(type_: Any) -> Buffer:
+    assert isinstance(type_, Tensor)
+    bits = type_.dtype.bits
+    return Buffer(type_.dtype, strided(type_.shape, strides_of(type_), bits))
+
+
+def _symbols(t: _Tiling) -> tuple[Symbol, ...]:
+    """Every symbol that the kernel's sizes are made of, by name."""
+    found: set[Symbol] = set()
+    for param in t.accesses.region.body.params:
+        if isinstance(param.type, Tensor):
+            for dim in (*param.type.shape, *strides_of(param.type)):
+                found |= symbols(dim)
+    for access in t.accesses.all:
+        dims = [access.address.const, *(s for _, s in access.address.terms)]
+        for dim in dims:
+            found |= symbols(dim)
+    for axis in t.accesses.axes:
+        found |= symbols(axis.extent)
+    return tuple(sorted(found, key=str))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kernel:
+    """A region as a kernel: its function and how many programs a launch runs."""
+
+    function: Function
+    programs: Dim
