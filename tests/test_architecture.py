@@ -37,7 +37,12 @@ OWNERS = {
     "networkx": ["fusec/analysis/*"],
     "numpy": ["fusec/ir/*"],
     "sympy": ["fusec/frontend/*"],
-    "torch": ["fusec/frontend/*", "fusec/api.py", "fusec/runtime/launcher_*.py"],
+    "torch": [
+        "fusec/frontend/*",
+        "fusec/api.py",
+        "fusec/runtime/extern.py",
+        "fusec/runtime/launcher_*.py",
+    ],
     "triton": ["fusec/runtime/launcher_triton.py"],
 }
 

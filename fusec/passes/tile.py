@@ -16,7 +16,6 @@ value does not have is a dimension of extent 1.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from fusec.analysis.accesses import Access, Accesses
@@ -259,11 +258,3 @@ def _symbols(t: _Tiling) -> tuple[Symbol, ...]:
     for axis in t.accesses.axes:
         found |= symbols(axis.extent)
     return tuple(sorted(found, key=str))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Kernel:
-    """A region as a kernel: its function and how many programs a launch runs."""
-
-    function: Function
-    programs: Dim

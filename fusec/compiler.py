@@ -1,0 +1,136 @@
+"""The journey of a graph to a program, on one page.
+
+    imported graph ─▶ loops ─▶ fused loops ─▶ host function + kernels ─▶ objects ─▶ run
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from fusec.analysis.fusion import Fusion, Refusal
+from fusec.codegen.backend import backend
+from fusec.codegen.llvm_object import compile_object
+from fusec.frontend.intake import Imported
+from fusec.ir.core import Function
+from fusec.ir.ops.extern import Extern
+from fusec.ir.ops.loop import Region
+from fusec.options import Options
+from fusec.passes.fuse import emit_plan
+from fusec.passes.lower_to_host import Lowered, lower_to_host
+from fusec.passes.lower_to_loops import lower_to_loops
+from fusec.passes.pipeline import lower_kernel
+from fusec.runtime.cache import Cache, cache_key
+from fusec.runtime.launcher_cpu import Code, load
+from fusec.runtime.launcher_torch import Program
+from fusec.target import Target, resolve
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Journey:
+    """A graph at every stage, for those who ask."""
+
+    graph: Function
+    loop: Function
+    fused: Function
+    lowered: Lowered
+    refusals: tuple[Refusal, ...]
+    target: Target
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What this process compiled so far."""
+
+    compilations: int = 0
+    regions: int = 0
+    """Loop nests before fusion."""
+    kernels: int = 0
+    """Launches after fusion."""
+    distinct: int = 0
+    """Kernels that had to be generated."""
+    externs: int = 0
+
+
+@dataclass(slots=True)
+class _Ledger:
+    """The statistics of the process, counted under a lock."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    total: Statistics = field(default_factory=Statistics)
+    journeys: list[Journey] = field(default_factory=list)
+
+
+_ledger = _Ledger()
+
+
+def statistics() -> Statistics:
+    """What this process compiled so far."""
+    return _ledger.total
+
+
+def lower(imported: Imported, options: Options) -> Journey:
+    """Bring a graph down to its host function and tiled kernels."""
+    target = resolve(options.target)
+    loop = lower_to_loops(imported.function)
+    fusion = Fusion(loop, target, imported.hints)
+    plan = fusion.run()
+    fused = emit_plan(fusion, plan)
+    lowered = lower_to_host(fused, target, imported.hints)
+    return Journey(imported.function, loop, fused, lowered, plan.refusals, target)
+
+
+def compile_graph(imported: Imported, options: Options) -> Program:
+    """Compile an imported graph to a program for this machine."""
+    journey = lower(imported, options)
+    code = _generate(journey, options)
+    addresses = {name: found[name] for name, found in code.items()}
+    host = journey.lowered.host
+    program = Program(host, addresses, imported.callables, options.threads)
+    program.code = code
+    program.journey = journey
+    _count(journey)
+    return program
+
+
+def kernel_text(journey: Journey, name: str) -> str:
+    """The LLVM text of one kernel."""
+    llvm, target = backend("llvm"), journey.target
+    kernel = journey.lowered.kernels[name]
+    supports = partial(llvm.supports, target=target)
+    lowered = lower_kernel(kernel.function, kernel.schedule, target, supports)
+    return llvm.emit(lowered, target)
+
+
+def _generate(journey: Journey, options: Options) -> Mapping[str, Code]:
+    """Object code for every kernel, from the cache where it is there."""
+    target = journey.target
+    cache = Cache(options.cache_dir) if options.cache else None
+    found: dict[str, Code] = {}
+    for name in journey.lowered.kernels:
+        text = kernel_text(journey, name)
+        key = cache_key("llvm-object", text, target.cpu, target.feature_string)
+        image = cache.get(key) if cache else None
+        if image is None:
+            image = compile_object(text, target.cpu, target.feature_string)
+            if cache:
+                cache.put(key, image, "object")
+        found[name] = load(image, (name,))
+    return found
+
+
+def _count(journey: Journey) -> None:
+    ops: tuple[Any, ...] = journey.loop.body.ops
+    after: tuple[Any, ...] = journey.fused.body.ops
+    with _ledger.lock:
+        old = _ledger.total
+        _ledger.total = Statistics(
+            old.compilations + 1,
+            old.regions + sum(isinstance(op, Region) for op in ops),
+            old.kernels + sum(isinstance(op, Region) for op in after),
+            old.distinct + len(journey.lowered.kernels),
+            old.externs + sum(isinstance(op, Extern) for op in after),
+        )

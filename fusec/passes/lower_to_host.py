@@ -1,0 +1,185 @@
+"""Loop level → host level: regions become kernels, tensors become memory.
+
+    %y = region(%x) { … }              %y = alloc f32[4096, 1000]
+    %z = extern "aten.mm.default"  →   launch @fused_exp_0 (%x, %y) grid 4096
+    yield %z                           %z = extern "aten.mm.default" …
+                                       free %y
+
+Regions that are the same but for names share one kernel. A result that replaces a
+parameter is copied into it when everything has been read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fusec.analysis.accesses import accesses
+from fusec.analysis.fingerprint import fingerprint
+from fusec.analysis.schedule import Schedule, choose
+from fusec.ir.builder import Builder
+from fusec.ir.core import Function, Level, Module, Value
+from fusec.ir.dims import Dim, Symbol
+from fusec.ir.ops.cast import Cast
+from fusec.ir.ops.elementwise import Elementwise
+from fusec.ir.ops.host import Alloc, CopyInto, Free, Launch
+from fusec.ir.ops.loop import Region, View
+from fusec.ir.ops.reduction import Reduce
+from fusec.ir.types import Tensor
+from fusec.passes.tile import tile
+from fusec.target import Target
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kernel:
+    """One distinct region, tiled, with the schedule it was tiled by."""
+
+    region: Region
+    function: Function
+    schedule: Schedule
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lowered:
+    """A host function and the kernels that it launches, by name."""
+
+    host: Function
+    kernels: Mapping[str, Kernel]
+
+    @property
+    def module(self) -> Module:
+        """All of it as one module, the host function first."""
+        return Module((self.host, *(k.function for k in self.kernels.values())))
+
+
+def lower_to_host(
+    function: Function, target: Target, hints: Mapping[Symbol, int]
+) -> Lowered:
+    """The program of a loop function."""
+    return _Lowering(function, target, hints).run()
+
+
+class _Lowering:
+    """The state of one sweep over a loop function."""
+
+    def __init__(
+        self, function: Function, target: Target, hints: Mapping[Symbol, int]
+    ) -> None:
+        self.function = function
+        self.target = target
+        self.hints = hints
+        self.builder = Builder(Level.HOST)
+        self.env: dict[Value, Value] = {}
+        self.kernels: dict[str, Kernel] = {}
+        self.named: dict[Any, str] = {}
+        """The kernel of each fingerprint."""
+        self.escaping = _escaping(function)
+        self.last_use = _last_uses(function)
+        replaced = [p for p in function.returns_into if p is not None]
+        self.held = {*function.body.yields, *(function.params[p] for p in replaced)}
+        """What must still be there when the call ends."""
+
+    def run(self) -> Lowered:
+        for old in self.function.params:
+            self.env[old] = self.builder.param(old.type, old.hint)
+        for k, op in enumerate(self.function.body.ops):
+            self.builder.loc = op.loc
+            if isinstance(op, Region):
+                self.launch(op)
+            else:
+                new = self.builder.copy(op, self.env)
+                self.env.update(zip(op.results, new, strict=True))
+            self.free(self.last_use.get(k, ()))
+        self.write_back()
+        yields = [self.env[v] for v in self.function.body.yields]
+        host = self.builder.function(
+            self.function.name,
+            yields,
+            symbols=self.function.symbols,
+            facts=self.function.facts,
+            returns_into=self.function.returns_into,
+        )
+        return Lowered(host, self.kernels)
+
+    def launch(self, op: Region) -> None:
+        """Allocate what a region makes and launch its kernel."""
+        for value in op.results:
+            attrs = (value.type, value in self.escaping)
+            (made,) = self.builder.emit(Alloc, (), attrs, (), None, (value.hint,))
+            self.env[value] = made
+        name = self.kernel(op)
+        kernel = self.kernels[name]
+        operands = [self.env[v] for v in (*op.inputs, *op.results)]
+        sizes: tuple[Dim, ...] = kernel.function.symbols
+        self.builder.emit(Launch, operands, (name, kernel.schedule.programs, sizes))
+
+    def kernel(self, op: Region) -> str:
+        """The name of the kernel of a region, made at its first appearance."""
+        key = fingerprint(op.body)
+        if key not in self.named:
+            name = f"{_title(op)}_{len(self.kernels)}"
+            found = accesses(op)
+            schedule = choose(found, self.target, self.hints)
+            function = tile(found, schedule, name)
+            self.kernels[name] = Kernel(op, function, schedule)
+            self.named[key] = name
+        return self.named[key]
+
+    def free(self, values: Iterable[Value]) -> None:
+        """Let go of tensors that nobody reads any more."""
+        for value in values:
+            if value not in self.held and isinstance(value.type, Tensor):
+                self.builder.emit(Free, (self.env[value],))
+
+    def write_back(self) -> None:
+        """Copy results into the parameters that they replace."""
+        pairs = zip(
+            self.function.body.yields, self.function.returns_into, strict=False
+        )
+        for value, position in pairs:
+            if position is not None:
+                target = self.env[self.function.params[position]]
+                self.builder.emit(CopyInto, (self.env[value], target))
+
+
+def _escaping(function: Function) -> set[Value]:
+    """Values whose memory somebody may hold when the call is over."""
+    escaping = set(function.body.yields)
+    for op in reversed(function.body.ops):
+        if isinstance(op, View) and op.result in escaping:
+            escaping.add(op.x)
+        elif not isinstance(op, (Region, View)):
+            # An extern may return its operand, or a view of it.
+            escaping.update(op.operands)
+    return escaping
+
+
+def _last_uses(function: Function) -> dict[int, list[Value]]:
+    """The values that each op is the last to use, their views' uses counted."""
+    base: dict[Value, Value] = {}
+    last: dict[Value, int] = {}
+    for k, op in enumerate(function.body.ops):
+        for value in op.operands:
+            last[base.get(value, value)] = k
+        if isinstance(op, View):
+            base[op.result] = base.get(op.x, op.x)
+        for value in op.results:
+            last.setdefault(base.get(value, value), k)
+    uses: dict[int, list[Value]] = {}
+    for value, k in last.items():
+        uses.setdefault(k, []).append(value)
+    return uses
+
+
+def _title(op: Region) -> str:
+    """A name for a kernel from what it does, the weightiest ops first."""
+    names: dict[str, None] = {}
+    for inner in op.body.ops:
+        if isinstance(inner, Reduce):
+            names[inner.monoid.name.split("<")[0]] = None
+        elif isinstance(inner, (Elementwise, Cast)):
+            names[inner.name] = None
+    plain = {"cast", "add", "mul", "sub", "select", "lt", "ge", "and"}
+    chosen = [n for n in names if n not in plain] or list(names)
+    return "_".join(["fused", *chosen[:4]]) if chosen else "copy"
