@@ -9,7 +9,7 @@ import numpy as np
 from fusec.ir.core import Block, Level, Op, Values
 from fusec.ir.dtypes import DType
 from fusec.ir.opdef import attr, operand
-from fusec.ir.ops.elementwise import LEVELS
+from fusec.ir.ops.pointwise import LEVELS
 from fusec.ir.types import Element, Type, with_dtype
 
 

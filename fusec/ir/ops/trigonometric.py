@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from fusec.ir.ops.pointwise import Binary, Unary, floating, in_double
+from fusec.ir.core import Value
+from fusec.ir.dtypes import f32
+from fusec.ir.ops.formula import Term, expand_in_double, expand_with
+from fusec.ir.ops.pointwise import Binary, Unary, dtype_of, floating, in_double
+from fusec.ir.ops.polynomials import ASIN, ATAN, COS, HALF_PI, SIN
+from fusec.ir.ops.quarter_turns import Turns, quarter_turns
 
 
 class Sin(Unary, name="sin"):
@@ -19,6 +25,10 @@ class Sin(Unary, name="sin"):
     def numpy(x: Any) -> Any:
         return in_double(np.sin, x)
 
+    @classmethod
+    def expand(cls, b: Any, *xs: Value) -> Value | None:
+        return expand_with(sin, b, *xs)
+
 
 class Cos(Unary, name="cos"):
     """cos x: NaN at ±inf."""
@@ -29,6 +39,10 @@ class Cos(Unary, name="cos"):
     @staticmethod
     def numpy(x: Any) -> Any:
         return in_double(np.cos, x)
+
+    @classmethod
+    def expand(cls, b: Any, *xs: Value) -> Value | None:
+        return expand_with(cos, b, *xs)
 
 
 class Tan(Unary, name="tan"):
@@ -41,6 +55,10 @@ class Tan(Unary, name="tan"):
     def numpy(x: Any) -> Any:
         return in_double(np.tan, x)
 
+    @classmethod
+    def expand(cls, b: Any, *xs: Value) -> Value | None:
+        return expand_in_double(tan, b, *xs)
+
 
 class Asin(Unary, name="asin"):
     """The angle in [−π/2, π/2] whose sine is x; NaN beyond ±1."""
@@ -51,6 +69,10 @@ class Asin(Unary, name="asin"):
     @staticmethod
     def numpy(x: Any) -> Any:
         return in_double(np.arcsin, x)
+
+    @classmethod
+    def expand(cls, b: Any, *xs: Value) -> Value | None:
+        return expand_with(asin, b, *xs)
 
 
 class Acos(Unary, name="acos"):
@@ -63,6 +85,10 @@ class Acos(Unary, name="acos"):
     def numpy(x: Any) -> Any:
         return in_double(np.arccos, x)
 
+    @classmethod
+    def expand(cls, b: Any, *xs: Value) -> Value | None:
+        return expand_with(acos, b, *xs)
+
 
 class Atan(Unary, name="atan"):
     """The angle in [−π/2, π/2] whose tangent is x; ±π/2 at ±inf."""
@@ -73,6 +99,10 @@ class Atan(Unary, name="atan"):
     @staticmethod
     def numpy(x: Any) -> Any:
         return in_double(np.arctan, x)
+
+    @classmethod
+    def expand(cls, b: Any, *xs: Value) -> Value | None:
+        return expand_with(atan, b, *xs)
 
 
 class Atan2(Binary, name="atan2"):
@@ -87,6 +117,10 @@ class Atan2(Binary, name="atan2"):
     def numpy(x: Any, y: Any) -> Any:
         return in_double(np.arctan2, x, y)
 
+    @classmethod
+    def expand(cls, b: Any, *xs: Value) -> Value | None:
+        return expand_in_double(atan2, b, *xs)
+
 
 class Hypot(Binary, name="hypot"):
     """√(x² + y²) without overflow on the way; inf beside a NaN too."""
@@ -97,3 +131,147 @@ class Hypot(Binary, name="hypot"):
     @staticmethod
     def numpy(x: Any, y: Any) -> Any:
         return in_double(np.hypot, x, y)
+
+    @classmethod
+    def expand(cls, b: Any, *xs: Value) -> Value | None:
+        narrow = dtype_of(xs[0]) is f32
+        formula = expand_in_double if narrow else expand_with
+        return formula(hypot_near if narrow else hypot, b, *xs)
+
+
+def sin(x: Term) -> Term:
+    """±sine or ±cosine of what is left after whole quarter turns."""
+    turns = quarter_turns(abs(x))
+    sine, cosine = _sine_cosine(turns)
+    size = turns.odd.select(cosine, sine)
+    negative = turns.upper ^ (x.bits() < 0)
+    return _finite(x, negative.select(-size, size))
+
+
+def cos(x: Term) -> Term:
+    """As `sin`, a quarter turn ahead."""
+    turns = quarter_turns(abs(x))
+    sine, cosine = _sine_cosine(turns)
+    size = turns.odd.select(sine, cosine)
+    return _finite(x, (turns.upper ^ turns.odd).select(-size, size))
+
+
+def tan(x: Term) -> Term:
+    """sine / cosine, or −cosine / sine after an odd number of quarter turns."""
+    turns = quarter_turns(abs(x))
+    sine, cosine = _sine_cosine(turns)
+    above, below = turns.odd.select(-cosine, sine), turns.odd.select(sine, cosine)
+    size = above / below
+    return _finite(x, (x.bits() < 0).select(-size, size))
+
+
+def _finite(x: Term, result: Term) -> Term:
+    """`result`, or NaN where x is infinite or NaN."""
+    return (abs(x) < np.inf).select(result, math.nan)
+
+
+def _sine_cosine(turns: Turns) -> tuple[Term, Term]:
+    """Of r + tail in [−π/4, π/4]: series in r, first order in the tail."""
+    r, tail = turns.rest, turns.tail
+    z = r * r
+    half = z * 0.5
+    near = 1.0 - half
+    lost = (1.0 - near) - half
+    sine = (r * z).fma(z.horner(SIN[r.dtype]), tail.fma(-half, tail))
+    bend = (z * z).fma(z.horner(COS[r.dtype]), tail.fma(-r, lost))
+    return r + sine, near + bend
+
+
+def asin(x: Term) -> Term:
+    """x + x³·P(x²) up to ½; then π/2 − 2·asin √((1 − x) / 2)."""
+    size = abs(x)
+    outer = size > 0.5
+    root, lost, bent = _arc(size, outer)
+    high, low = HALF_PI[x.dtype]
+    far = high - (root * 2.0 - (low - (bent + lost) * 2.0))
+    return outer.select(far, size + bent).with_sign(x)
+
+
+def acos(x: Term) -> Term:
+    """π/2 − asin x up to ½; then 2·asin √((1 − |x|) / 2), or π less that."""
+    size = abs(x)
+    outer = size > 0.5
+    root, lost, bent = _arc(size, outer)
+    high, low = HALF_PI[x.dtype]
+    signed = bent.with_sign(x)
+    middle = high - (x - (low - signed))
+    right = (root + (bent + lost)) * 2.0
+    left = high * 2.0 - (root * 2.0 - (low * 2.0 - (bent + lost) * 2.0))
+    return outer.select((x < 0.0).select(left, right), middle)
+
+
+def _arc(size: Term, outer: Term) -> tuple[Term, Term, Term]:
+    """(s, lost, s³·P(s²)): s is √((1 − size) / 2) where `outer`, else `size`.
+
+    `lost` is what rounding the root lost: (z − s²) / 2s.
+    """
+    z = outer.select(0.5 - size * 0.5, size * size)
+    root = z.sqrt()
+    s = outer.select(root, size)
+    lost = root.fma(-root, z) / (root + root)
+    lost = root.equals(0.0).select(0.0, lost)
+    return s, lost, s * z * z.horner(ASIN[size.dtype])
+
+
+def atan(x: Term) -> Term:
+    """The angle of (1, |x|), with x's sign."""
+    return _angle(abs(x).below(2.0**100), x.like(1.0)).with_sign(x)
+
+
+def atan2(y: Term, x: Term) -> Term:
+    """The angle of (|x|, |y|), mirrored into its quadrant."""
+    down, left = y, x.bits() < 0
+    y, x = abs(y), abs(x)
+    infinite = y.equals(np.inf) & x.equals(np.inf)
+    y, x = infinite.select(1.0, y), infinite.select(1.0, x)
+    x = (y.equals(0.0) & x.equals(0.0)).select(1.0, x)
+    huge = (y > 2.0**1000) | (x > 2.0**1000)
+    y, x = huge.select(y * 2.0**-100, y), huge.select(x * 2.0**-100, x)
+    angle = _angle(y, x)
+    high, low = HALF_PI[x.dtype]
+    angle = left.select(high * 2.0 - (angle - low * 2.0), angle)
+    return angle.with_sign(down)
+
+
+def _angle(y: Term, x: Term) -> Term:
+    """arctan(y / x) for y, x ≥ 0, not both zero, whose sum does not overflow.
+
+    Above tan(3π/8) it is π/2 − arctan(x / y), between that and tan(π/8) it is
+    π/4 + arctan((y − x) / (y + x)): one division, of what fits.
+    """
+    steep = y > x * 2.414213562373095
+    middle = (y > x * 0.41421356237309503) & ~steep
+    above = steep.select(-x, middle.select(y - x, y))
+    below = steep.select(y, middle.select(y + x, x))
+    t = above / below
+    high, low = HALF_PI[x.dtype]
+    start = steep.select(x.like(high), middle.select(x.like(high / 2), 0.0))
+    rest = steep.select(x.like(low), middle.select(x.like(low / 2), 0.0))
+    z = t * t
+    return start + ((t * z).fma(z.horner(ATAN[x.dtype]), rest) + t)
+
+
+def hypot_near(x: Term, y: Term) -> Term:
+    """√(x² + y²) in f64 for f32, whose squares do not overflow there."""
+    return _infinite_beside_nan(x, y, x.fma(x, y * y).sqrt())
+
+
+def hypot(x: Term, y: Term) -> Term:
+    """√(x² + y²), scaled by a power of two where squares would over- or underflow."""
+    x, y = abs(x), abs(y)
+    large = (x > 2.0**500) | (y > 2.0**500)
+    small = (x < 2.0**-400) & (y < 2.0**-400)
+    there = large.select(2.0**-600, small.select(x.like(2.0**600), 1.0))
+    back = large.select(2.0**600, small.select(x.like(2.0**-600), 1.0))
+    a, b = x * there, y * there
+    return _infinite_beside_nan(x, y, a.fma(a, b * b).sqrt() * back)
+
+
+def _infinite_beside_nan(x: Term, y: Term, result: Term) -> Term:
+    infinite = abs(x).equals(np.inf) | abs(y).equals(np.inf)
+    return infinite.select(np.inf, result)
