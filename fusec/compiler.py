@@ -101,8 +101,7 @@ def kernel_text(journey: Journey, name: str) -> str:
     llvm, target = backend("llvm"), journey.target
     kernel = journey.lowered.kernels[name]
     supports = partial(llvm.supports, target=target)
-    lowered = lower_kernel(kernel.function, kernel.schedule, target, supports)
-    return llvm.emit(lowered, target)
+    return llvm.emit(lower_kernel(kernel.laid_out, target, supports), target)
 
 
 def _generate(journey: Journey, options: Options) -> Mapping[str, Code]:

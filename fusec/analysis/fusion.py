@@ -315,6 +315,8 @@ class Fusion:
 
     def _checked(self, group: Group) -> tuple[Group | None, str | None]:
         """The group, unless it breaks a rule of kernels."""
+        if any(0 in _shape(v) for k in group.members for v in self.ops[k].results):
+            return None, "there is nothing to compute"
         ops = sum(self.summaries[k].ops * len(p) for k, p in group.members.items())
         if ops > MAX_OPS:
             return None, f"{ops} ops are too many for one kernel"

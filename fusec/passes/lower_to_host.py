@@ -27,6 +27,7 @@ from fusec.ir.ops.host import Alloc, CopyInto, Free, Launch
 from fusec.ir.ops.loop import Region, View
 from fusec.ir.ops.reduction import Reduce
 from fusec.ir.types import Tensor
+from fusec.passes.assign_layouts import assign_layouts
 from fusec.passes.tile import tile
 from fusec.target import Target
 
@@ -37,6 +38,9 @@ class Kernel:
 
     region: Region
     function: Function
+    """The kernel before layouts: what a backend with its own registers takes."""
+    laid_out: Function
+    """The kernel with a layout on every tile."""
     schedule: Schedule
 
 
@@ -50,7 +54,7 @@ class Lowered:
     @property
     def module(self) -> Module:
         """All of it as one module, the host function first."""
-        return Module((self.host, *(k.function for k in self.kernels.values())))
+        return Module((self.host, *(k.laid_out for k in self.kernels.values())))
 
 
 def lower_to_host(
@@ -108,6 +112,8 @@ class _Lowering:
             attrs = (value.type, value in self.escaping)
             (made,) = self.builder.emit(Alloc, (), attrs, (), None, (value.hint,))
             self.env[value] = made
+        if all(0 in value.type.shape for value in op.results):
+            return
         name = self.kernel(op)
         kernel = self.kernels[name]
         operands = [self.env[v] for v in (*op.inputs, *op.results)]
@@ -122,7 +128,8 @@ class _Lowering:
             found = accesses(op)
             schedule = choose(found, self.target, self.hints)
             function = tile(found, schedule, name)
-            self.kernels[name] = Kernel(op, function, schedule)
+            laid_out = assign_layouts(function, schedule)
+            self.kernels[name] = Kernel(op, function, laid_out, schedule)
             self.named[key] = name
         return self.named[key]
 

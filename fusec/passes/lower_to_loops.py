@@ -351,6 +351,9 @@ def _iota(r: RegionBuilder, op: Iota, coords: Sequence[Coord]) -> Values:
 
 def _reduce(r: RegionBuilder, op: ReduceDims, coords: Sequence[Coord]) -> Values:
     first = op.values[0]
+    if any(first.type.shape[dim] == 0 for dim in op.dims):
+        identity = zip(op.values, op.monoid.identity, strict=True)
+        return tuple(r.builder.const(i, v.type.dtype) for v, i in identity)
     reduced = {
         dim: tuple(
             Axis(f"r{dim}{k or ''}", n)
@@ -389,7 +392,8 @@ def _with_starts(op: Concat) -> list[tuple[Value, Dim, Dim]]:
     parts: list[tuple[Value, Dim, Dim]] = []
     for x in op.xs:
         length = x.type.shape[op.dim]
-        parts.append((x, start, length))
+        if length != 0:
+            parts.append((x, start, length))
         start = start + length
     return parts
 

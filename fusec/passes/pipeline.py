@@ -9,23 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fusec.analysis.schedule import Schedule
 from fusec.analysis.staging import kept
 from fusec.ir.core import Function
-from fusec.passes.assign_layouts import assign_layouts
 from fusec.passes.expand import expand
 from fusec.passes.stripmine import number_sweeps, stripmine, time_dims
 from fusec.target import Target
 
 
 def lower_kernel(
-    function: Function,
-    schedule: Schedule,
-    target: Target,
-    supports: Callable[[Any, Any], bool],
+    function: Function, target: Target, supports: Callable[[Any, Any], bool]
 ) -> Function:
-    """A tiled kernel in the form that a backend with explicit registers takes."""
-    function = assign_layouts(function, schedule)
+    """A kernel with layouts, in the form that a backend with explicit registers takes."""
     sweeps = number_sweeps(function)
     keep = kept(function, sweeps, lambda value: bool(time_dims(value)), target)
     return expand(stripmine(function, keep), supports)

@@ -241,7 +241,8 @@ def _hints(op: Op) -> tuple[str, ...]:
 def _buffer(type_: Any) -> Buffer:
     assert isinstance(type_, Tensor)
     bits = type_.dtype.bits
-    return Buffer(type_.dtype, strided(type_.shape, strides_of(type_), bits))
+    shape = [1 if n == 0 else n for n in type_.shape]
+    return Buffer(type_.dtype, strided(shape, strides_of(type_), bits))
 
 
 def _symbols(t: _Tiling) -> tuple[Symbol, ...]:
