@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from operator import add
 
 from fusec.ir.layout.core import IndexTerm, Layout
 from fusec.ir.layout.digits import LANE, REG, Digit, NotRepresentable, known
@@ -116,12 +117,14 @@ def _moves(source: Layout, target: Layout) -> tuple[tuple[Source | None, ...], .
     and what is padding at 0 is padding everywhere.
     """
     start = {axis: known(value) for axis, value in target.offset}
+    origins = [target.coordinate({**start, REG: r}) for r in _numbers(target, REG)]
+    steps = [target.coordinate({**start, LANE: i}) for i in _numbers(target, LANE)]
     return tuple(
         tuple(
-            _move(source, target, {**start, REG: reg, LANE: lane})
-            for lane in _numbers(target, LANE)
+            _move(source, target, tuple(map(add, origin, step)), (reg, lane))
+            for lane, step in enumerate(steps)
         )
-        for reg in _numbers(target, REG)
+        for reg, origin in enumerate(origins)
     )
 
 
@@ -132,13 +135,15 @@ def _numbers(layout: Layout, axis: str) -> range:
     return range(known(layout.size(axis)))
 
 
-def _move(source: Layout, target: Layout, place: dict[str, int]) -> Source | None:
-    coords = target.coordinate(place)
+def _move(
+    source: Layout, target: Layout, coords: tuple[int, ...], place: Source
+) -> Source | None:
+    """Where to find an element, as near to its place in the target as can be."""
     if not target.contains(coords):
         return None
     copies = source.places(coords)
     found = [(known(p.get(REG, 0)), known(p.get(LANE, 0))) for p in copies]
-    return min(found, key=lambda at: (at[1] != place[LANE], at[0] != place[REG]))
+    return min(found, key=lambda at: (at[1] != place[1], at[0] != place[0]))
 
 
 def _kind(moves: Iterable[Iterable[Source | None]]) -> Kind:

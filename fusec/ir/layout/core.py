@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import product as cartesian
 from math import gcd
 from typing import NamedTuple
@@ -18,7 +19,6 @@ from typing import NamedTuple
 from fusec.ir.dims import Dim, gcd_const, product
 from fusec.ir.layout.composition import Feed, Numeral, composed
 from fusec.ir.layout.digits import (
-    AXES,
     LANE,
     MEM,
     REG,
@@ -27,16 +27,21 @@ from fusec.ir.layout.digits import (
     NotRepresentable,
     Shear,
     Step,
+    bridge,
+    cancelled,
     divided,
     extent,
     grown,
     known,
     merge,
     merge_copies,
+    ordered,
     quotient,
+    regroup,
     rising,
     scaled,
     split,
+    split_copies,
     steps,
     values,
 )
@@ -115,8 +120,7 @@ class Layout:
     @property
     def axes(self) -> tuple[str, ...]:
         """The axes on which a place can differ from 0, in the order of `AXES`."""
-        used = {digit.axis for digit in self._moving()}
-        return ordered(used | {axis for axis, _ in self.offset})
+        return _axes(self)
 
     @property
     def padded_shape(self) -> tuple[Dim, ...]:
@@ -284,7 +288,7 @@ class Layout:
         merged = [merge(digits) for digits in self.dims]
         dims = [d if any(digit.moves for digit in d) else () for d in merged]
         replicas = merge_copies(self.replicas)
-        return replace(self, dims=dims, replicas=replicas, xor=_cancelled(self.xor))
+        return replace(self, dims=dims, replicas=replicas, xor=cancelled(self.xor))
 
     def permute(self, order: Sequence[int]) -> Layout:
         """Dimension i of the result is dimension order[i]."""
@@ -416,7 +420,7 @@ class Layout:
         if 0 in shape:
             raise NotRepresentable("an empty shape has no digits to regroup")
         dims: list[Digits] = []
-        for old, new in _groups(self.shape, shape):
+        for old, new in regroup(self.shape, shape):
             dims += self._regrouped(old, [shape[i] for i in new])
         return replace(self, dims=dims, shape=shape)
 
@@ -546,7 +550,7 @@ class Layout:
             [a * b for a, b in zip(self.shape, other.shape, strict=True)],
             (*scaled(self.replicas, spans), *other.replicas),
             offset.items(),
-            (*other.xor, *(_raised(shear, spans[shear.axis]) for shear in self.xor)),
+            (*other.xor, *(shear.raised(spans[shear.axis]) for shear in self.xor)),
         )
 
     def right_divide(self, inner: Layout) -> Layout:
@@ -561,9 +565,9 @@ class Layout:
         result = Layout(
             dims,
             _quotient_shape(self.shape, inner.shape, dims),
-            divided(_copies_split(self.replicas, inner.replicas, 0), spans),
+            divided(split_copies(self.replicas, inner.replicas, 0), spans),
             [(a, quotient(o - ends.get(a, 0), spans[a])) for a, o in self.offset],
-            [_lowered(s, spans[s.axis]) for s in self.xor[len(inner.xor) :]],
+            [s.lowered(spans[s.axis]) for s in self.xor[len(inner.xor) :]],
         )
         return self._factored(result, result, inner)
 
@@ -578,7 +582,7 @@ class Layout:
         result = Layout(
             dims,
             _quotient_shape(self.shape, outer.shape, dims),
-            _copies_split(self.replicas, outer.replicas, 1),
+            split_copies(self.replicas, outer.replicas, 1),
             (),
             self.xor[: len(self.xor) - len(outer.xor)],
         )
@@ -725,7 +729,7 @@ class Layout:
             stride = known(digit.stride)
             if stride != reached and not gaps:
                 raise NotRepresentable(f"nothing lies at {axis} {reached}")
-            _bridge(climbed, reached, stride)
+            bridge(climbed, reached, stride)
             told = (weight, f"d{dim}") if dim is not None else (0, MEM)
             climbed.append(Digit(digit.extent, *told))
             reached = stride * known(digit.extent)
@@ -776,13 +780,10 @@ def coordinate_axes(rank: int) -> tuple[str, ...]:
     return tuple(f"d{dim}" for dim in range(rank))
 
 
-def ordered(axes: Iterable[str]) -> tuple[str, ...]:
-    """Axes in the order of `AXES`, then others by name: d2 before d10."""
-    return tuple(sorted(axes, key=_axis_order))
-
-
-def _axis_order(axis: str) -> tuple[int, int, str]:
-    return (AXES.index(axis) if axis in AXES else len(AXES), len(axis), axis)
+@lru_cache(maxsize=4096)  # every evaluation asks
+def _axes(layout: Layout) -> tuple[str, ...]:
+    used = {d.axis for ds in (*layout.dims, layout.replicas) for d in ds if d.moves}
+    return ordered(used | {axis for axis, _ in layout.offset})
 
 
 def _axis_of(item: tuple[str, Dim]) -> str:
@@ -802,34 +803,6 @@ def _check_dim(digits: Digits, size: Dim) -> None:
         raise ValueError(f"digits that count {counted} for an extent of {size}")
 
 
-def _cancelled(shears: tuple[Shear, ...]) -> tuple[Shear, ...]:
-    """Shears without neighbours that undo each other."""
-    result: list[Shear] = []
-    for shear in shears:
-        if result and result[-1] == shear:
-            result.pop()
-        else:
-            result.append(shear)
-    return tuple(result)
-
-
-def _raised(shear: Shear, span: int) -> Shear:
-    """A shear of places that are scaled by a span."""
-    bits = span.bit_length() - 1
-    if span != 1 << bits:
-        raise NotRepresentable(f"a swizzle of steps of {span}, no power of two")
-    source, target = shear.source + bits, shear.target + bits
-    return Shear(shear.width, source, target, shear.axis)
-
-
-def _lowered(shear: Shear, span: int) -> Shear:
-    bits = span.bit_length() - 1
-    if min(shear.source, shear.target) < bits:
-        raise NotRepresentable(f"the swizzle looks into the span of {span}")
-    source, target = shear.source - bits, shear.target - bits
-    return Shear(shear.width, source, target, shear.axis)
-
-
 def _quotient_shape(
     shape: Sequence[Dim], factor: Sequence[Dim], dims: Sequence[Digits]
 ) -> list[Dim]:
@@ -838,51 +811,3 @@ def _quotient_shape(
         if known(extent(digits)) < known(size):
             raise NotRepresentable("padding of a factor lies between elements")
     return result
-
-
-def _copies_split(whole: Digits, part: Digits, keep: int) -> Digits:
-    """The replicas of a factor: what remains when the other factor's are taken.
-
-    `keep` is 0 for those of the outer factor (`part` being the inner's), 1 for those
-    of the inner.
-    """
-    result: Digits = ()
-    merged = merge_copies(whole)
-    for axis in sorted({digit.axis for digit in whole}):
-        digits = tuple(d for d in merged if d.axis == axis)
-        taken = extent(tuple(d for d in part if d.axis == axis))
-        inner = taken if keep == 0 else quotient(extent(digits), taken)
-        result += split(digits, inner)[keep]
-    return result
-
-
-def _bridge(climbed: list[Digit], reached: int, stride: int) -> None:
-    """Step over the places from `reached` up to `stride`, which hold nothing."""
-    gap, rest = divmod(stride, reached)
-    if rest == 0:
-        climbed.append(Digit(gap, 0, MEM))
-        return
-    last = climbed.pop()
-    size = quotient(stride * last.extent, reached)  # the last digit counts on
-    climbed.append(Digit(size, last.stride, last.axis))
-
-
-def _groups(
-    old: Sequence[Dim], new: Sequence[Dim]
-) -> Iterator[tuple[list[int], list[int]]]:
-    """The shortest runs of old and new dimensions that have the same size."""
-    i = j = 0
-    while i < len(old) and j < len(new):
-        left, right = [i], [j]
-        a, b = old[i], new[j]
-        while a != b:
-            if known(a) < known(b):
-                left.append(left[-1] + 1)
-                a = a * old[left[-1]]
-            else:
-                right.append(right[-1] + 1)
-                b = b * new[right[-1]]
-        i, j = left[-1] + 1, right[-1] + 1
-        yield left, right
-    if i < len(old) or j < len(new):
-        yield list(range(i, len(old))), list(range(j, len(new)))

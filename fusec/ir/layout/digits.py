@@ -95,6 +95,20 @@ class Shear:
         """The place after the shear."""
         return place ^ (place >> self.source & (1 << self.width) - 1) << self.target
 
+    def raised(self, span: int) -> Shear:
+        """The shear of places that are scaled by a span."""
+        bits = span.bit_length() - 1
+        if span != 1 << bits:
+            raise NotRepresentable(f"a swizzle of steps of {span}, no power of two")
+        return Shear(self.width, self.source + bits, self.target + bits, self.axis)
+
+    def lowered(self, span: int) -> Shear:
+        """The shear that `raised` makes this one of."""
+        bits = span.bit_length() - 1
+        if self.bottom < bits:
+            raise NotRepresentable(f"the swizzle looks into the span of {span}")
+        return Shear(self.width, self.source - bits, self.target - bits, self.axis)
+
 
 class Step(NamedTuple):
     """A digit in its position: `weight` is what it counts in the coordinate."""
@@ -152,6 +166,15 @@ def rising(digits: Iterable[Step], axis: str) -> list[Step]:
             raise NotRepresentable(f"the digits on {axis} overlap at {digit.stride}")
         reach += known(digit.stride) * (known(digit.extent) - 1)
     return found
+
+
+def ordered(axes: Iterable[str]) -> tuple[str, ...]:
+    """Axes in the order of `AXES`, then others by name: d2 before d10."""
+    return tuple(sorted(axes, key=_axis_order))
+
+
+def _axis_order(axis: str) -> tuple[int, int, str]:
+    return (AXES.index(axis) if axis in AXES else len(AXES), len(axis), axis)
 
 
 def peak(weighted: Sequence[tuple[int, int]], limit: int) -> int:
@@ -262,3 +285,62 @@ def grown(digits: Digits, least: Dim) -> Digits:
     inner = known(extent(tuple(rest)))
     size = max(known(first.extent), -(-known(least) // inner))
     return (Digit(size, first.stride, first.axis), *rest)
+
+
+def split_copies(whole: Digits, part: Digits, keep: int) -> Digits:
+    """The replicas of a factor: what remains when the other factor's are taken.
+
+    `keep` is 0 for those of the outer factor (`part` being the inner's), 1 for those
+    of the inner.
+    """
+    result: Digits = ()
+    merged = merge_copies(whole)
+    for axis in sorted({digit.axis for digit in whole}):
+        digits = tuple(d for d in merged if d.axis == axis)
+        taken = extent(tuple(d for d in part if d.axis == axis))
+        inner = taken if keep == 0 else quotient(extent(digits), taken)
+        result += split(digits, inner)[keep]
+    return result
+
+
+def bridge(climbed: list[Digit], reached: int, stride: int) -> None:
+    """Step over the places from `reached` up to `stride`, which hold nothing."""
+    gap, rest = divmod(stride, reached)
+    if rest == 0:
+        climbed.append(Digit(gap, 0, MEM))
+        return
+    last = climbed.pop()
+    size = quotient(stride * last.extent, reached)  # the last digit counts on
+    climbed.append(Digit(size, last.stride, last.axis))
+
+
+def cancelled(shears: tuple[Shear, ...]) -> tuple[Shear, ...]:
+    """Shears without neighbours that undo each other."""
+    result: list[Shear] = []
+    for shear in shears:
+        if result and result[-1] == shear:
+            result.pop()
+        else:
+            result.append(shear)
+    return tuple(result)
+
+
+def regroup(
+    old: Sequence[Dim], new: Sequence[Dim]
+) -> Iterator[tuple[list[int], list[int]]]:
+    """The shortest runs of old and new dimensions that have the same size."""
+    i = j = 0
+    while i < len(old) and j < len(new):
+        left, right = [i], [j]
+        a, b = old[i], new[j]
+        while a != b:
+            if known(a) < known(b):
+                left.append(left[-1] + 1)
+                a = a * old[left[-1]]
+            else:
+                right.append(right[-1] + 1)
+                b = b * new[right[-1]]
+        i, j = left[-1] + 1, right[-1] + 1
+        yield left, right
+    if i < len(old) or j < len(new):
+        yield list(range(i, len(old))), list(range(j, len(new)))
