@@ -11,7 +11,8 @@ from typing import Any
 
 from fusec.ir.core import Block, Level, Monoid, Op, Values
 from fusec.ir.opdef import attr, operands
-from fusec.ir.types import Axis, Points, Tensor, Tile, Type
+from fusec.ir.ops.space import common_space
+from fusec.ir.types import Axis, Element, Points, Scalar, Tensor, Tile, Type
 
 
 class ReduceDims(Op, name="reduce_dims", levels=(Level.GRAPH,)):
@@ -31,7 +32,11 @@ class ReduceDims(Op, name="reduce_dims", levels=(Level.GRAPH,)):
 
 
 class Reduce(Op, name="reduce", levels=(Level.LOOP,)):
-    """Combine the elements at all points of `axes`."""
+    """Combine the elements at all points of `axes`.
+
+    The operands are read at every point of their axes together, and of `axes`, so the
+    count of a variance may be the scalar 1 and the index of an argmax a coordinate.
+    """
 
     values = operands()
     axes = attr((Axis,))
@@ -43,7 +48,8 @@ class Reduce(Op, name="reduce", levels=(Level.LOOP,)):
     ) -> tuple[Type, ...]:
         axes, monoid = attrs
         _check_arity(cls.name, operands, monoid)
-        return tuple(_reduced(value.type, axes) for value in operands)
+        space = common_space([value.type for value in operands])
+        return tuple(_reduced(space, value.type, axes) for value in operands)
 
 
 class ReduceTile(Op, name="reduce_tile", levels=(Level.TILE,)):
@@ -77,10 +83,11 @@ def _drop(type_: Type, dims: tuple[int, ...]) -> Type:
     return Tensor(type_.dtype, kept)
 
 
-def _reduced(type_: Type, axes: tuple[Axis, ...]) -> Type:
-    if not isinstance(type_, Points):
+def _reduced(space: Element, type_: Type, axes: tuple[Axis, ...]) -> Type:
+    if not isinstance(type_, (Points, Scalar)):
         raise TypeError(f"cannot reduce axes of {type_}")
-    return Points(type_.dtype, tuple(a for a in type_.axes if a not in axes))
+    over = space.axes if isinstance(space, Points) else ()
+    return Points(type_.dtype, tuple(a for a in over if a not in axes))
 
 
 def _flattened(type_: Type, dims: tuple[int, ...]) -> Type:
