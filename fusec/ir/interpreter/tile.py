@@ -1,0 +1,191 @@
+"""The tile level: the programs of a launch, one after the other.
+
+A layout says where elements of a tile lie, never what they are: it plays no part here.
+"""
+
+# pyright: reportUnknownMemberType=false
+# (numpy's stubs make Self unknown on an array of Any, so any .reshape is.)
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fusec.ir.core import Function, Value
+from fusec.ir.dims import Symbol
+from fusec.ir.dtypes import Array
+from fusec.ir.interpreter import elements
+from fusec.ir.interpreter.elements import dtype_of, fold_dims, poison
+from fusec.ir.interpreter.frame import Context, Frame, InterpretError, Rule
+from fusec.ir.interpreter.graph import broadcast
+from fusec.ir.interpreter.memory import (
+    addresses,
+    along,
+    check_array,
+    check_within,
+    poisoned,
+)
+from fusec.ir.layout import MEM
+from fusec.ir.ops.pointwise import where
+from fusec.ir.ops.reduction import ReduceTile
+from fusec.ir.ops.tile import (
+    Access,
+    BroadcastTile,
+    Convert,
+    For,
+    Guard,
+    IotaTile,
+    LoadTile,
+    ProgramId,
+    Scratch,
+    StoreTile,
+)
+from fusec.ir.ops.view import Broadcast
+from fusec.ir.types import Buffer
+
+
+def launch(
+    function: Function,
+    arguments: Sequence[Any],
+    sizes: Mapping[Symbol, int],
+    grid: int,
+    context: Context,
+) -> None:
+    """Run `grid` programs of a tile function on these buffers and scalars."""
+    frame = Frame(function, sizes, RULES, context)
+    for param, argument in zip(function.params, arguments, strict=True):
+        frame.values[param] = argument_of(param, argument)
+    for frame.program in range(grid):
+        frame.run(function.body)
+
+
+def argument_of(param: Value, argument: Any) -> Array:
+    """A buffer, which the kernel will write to, or a scalar."""
+    if not isinstance(param.type, Buffer):
+        return elements.scalar(param, argument)
+    array = check_array(param, argument)
+    if array.ndim != 1:
+        raise InterpretError(f"{param} takes flat memory, not {array.ndim} dimensions")
+    return array
+
+
+def program_id(frame: Frame, op: ProgramId) -> tuple[Array]:
+    return (np.asarray(frame.program, np.int64),)
+
+
+class Elements(NamedTuple):
+    """What an access touches."""
+
+    address: Array
+    inside: Array
+    """Which elements are within the limits."""
+    touched: Array
+    """Which of them the mask lets through as well."""
+
+
+def load_tile(frame: Frame, op: LoadTile) -> tuple[Array]:
+    at = _elements(frame, op, frame.shape(op.type.shape))
+    buffer = frame[op.buffer]
+    nothing = poison(op.type.dtype)
+    other = nothing if op.other is None else frame[op.other]
+    result = np.array(where(at.inside, other, nothing))
+    result[at.touched] = buffer[_checked(at, buffer, op.buffer)]
+    return (result,)
+
+
+def store_tile(frame: Frame, op: StoreTile) -> tuple[()]:
+    value = frame[op.value]
+    at = _elements(frame, op, value.shape)
+    buffer = frame[op.buffer]
+    place, written = _checked(at, buffer, op.buffer), value[at.touched]
+    buffer[place] = written
+    if not np.array_equal(buffer[place], written, equal_nan=written.dtype.kind == "f"):
+        raise InterpretError(f"two elements go to one place in {op.buffer}")
+    return ()
+
+
+def _elements(frame: Frame, op: Access, shape: tuple[int, ...]) -> Elements:
+    address = addresses(shape, frame.shape(op.strides)) + frame[op.offset]
+    if op.index is not None:
+        address = address + frame[op.index]
+    inside = _within(frame, op.limits, shape)
+    mask = True if op.mask is None else frame[op.mask]
+    return Elements(address, inside, inside & mask)
+
+
+def _within(frame: Frame, limits: Mapping[int, Value], shape: tuple[int, ...]) -> Array:
+    """Which elements of a tile exist, their coordinates being below all limits."""
+    inside = np.ones(shape, np.bool_)
+    for dim, limit in limits.items():
+        inside &= along(dim, shape[dim], len(shape)) < frame[limit]
+    return inside
+
+
+def _checked(at: Elements, buffer: Array, name: Value) -> Array:
+    place = at.address[at.touched]
+    check_within(place, len(buffer), name)
+    return place
+
+
+def guard(frame: Frame, op: Guard) -> tuple[Array]:
+    x = frame[op.x]
+    limits = dict(zip(op.limited, op.limits, strict=True))
+    nothing = dtype_of(op.x).quantize(np.asarray(op.identity))
+    return (where(_within(frame, limits, x.shape), x, nothing),)
+
+
+def iota_tile(frame: Frame, op: IotaTile) -> tuple[Array]:
+    shape, dim = frame.shape(op.type.shape), int(op.dim)
+    counted = frame[op.origin] + along(dim, shape[dim], len(shape))
+    return (np.broadcast_to(counted, shape),)
+
+
+def broadcast_tile(frame: Frame, op: BroadcastTile) -> tuple[Array]:
+    return (np.broadcast_to(frame[op.x], frame.shape(op.type.shape)),)
+
+
+def convert(frame: Frame, op: Convert) -> tuple[Array]:
+    return (frame[op.x],)
+
+
+def reduce_tile(frame: Frame, op: ReduceTile) -> Iterator[Array]:
+    folded = fold_dims(op.monoid, frame.all(op.values), op.dims)
+    return (np.expand_dims(x, tuple(op.dims)) for x in folded)
+
+
+def for_(frame: Frame, op: For) -> Iterable[Array]:
+    if op.step <= 0:
+        raise InterpretError(f"a loop that steps by {op.step}")
+    counter, *carried = op.body.params
+    held = frame.all(op.inits)
+    for count in range(frame.number(op.lo), frame.number(op.hi), op.step):
+        frame.values[counter] = np.asarray(count, np.int64)
+        frame.values.update(zip(carried, held, strict=True))
+        frame.run(op.body)
+        held = frame.all(op.body.yields)
+    return held
+
+
+def scratch(frame: Frame, op: Scratch) -> tuple[Array]:
+    """Memory up to the last element that the layout places, found as poison."""
+    bits = op.type.dtype.bits
+    count = (op.type.layout.span(MEM) - 1) // bits + 1
+    return (poisoned((count,), op.type.dtype),)
+
+
+RULES: Mapping[type, Rule] = {
+    **elements.RULES,
+    ProgramId: program_id,
+    LoadTile: load_tile,
+    StoreTile: store_tile,
+    Guard: guard,
+    IotaTile: iota_tile,
+    Broadcast: broadcast,
+    BroadcastTile: broadcast_tile,
+    Convert: convert,
+    ReduceTile: reduce_tile,
+    For: for_,
+    Scratch: scratch,
+}
