@@ -21,14 +21,15 @@ from fusec.analysis.schedule import Schedule, choose
 from fusec.ir.builder import Builder
 from fusec.ir.core import Function, Level, Module, Value
 from fusec.ir.dims import Dim, Symbol
+from fusec.ir.dtypes import i64
 from fusec.ir.ops.cast import Cast
 from fusec.ir.ops.elementwise import Elementwise
-from fusec.ir.ops.host import Alloc, CopyInto, Free, Launch
+from fusec.ir.ops.host import Alloc, CopyInto, Free, Launch, Raise
 from fusec.ir.ops.loop import Region, View
 from fusec.ir.ops.reduction import Reduce
 from fusec.ir.types import Tensor
 from fusec.passes.assign_layouts import assign_layouts
-from fusec.passes.tile import tile
+from fusec.passes.tile import messages, tile
 from fusec.target import Target
 
 
@@ -42,6 +43,11 @@ class Kernel:
     laid_out: Function
     """The kernel with a layout on every tile."""
     schedule: Schedule
+
+    @property
+    def checks(self) -> tuple[str, ...]:
+        """What its flags say; the buffer of flags is its last parameter."""
+        return messages(self.region)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,6 +93,7 @@ class _Lowering:
     def run(self) -> Lowered:
         for old in self.function.params:
             self.env[old] = self.builder.param(old.type, old.hint)
+        self.reserve_flags()
         for k, op in enumerate(self.function.body.ops):
             self.builder.loc = op.loc
             if isinstance(op, Region):
@@ -95,6 +102,8 @@ class _Lowering:
                 new = self.builder.copy(op, self.env)
                 self.env.update(zip(op.results, new, strict=True))
             self.free(self.last_use.get(k, ()))
+        if self.checks:
+            self.builder.emit(Raise, (self.flags,), (tuple(self.checks),))
         self.write_back()
         yields = [self.env[v] for v in self.function.body.yields]
         host = self.builder.function(
@@ -109,7 +118,7 @@ class _Lowering:
     def launch(self, op: Region) -> None:
         """Allocate what a region makes and launch its kernel."""
         for value in op.results:
-            attrs = (value.type, value in self.escaping)
+            attrs = (value.type, value in self.escaping, False)
             (made,) = self.builder.emit(Alloc, (), attrs, (), None, (value.hint,))
             self.env[value] = made
         if all(0 in value.type.shape for value in op.results):
@@ -117,8 +126,28 @@ class _Lowering:
         name = self.kernel(op)
         kernel = self.kernels[name]
         operands = [self.env[v] for v in (*op.inputs, *op.results)]
+        if kernel.checks:
+            operands.append(self.next_flags(kernel.checks))
         sizes: tuple[Dim, ...] = kernel.function.symbols
         self.builder.emit(Launch, operands, (name, kernel.schedule.programs, sizes))
+
+    def reserve_flags(self) -> None:
+        """One flag for every check of every launch, in their order."""
+        regions = (op for op in self.function.body.ops if isinstance(op, Region))
+        count = sum(len(messages(op)) for op in regions)
+        self.checks: list[str] = []
+        if count:
+            self.flags = self.builder(
+                Alloc, type=Tensor(i64, (count,)), escapes=True, zeroed=True
+            )
+
+    def next_flags(self, checks: tuple[str, ...]) -> Value:
+        """The flags of the next launch."""
+        type_ = Tensor(i64, (len(checks),))
+        place = len(self.checks)
+        where = f" ({self.builder.loc})" if self.builder.loc.file else ""
+        self.checks += [message + where for message in checks]
+        return self.builder(View, self.flags, type=type_, offset=place)
 
     def kernel(self, op: Region) -> str:
         """The name of the kernel of a region, made at its first appearance."""

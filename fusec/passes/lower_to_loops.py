@@ -13,7 +13,7 @@ will do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Union
 
@@ -28,7 +28,7 @@ from fusec.ir.ops.constant import Const, SizeOf
 from fusec.ir.ops.contraction import Matmul
 from fusec.ir.ops.elementwise import Add, And, FloorDiv, Ge, Lt, Mul, Rem, Select, Sub
 from fusec.ir.ops.extern import Extern, Slot
-from fusec.ir.ops.loop import Coordinate, Load, Region, Store, View
+from fusec.ir.ops.loop import Check, Coordinate, Load, Region, Store, View
 from fusec.ir.ops.reduction import Reduce, ReduceDims
 from fusec.ir.ops.view import (
     Broadcast,
@@ -66,6 +66,8 @@ class _Lowering:
         """The graph op behind each value that is a view or a scalar."""
         self.stored: dict[Value, Value] = {}
         """The loop tensor that holds each graph tensor."""
+        self.lent = set(function.body.yields)
+        """Tensors whose memory a result has, or may have."""
 
     def run(self) -> Function:
         for old in self.function.params:
@@ -87,6 +89,8 @@ class _Lowering:
             self.lower_extern(op)
         elif _is_lazy(op):
             self.made.update(dict.fromkeys(op.results, op))
+        elif isinstance(op, Restride) and (view := self.as_view(op)) is not None:
+            self.stored[op.result] = view
         else:
             self.lower_region(op)
 
@@ -132,11 +136,30 @@ class _Lowering:
         if value in self.stored:
             return self.stored[value]
         base, place = _strided_view(self, value)
-        if place is None or base not in self.stored:
+        if place is None:
             return self.materialise(value)
         held = self.stored[base]
         (view,) = self.builder.emit(
             View, (held,), (place.type, place.offset), (), None, (value.hint,)
+        )
+        return view
+
+    def as_view(self, op: Restride) -> Value | None:
+        """A tensor with these strides that is there already, if nobody returns it.
+
+        Results of a program never share memory, so each tensor is lent only once.
+        """
+        base, place = _strided_view(self, op.x)
+        held = self.stored[base]
+        if place is None or not _same_strides(place.type, op.strides):
+            return None
+        if base in self.function.params or base in self.lent:
+            return None
+        self.lent.add(base)
+        type_ = Tensor(place.type.dtype, place.type.shape, op.strides)
+        hints = (op.result.hint,)
+        (view,) = self.builder.emit(
+            View, (held,), (type_, place.offset), (), None, hints
         )
         return view
 
@@ -170,6 +193,12 @@ def _strided_view(lowering: _Lowering, value: Value) -> tuple[Value, _Place | No
         return base, None
     known = tuple(s for s in strides if s is not None)
     return base, _Place(Tensor(type_.dtype, value.type.shape, known), address.const)
+
+
+def _same_strides(tensor: Tensor, strides: tuple[Dim, ...]) -> bool:
+    """Whether a tensor has these strides, wherever a stride matters."""
+    pairs = zip(tensor.shape, strides_of(tensor), strides, strict=True)
+    return all(n == 1 or a == b for n, a, b in pairs)
 
 
 def _single_stride(address: Affine, factors: tuple[Axis, ...]) -> Dim | None:
@@ -300,6 +329,19 @@ class RegionBuilder:
         (value,) = self.builder.emit(Load, (buffer, *slots), attrs)
         return value
 
+    def checked(self, x: Value, indices: Mapping[int, Value]) -> Value:
+        """Check that indices lie in their dimensions; where they do, as bool."""
+        b, shape = self.builder, x.type.shape  # type: ignore[union-attr]
+        inside: Value | None = None
+        for dim, index in indices.items():
+            low = b(Ge, index, b.const(0, i64))
+            within = b(And, low, b(Lt, index, b.size(shape[dim])))
+            message = f"index out of range for dimension {dim} of size {shape[dim]}"
+            b.emit(Check, (within,), (message,))
+            inside = within if inside is None else b(And, inside, within)
+        assert inside is not None
+        return inside
+
     def integer(self, index: Value) -> Value:
         """An index of any integer dtype as i64."""
         return self.builder(Cast, index, dtype=i64)
@@ -429,7 +471,7 @@ def _gather(r: RegionBuilder, op: Gather, coords: Sequence[Coord]) -> Values:
     index = r.integer(r.read(op.index, coords))
     inner = list(coords)
     inner[op.dim] = index
-    return (r.read(op.x, inner),)
+    return (r.read(op.x, inner, r.checked(op.x, {op.dim: index})),)
 
 
 def _index(r: RegionBuilder, op: Index, coords: Sequence[Coord]) -> Values:
@@ -440,8 +482,9 @@ def _index(r: RegionBuilder, op: Index, coords: Sequence[Coord]) -> Values:
         dim: r.integer(r.read(index, chosen))
         for dim, index in zip(op.dims, op.indices, strict=True)
     }
-    inner = [picked[d] if d in picked else next(kept) for d in range(len(op.x.type.shape))]
-    return (r.read(op.x, inner),)
+    dims = range(len(op.x.type.shape))
+    inner = [picked[d] if d in picked else next(kept) for d in dims]
+    return (r.read(op.x, inner, r.checked(op.x, picked)),)
 
 
 Point = Callable[[RegionBuilder, Any, Sequence[Coord]], Values]

@@ -157,7 +157,7 @@ class _Stripmining:
         top = _Scope(self.builder)
         for old in self.function.params:
             top.values[old] = self.builder.param(old.type, old.hint)
-        top.limits = self.padding()
+        top.limits = {**self.padding(top), **self.given(top)}
         for value in self.keep:
             self.reserve(value)
         for self.now in range(max(self.sweeps.values(), default=0) + 1):
@@ -169,12 +169,23 @@ class _Stripmining:
             facts=self.function.facts,
         )
 
-    def padding(self) -> dict[int, Value]:
+    def given(self, top: _Scope) -> dict[int, Value]:
+        """Limits that the kernel came with, of dimensions that fit one chunk."""
+        assert self.layout is not None or not self.limits
+        flat = {
+            d: limit
+            for d, limit in self.limits.items()
+            if self.layout is not None and not _timed(self.layout.dims[d])
+        }
+        self.want(top, list(flat.values()))
+        return {d: top[limit] for d, limit in flat.items()}
+
+    def padding(self, top: _Scope) -> dict[int, Value]:
         """Limits of the dimensions that fit one chunk and do not fill it."""
         if self.layout is None:
             return {}
         return {
-            d: self.builder.size(n)
+            d: top.builder.size(n)
             for d, (digits, n, padded) in enumerate(
                 zip(
                     self.layout.dims,

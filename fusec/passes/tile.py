@@ -23,10 +23,11 @@ from fusec.analysis.schedule import Schedule
 from fusec.ir.builder import Builder
 from fusec.ir.core import Affine, Function, Level, Op, Value, Values
 from fusec.ir.dims import Dim, Symbol, ceil_div, symbols
-from fusec.ir.dtypes import i64
+from fusec.ir.dtypes import bool_, i64
 from fusec.ir.layout import strided
-from fusec.ir.ops.elementwise import Add, Minimum, Mul, Rem, Sub, TruncDiv
-from fusec.ir.ops.loop import Coordinate, Load, Store
+from fusec.ir.monoids import monoid
+from fusec.ir.ops.elementwise import Add, Minimum, Mul, Not, Rem, Sub, TruncDiv
+from fusec.ir.ops.loop import Check, Coordinate, Load, Region, Store
 from fusec.ir.ops.reduction import Reduce, ReduceTile
 from fusec.ir.ops.tile import (
     BroadcastTile,
@@ -63,6 +64,10 @@ class _Tiling:
         region = self.accesses.region
         for param in region.body.params:
             self.env[param] = self.builder.param(_buffer(param.type), param.hint)
+        self.checks = messages(region)
+        if self.checks:
+            type_ = _buffer(Tensor(i64, (len(self.checks),)))
+            self.flags = self.builder.param(type_, "flags")
         self.locate()
         for op in region.body.ops:
             self.builder.loc = op.loc
@@ -226,7 +231,29 @@ def _reduce(t: _Tiling, op: Reduce) -> Values:
     )
 
 
+def _check(t: _Tiling, op: Check) -> Values:
+    """Raise the flag of a check if it fails anywhere in the program's tile."""
+    b, rank = t.builder, len(t.extents)
+    bad = b(Not, t.env[op.ok])
+    if isinstance(bad.type, Scalar):
+        bad = t.wide(bad, (1,) * rank)
+    dims = tuple(d for d, n in enumerate(bad.type.shape) if n != 1)
+    if dims:
+        bad = b(ReduceTile, bad, dims=dims, monoid=monoid("any", bool_))
+    one = t.wide(b.const(1, i64), (1,) * rank)
+    place = b.const(t.checks.index(op.message), i64)
+    attrs = ((0,) * rank, (), False, True, False)
+    return b.emit(StoreTile, (one, t.flags, place, bad), attrs)
+
+
+def messages(region: Region) -> tuple[str, ...]:
+    """What the checks of a region say, each once: one flag for each."""
+    found = (op.message for op in region.body.ops if isinstance(op, Check))
+    return tuple(dict.fromkeys(found))
+
+
 RULES: Mapping[type, Any] = {
+    Check: _check,
     Coordinate: _coordinate,
     Load: _load,
     Store: _store,

@@ -25,7 +25,7 @@ from fusec.ir.dtypes import DType
 from fusec.ir.ops.constant import Const, SizeOf
 from fusec.ir.ops.elementwise import Elementwise
 from fusec.ir.ops.extern import Extern
-from fusec.ir.ops.host import Alloc, CopyInto, Free, Launch
+from fusec.ir.ops.host import Alloc, CopyInto, Free, Launch, Raise
 from fusec.ir.ops.loop import View
 from fusec.ir.types import Scalar, Tensor, strides_of
 from fusec.runtime.extern import bind
@@ -149,6 +149,8 @@ class _Binder:
                 return self.view(op)
             case CopyInto():
                 return self.copy_into(op)
+            case Raise():
+                return self.raise_(op)
             case Extern():
                 return self.extern(op)
             case Const() | SizeOf():
@@ -167,6 +169,8 @@ class _Binder:
         at, type_ = self.slot(op.result), op.type
         dtype = torch_dtype(type_.dtype)
         make = _shaper(type_, dtype)
+        if op.zeroed:
+            make = _zeroed(make)
 
         def step(frame: Frame) -> None:
             frame.slots[at] = make(frame.sizes)
@@ -228,6 +232,16 @@ class _Binder:
 
         return step
 
+    def raise_(self, op: Raise) -> Step:
+        at, messages = self.slot(op.flags), op.messages
+
+        def step(frame: Frame) -> None:
+            raised = frame.slots[at].nonzero().flatten().tolist()
+            if raised:
+                raise IndexError(messages[raised[0]])
+
+        return step
+
     def extern(self, op: Extern) -> Step:
         call = bind(op, self.callables)
         sources = [self.slot(v) for v in op.operands]
@@ -281,6 +295,10 @@ def _shaper(type_: Tensor, dtype: torch.dtype) -> Callable[[Sizes], torch.Tensor
     if isinstance(small, int) and small * width < 4 << 20:
         return lambda sizes: torch.empty_strided(shape, strides, dtype=dtype)
     return make
+
+
+def _zeroed(make: Callable[[Sizes], torch.Tensor]) -> Callable[[Sizes], torch.Tensor]:
+    return lambda sizes: make(sizes).zero_()
 
 
 def _evaluated(dims: Sequence[Dim], sizes: Sizes) -> tuple[int, ...]:

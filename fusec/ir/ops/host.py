@@ -17,12 +17,16 @@ HOST = (Level.HOST,)
 
 
 class Alloc(Op, name="alloc", levels=HOST):
-    """Memory for a tensor. `escapes`: it outlives the call, so the caller owns it."""
+    """Memory for a tensor. `escapes`: it outlives the call, so the caller owns it.
+
+    `zeroed` memory begins as zeros, other memory as anything.
+    """
 
     pure = False
 
     type = attr(Type)
     escapes = attr(bool)
+    zeroed = attr(bool, default=False)
 
     @classmethod
     def infer(
@@ -58,6 +62,21 @@ class Launch(Op, name="launch", levels=HOST):
     kernel = attr(str)
     grid = attr(Dim)
     sizes = attr((Dim,))
+
+    @classmethod
+    def infer(
+        cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
+    ) -> tuple[Type, ...]:
+        return ()
+
+
+class Raise(Op, name="raise", levels=HOST):
+    """Fail with `messages[k]`, an IndexError, for the first nonzero flag k."""
+
+    pure = False
+
+    flags = operand()
+    messages = attr((str,))
 
     @classmethod
     def infer(
