@@ -1,0 +1,23 @@
+"""What ATen ops mean in the IR, one file per family. Importing it registers all."""
+
+from fusec.frontend.aten import (
+    activations,
+    factories,
+    indexing,
+    norms,
+    pointwise,
+    reductions,
+    views,
+)
+from fusec.frontend.aten.registry import HANDLERS
+
+__all__ = [
+    "HANDLERS",
+    "activations",
+    "factories",
+    "indexing",
+    "norms",
+    "pointwise",
+    "reductions",
+    "views",
+]

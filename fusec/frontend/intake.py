@@ -1,0 +1,335 @@
+"""FX graphs of ATen ops, as AOTAutograd hands them over, become graph-level functions.
+
+    def forward(self, x: "f32[8, 16]"):              graph @forward(%x: f32[8, 16]) {
+        relu = torch.ops.aten.relu.default(x)    →     %0 = maximum %x (const 0.0)
+        mm = torch.ops.aten.mm.default(relu, …)        %1 = extern "aten.mm.default" …
+        return (mm,)                                   yield %1
+
+Every op keeps the user's source line. What fusec has no op for is called through
+torch, in place, and listed in `Imported.fallbacks`. The types that torch traced are
+the truth: a result is cast and broadcast to its own, and one of another shape is a bug.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import fx
+from torch.fx.node import map_arg
+
+from fusec.errors import Loc, Unsupported, UnsupportedError
+from fusec.frontend.aten import HANDLERS
+from fusec.frontend.aten.registry import Handler
+from fusec.frontend.aten.symbolic import symbolic
+from fusec.frontend.aten.term import Emitter, Term
+from fusec.frontend.dtypes import from_torch
+from fusec.frontend.externs import BY_DESIGN, Externs, Found, restrided
+from fusec.frontend.meta import leaves, loc_of, symints, type_of
+from fusec.frontend.shapes import Sizes, Untranslatable, symbol_of, to_dim
+from fusec.frontend.torch_private import OpOverload
+from fusec.ir.builder import Builder
+from fusec.ir.core import Block, Function, Level, Op, Value
+from fusec.ir.dims import Expr, Symbol, symbols
+from fusec.ir.dtypes import bool_, f64, i64
+from fusec.ir.types import Tensor, Type
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """An output that is an argument itself, the same object: not a copy of it."""
+
+    index: int
+
+
+Output = int | Argument | None
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """A graph that was taken in.
+
+    Parameter k of the function is placeholder k of the graph. Two yields never share
+    memory with each other or with a parameter, but for `function.returns_into`.
+    """
+
+    function: Function
+    hints: dict[Symbol, int]
+    """The sizes of the call that was traced, where they were known."""
+    callables: dict[str, Callable[..., Any]]
+    """The externs that have no name in torch."""
+    fallbacks: tuple[Unsupported, ...]
+    """What runs through ATen though fusec would rather compile it."""
+    outputs: tuple[Output, ...]
+    """For each output of the graph: the yield that it is, an argument, or None.
+
+    Yields that no output names only update a parameter.
+    """
+
+
+def import_graph(
+    gm: fx.GraphModule,
+    example_inputs: Sequence[Any],
+    *,
+    name: str = "graph",
+    numerics: str = "eager",
+) -> Imported:
+    """Take in a functional graph of ATen ops.
+
+    `example_inputs` stand in where the graph's placeholders lack fake tensors.
+    Raises `UnsupportedError` where the graph holds values that the IR cannot (complex
+    or sparse tensors, mutation other than of inputs at the end).
+    """
+    intake = _Intake(gm, numerics)
+    placeholders = gm.graph.find_nodes(op="placeholder")
+    for node, example in zip(placeholders, example_inputs, strict=True):
+        node.meta.setdefault("val", example)
+    for node in gm.graph.nodes:
+        intake.take(node)
+    return intake.finish(name)
+
+
+class _Intake:
+    """One sweep over a graph."""
+
+    def __init__(self, gm: fx.GraphModule, numerics: str) -> None:
+        metas = [node.meta.get("val") for node in gm.graph.nodes]
+        self.sizes = Sizes.of([size for meta in metas for size in symints(meta)])
+        default = from_torch(torch.get_default_dtype())
+        assert default is not None
+        builder = Builder(Level.GRAPH)
+        self.e = Emitter(builder, self.sizes.facts, numerics == "fast", default)
+        self.gm = gm
+        self.env: dict[fx.Node, Found] = {}
+        self.arguments: dict[fx.Node, int] = {}
+        self.bound: dict[Symbol, None] = {}
+        """The symbols that arguments decide, in order."""
+        self.updates: dict[fx.Node, Term] = {}
+        """What each overwritten placeholder holds in the end."""
+        self.externs = Externs()
+        self.fallbacks: list[Unsupported] = []
+        self.outputs: tuple[Any, ...] = ()
+
+    def take(self, node: fx.Node) -> None:
+        """Take in one node, in the order of the graph."""
+        self.e.b.loc = loc_of(node)
+        if node.op == "output":
+            self.outputs = tuple(node.args[0])  # pyright: ignore
+        elif node.op == "placeholder":
+            self.env[node] = self._placeholder(node)
+        elif node.op == "get_attr":
+            self.env[node] = self._attribute(node)
+        else:
+            self.env[node] = self._call(node)
+
+    def _placeholder(self, node: fx.Node) -> Found:
+        meta = node.meta["val"]
+        self.arguments[node] = len(self.arguments)
+        type_ = type_of(meta, loc_of(node))
+        symbol = symbol_of(meta) if isinstance(meta, torch.SymInt) else None
+        self.bound.update(dict.fromkeys([symbol] if symbol else _symbols_of(type_)))
+        value = self.e.b.param(type_, symbol.name if symbol else node.name)
+        size = _size(meta)
+        return Term(self.e, value) if size is None else size
+
+    def _attribute(self, node: fx.Node) -> Found:
+        held = operator.attrgetter(str(node.target))(self.gm)
+        if isinstance(held, torch.Tensor):
+            return self.externs.constant(self.e, node, held)
+        return held
+
+    def _call(self, node: fx.Node) -> Found:
+        size = _size(node.meta.get("val"))
+        if size is not None and not _defines_symbol(node):
+            return size
+        if node.target is operator.getitem:
+            found, index = self._known(node.args)
+            if isinstance(found, tuple):
+                return found[index]
+        if node.target is torch.ops.aten.copy_.default:
+            return self._update(node)
+        if isinstance(node.target, OpOverload) and node.target._schema.is_mutable:
+            raise _unsupported(node, "it writes to a tensor within the graph")
+        if str(node.target) in _ONLY_FOR_TRACING:
+            return None
+        return self._compute(node)
+
+    def _compute(self, node: fx.Node) -> Found:
+        """By a handler if one can, else by a call to torch."""
+        metas = list(leaves(node.meta.get("val")))
+        types = tuple(type_of(meta, loc_of(node)) for meta in metas)
+        e = replace(self.e, results=tuple(t for t in types if isinstance(t, Tensor)))
+        handler = _handler(node)
+        reason = "fusec has no such op"
+        if handler is not None:
+            found = self._handled(e, node, handler)
+            if isinstance(found, (Term, tuple)):
+                return found
+            reason = found
+        if _packet(node) not in BY_DESIGN:
+            self.fallbacks.append(Unsupported(str(node.target), reason, loc_of(node)))
+        found = self.externs.call(e, node, self.env)
+        size = _size(node.meta.get("val"))
+        return found if size is None else size
+
+    def _handled(
+        self, e: Emitter, node: fx.Node, handler: Handler
+    ) -> Term | tuple[Found, ...] | str:
+        """What a handler returns, as torch types it; or why there is nothing."""
+        try:
+            made = handler(e, *self._known(node.args), **self._known(node.kwargs))
+            if made is None:
+                return "fusec has this op for other arguments only"
+            if isinstance(made, Term):
+                return _settled(e, node, made, e.results[0] if e.results else None)
+            return tuple(
+                term and _settled(e, node, term, type_)
+                for term, type_ in zip(made, e.results, strict=True)
+            )
+        except TypeError as error:
+            if not any(symints(node.meta.get("val"))):
+                raise
+            # Sizes that are equal only by what torch assumed of their symbols.
+            return f"sizes: {error}"
+
+    def _update(self, node: fx.Node) -> Found:
+        """A copy_ into a placeholder: the function returns into that parameter."""
+        target, source = node.args[:2]
+        if target not in self.arguments or not isinstance(source, fx.Node):
+            raise _unsupported(node, "it writes to something other than an input")
+        old, new = self.env[target], self.env[source]
+        self.updates[target] = new.cast(old.dtype).broadcast(old.shape)
+        return self.updates[target]
+
+    def _known(self, tree: Any) -> Any:
+        """Arguments with nodes replaced by what they stand for."""
+        return map_arg(tree, self.env.__getitem__)
+
+    # ----------------------------------------------------------------- the end
+
+    def finish(self, name: str) -> Imported:
+        """The function, and what goes with it."""
+        self.e.b.loc = Loc.UNKNOWN
+        yields: list[Value] = []
+        places: dict[fx.Node, int] = {}
+        outputs = tuple(self._output(x, yields, places) for x in self.outputs)
+        returns: list[int | None] = [None] * len(yields)
+        for target, term in self.updates.items():
+            yields.append(restrided(term, target.meta["val"]).value)
+            returns.append(self.arguments[target])
+        block = _without_dead_ops(self.e.b.block(yields))
+        symbols, facts = tuple(self.bound), self.sizes.facts
+        return Imported(
+            Function(name, Level.GRAPH, block, symbols, facts, tuple(returns)),
+            {s: n for s, n in self.sizes.hints.items() if s in self.bound},
+            self.externs.callables,
+            tuple(self.fallbacks),
+            outputs,
+        )
+
+    def _output(
+        self, output: Any, yields: list[Value], places: dict[fx.Node, int]
+    ) -> Output:
+        if output is None:
+            return None
+        if not isinstance(output, fx.Node):
+            yields.append(_scalar(self.e, output).value)
+            return len(yields) - 1
+        if output in self.arguments:
+            return Argument(self.arguments[output])
+        if output.target is torch.ops.aten.copy_.default:
+            return Argument(self.arguments[output.all_input_nodes[0]])
+        if output not in places:
+            found = self.env[output]
+            term = found if isinstance(found, Term) else _scalar(self.e, found)
+            places[output] = len(yields)
+            yields.append(restrided(term, output.meta.get("val")).value)
+        return places[output]
+
+
+_ONLY_FOR_TRACING = frozenset(
+    f"aten.sym_constrain_range{suffix}.default" for suffix in ("", "_for_size")
+)
+"""What tells the tracer about a size, and does nothing when run."""
+
+
+def _size(meta: Any) -> int | Expr | None:
+    """A node's value as a dim, if it is an integer that is one."""
+    if isinstance(meta, bool) or not isinstance(meta, (int, torch.SymInt)):
+        return None
+    try:
+        return to_dim(meta)
+    except Untranslatable:
+        return None
+
+
+def _defines_symbol(node: fx.Node) -> bool:
+    """Whether the node finds out a size, rather than computing it from others."""
+    is_op = isinstance(node.target, OpOverload)
+    return is_op and _packet(node) not in ("aten.sym_size", "aten.sym_stride")
+
+
+def _handler(node: fx.Node) -> Handler | None:
+    if isinstance(node.target, OpOverload):
+        return HANDLERS.get(str(node.target))
+    if node.op == "call_function" and isinstance(node.meta.get("val"), _SYMBOLIC):
+        return partial(_symbolic, node.target)
+    return None
+
+
+def _symbolic(target: Any, e: Emitter, *operands: Any) -> Term | None:
+    return symbolic(e, target, *operands)
+
+
+_SYMBOLIC = (bool, float, int, torch.SymBool, torch.SymFloat, torch.SymInt)
+
+
+def _packet(node: fx.Node) -> str:
+    return str(node.target).rpartition(".")[0]
+
+
+def _scalar(e: Emitter, number: Any) -> Term:
+    """A number or dim that a graph returns."""
+    if isinstance(number, Expr):
+        return e.size(number)
+    dtype = bool_ if isinstance(number, bool) else i64
+    return e.const(number, f64 if isinstance(number, float) else dtype)
+
+
+def _settled(e: Emitter, node: fx.Node, term: Term, type_: Tensor | None) -> Term:
+    """A handler's result with the dtype and shape that torch says it has."""
+    if type_ is None:
+        return term
+    term = term.cast(type_.dtype)
+    if term.is_scalar:
+        return term.broadcast(type_.shape)
+    if term.shape != type_.shape:
+        raise TypeError(f"{node.target} gives {term.shape}, torch says {type_.shape}")
+    return term
+
+
+def _symbols_of(type_: Type) -> list[Symbol]:
+    if not isinstance(type_, Tensor):
+        return []
+    named = {s for dim in (*type_.shape, *(type_.strides or ())) for s in symbols(dim)}
+    return sorted(named, key=lambda symbol: symbol.name)
+
+
+def _without_dead_ops(block: Block) -> Block:
+    """The block without pure ops that nothing needs: handlers leave some behind."""
+    needed = set(block.yields)
+    kept: list[Op] = []
+    for op in reversed(block.ops):
+        if op.pure and needed.isdisjoint(op.results):
+            continue
+        kept.append(op)
+        needed.update(op.operands)
+    return Block(block.params, tuple(reversed(kept)), block.yields)
+
+
+def _unsupported(node: fx.Node, reason: str) -> UnsupportedError:
+    return UnsupportedError([Unsupported(str(node.target), reason, loc_of(node))])

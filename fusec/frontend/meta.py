@@ -1,0 +1,107 @@
+"""What torch's fake tensors say about a node: types, strides, source lines."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import fx
+
+from fusec.errors import Loc, Unsupported, UnsupportedError
+from fusec.frontend.dtypes import from_torch
+from fusec.frontend.shapes import Untranslatable, to_dims
+from fusec.ir.dims import Dim, dim_max
+from fusec.ir.dtypes import bool_, f64, i64
+from fusec.ir.types import Scalar, Tensor, Type
+
+_SCALARS = (
+    ((bool, torch.SymBool), bool_),
+    ((int, torch.SymInt), i64),
+    ((float, torch.SymFloat), f64),
+)
+
+_FRAME = re.compile(r'File "(?P<file>.+)", line (\d+), in (.+)\n?(.*)')
+_TORCH = str(Path(torch.__file__).parent)
+
+
+def type_of(meta: Any, loc: Loc) -> Type:
+    """The type of what torch traced as `meta`: a fake tensor, a size, a number.
+
+    Raises `UnsupportedError` for a dtype, layout or size that the IR lacks.
+    """
+    if isinstance(meta, torch.Tensor):
+        return tensor_type(meta, loc)
+    for kinds, dtype in _SCALARS:
+        if isinstance(meta, kinds):
+            return Scalar(dtype)
+    raise _unsupported(f"a value of type {type(meta).__name__}", "it is no tensor", loc)
+
+
+def tensor_type(tensor: torch.Tensor, loc: Loc) -> Tensor:
+    """dtype, shape and strides; strides are None if the tensor is row-major.
+
+    Raises `UnsupportedError` where the IR lacks one of them.
+    """
+    if tensor.layout is not torch.strided or tensor.is_quantized:
+        layout = "quantized" if tensor.is_quantized else tensor.layout
+        raise _unsupported(f"a tensor of {layout} layout", "it is not strided", loc)
+    dtype = from_torch(tensor.dtype)
+    if dtype is None:
+        raise _unsupported(f"a tensor of {tensor.dtype}", "there is no such dtype", loc)
+    try:
+        shape, strides = to_dims(tensor.shape), to_dims(tensor.stride())
+    except Untranslatable as error:
+        raise _unsupported("a tensor's size", str(error), loc) from error
+    dense = strides == row_major(shape)
+    return Tensor(dtype, shape, None if dense else strides)
+
+
+def _unsupported(what: str, reason: str, loc: Loc) -> UnsupportedError:
+    return UnsupportedError([Unsupported(what, reason, loc)])
+
+
+def row_major(shape: Sequence[Dim]) -> tuple[Dim, ...]:
+    """Dense strides as torch has them: an empty dimension counts as one."""
+    strides: list[Dim] = []
+    step: Dim = 1
+    for size in reversed(shape):
+        strides.append(step)
+        # Of a symbolic size torch assumes that it is not empty, and so do we.
+        step = step * (dim_max(size, 1) if isinstance(size, int) else size)
+    return tuple(reversed(strides))
+
+
+def leaves(meta: Any) -> Iterator[Any]:
+    """The tensors and numbers in a node's value, in order, without None."""
+    if isinstance(meta, (list, tuple)):
+        for part in meta:
+            yield from leaves(part)
+    elif meta is not None:
+        yield meta
+
+
+def symints(meta: Any) -> Iterator[torch.SymInt]:
+    """The symbolic sizes in a node's value."""
+    for leaf in leaves(meta):
+        sizes = (leaf,)
+        if isinstance(leaf, torch.Tensor):
+            dense = leaf.layout is torch.strided
+            sizes = (*leaf.shape, *(leaf.stride() if dense else ()))
+        yield from (size for size in sizes if isinstance(size, torch.SymInt))
+
+
+def loc_of(node: fx.Node) -> Loc:
+    """The innermost line of the user's own that a node came from."""
+    lines = (node.meta.get("stack_trace") or "").splitlines()
+    frames = [
+        (k, match) for k, line in enumerate(lines) if (match := _FRAME.search(line))
+    ]
+    if not frames:
+        return Loc.UNKNOWN
+    own = [frame for frame in frames if not frame[1]["file"].startswith(_TORCH)]
+    k, match = (own or frames)[-1]
+    text = lines[k + 1].strip() if k + 1 < len(lines) else ""
+    return Loc(match["file"], int(match["line"]), match["function"], text)

@@ -1,0 +1,34 @@
+"""Everything that fusec uses of torch beyond its public interface, in one place.
+
+These names move between releases: what breaks with a new torch breaks here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch._decomp import core_aten_decompositions
+from torch._functorch.aot_autograd import aot_module_simplified
+from torch._functorch.partitioners import min_cut_rematerialization_partition
+from torch._ops import HigherOrderOperator, OpOverload
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+__all__ = [
+    "FakeTensor",
+    "HigherOrderOperator",
+    "OpOverload",
+    "ShapeEnv",
+    "aot_module_simplified",
+    "core_aten_decompositions",
+    "min_cut_rematerialization_partition",
+    "symbol_hint",
+]
+
+
+def symbol_hint(env: ShapeEnv, symbol: Any) -> int | None:
+    """The value of a size symbol in the call that was traced; None if it had none."""
+    # torch 2.12 renamed the table.
+    name = "backed_var_to_val" if hasattr(env, "backed_var_to_val") else "var_to_val"
+    value = getattr(env, name).get(symbol)
+    return None if value is None else int(value)

@@ -1,0 +1,176 @@
+"""Calls to torch ops that fusec does not compile, prepared once and run many times.
+
+    extern "aten.slice.Tensor" ($0, 1, 2, s0 - 1)
+                    ↓ bind
+    call([x], {s0: 8})  →  (aten.slice.Tensor(x, 1, 2, 7),)
+
+Binding looks the op up and turns its argument tree into closures, so that a call only
+fills in what varies: operands and sizes. A symbol that a result defines, as the number
+of rows that `nonzero` found, enters the sizes of the call.
+
+What an op returns need not be what torch traced: meta functions err about strides. The
+kernels around it rely on its type, so each result is checked, and copied if need be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from fusec.errors import InternalError, UserError
+from fusec.ir.core import Value
+from fusec.ir.dims import Dim, Expr, Symbol, evaluate
+from fusec.ir.ops.extern import Extern, Named, Slot
+from fusec.ir.types import Scalar, Tensor, strides_of
+
+Sizes = dict[Symbol, int]
+Call = Callable[[Sequence[Any], Sizes], tuple[Any, ...]]
+"""Operands (tensors, and numbers for scalars) and sizes → results, flat."""
+
+_Fill = Callable[[Sequence[Any], Sizes], Any]
+
+
+def resolve(target: str, callables: Mapping[str, Callable[..., Any]]) -> Any:
+    """The function that an extern names: one of `callables`, or an overload of torch's.
+
+    An overload whose results may be views of its arguments gives copies instead: no
+    value of a program shares memory with another. Raises `UserError` for a name that
+    torch does not know, as when a custom op was not registered in this process.
+    """
+    if target in callables:
+        return callables[target]
+    namespace, _, rest = target.partition(".")
+    name, _, overload = rest.rpartition(".")
+    try:
+        op = getattr(getattr(getattr(torch.ops, namespace), name), overload)
+    except AttributeError:
+        raise UserError(
+            f"torch has no operator {target}",
+            fix="import the module that registers it before running the program",
+        ) from None
+    return _copying(op) if _aliases(op) else op
+
+
+def bind(op: Extern, callables: Mapping[str, Callable[..., Any]]) -> Call:
+    """Prepare an extern op. Each call gives its results in the order of the op's.
+
+    A call raises what the op raises, and `InternalError` for a result of another dtype
+    or shape than the op's type says.
+    """
+    function = resolve(op.target, callables)
+    arguments = _fill_tuple(op.arguments)
+    keywords = {name: _fill(value) for name, value in op.keywords}
+    receive = tuple(_receiver(op, value) for value in op.results)
+
+    def call(operands: Sequence[Any], sizes: Sizes) -> tuple[Any, ...]:
+        named = {name: fill(operands, sizes) for name, fill in keywords.items()}
+        made = _leaves(function(*arguments(operands, sizes), **named))
+        return tuple([r(x, sizes) for r, x in zip(receive, made, strict=True)])
+
+    return call
+
+
+def _receiver(op: Extern, value: Value) -> Callable[[Any, Sizes], Any]:
+    """What takes one result: it learns sizes from it and checks its form."""
+    type_ = value.type
+    if isinstance(type_, Scalar):
+        return _scalar_receiver(value.hint)
+    assert isinstance(type_, Tensor)
+    shape, strides, width = type_.shape, strides_of(type_), type_.dtype.bits // 8
+    fresh = tuple((d, n) for d, n in enumerate(shape) if isinstance(n, Symbol))
+
+    def receive(result: torch.Tensor, sizes: Sizes) -> torch.Tensor:
+        for d, symbol in fresh:
+            sizes.setdefault(symbol, result.shape[d])
+        wanted = _evaluated(shape, sizes)
+        if result.shape != wanted or result.itemsize != width:
+            raise InternalError(
+                f"{op.target} gave {result.dtype}{list(result.shape)},"
+                f" but was traced to give {type_.dtype.name}{list(wanted)}",
+                op.loc,
+            )
+        return _with_strides(result, _evaluated(strides, sizes))
+
+    return receive
+
+
+def _scalar_receiver(name: str) -> Callable[[Any, Sizes], Any]:
+    if not name:
+        return lambda result, sizes: result
+
+    def receive(result: Any, sizes: Sizes) -> Any:
+        sizes[Symbol(name)] = int(result)
+        return result
+
+    return receive
+
+
+def _with_strides(x: torch.Tensor, strides: tuple[int, ...]) -> torch.Tensor:
+    """x itself, or a copy if its strides differ where they matter."""
+    if x.stride() == strides or x.numel() <= 1:
+        return x
+    pairs = zip(x.shape, x.stride(), strides, strict=True)
+    if all(size == 1 or a == b for size, a, b in pairs):
+        return x
+    return torch.empty_strided(x.shape, strides, dtype=x.dtype).copy_(x)
+
+
+def _evaluated(dims: tuple[Dim, ...], sizes: Sizes) -> tuple[int, ...]:
+    return tuple([n if isinstance(n, int) else evaluate(n, sizes) for n in dims])
+
+
+def _fill(argument: Any) -> _Fill:
+    """What computes one argument of a call."""
+    if isinstance(argument, Slot):
+        index = argument.index
+        return lambda operands, sizes: operands[index]
+    if isinstance(argument, Expr):
+        return lambda operands, sizes: evaluate(argument, sizes)
+    if isinstance(argument, tuple):
+        return _fill_tuple(argument)
+    constant = _named(argument) if isinstance(argument, Named) else argument
+    return lambda operands, sizes: constant
+
+
+def _fill_tuple(arguments: tuple[Any, ...]) -> _Fill:
+    if not any(map(_varies, arguments)):
+        constants = tuple(_fill(argument)((), {}) for argument in arguments)
+        return lambda operands, sizes: constants
+    fills = tuple(_fill(argument) for argument in arguments)
+    return lambda operands, sizes: tuple([fill(operands, sizes) for fill in fills])
+
+
+def _varies(argument: Any) -> bool:
+    if isinstance(argument, tuple):
+        return any(map(_varies, argument))
+    return isinstance(argument, (Slot, Expr))
+
+
+def _named(argument: Named) -> Any:
+    if argument.kind == "device":
+        return torch.device(argument.name)
+    return getattr(torch, argument.name)
+
+
+def _leaves(result: Any) -> Iterator[Any]:
+    """The results of a call in order, lists taken apart, without None."""
+    if isinstance(result, (tuple, list)):
+        for part in result:
+            yield from _leaves(part)
+    elif result is not None:
+        yield result
+
+
+def _aliases(op: Any) -> bool:
+    returns = op._schema.returns
+    return any(r.alias_info is not None and not r.alias_info.is_write for r in returns)
+
+
+def _copying(op: Any) -> Callable[..., Any]:
+    def call(*arguments: Any, **keywords: Any) -> list[Any]:
+        views = _leaves(op(*arguments, **keywords))
+        return [v.clone(memory_format=torch.contiguous_format) for v in views]
+
+    return call
