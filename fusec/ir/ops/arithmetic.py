@@ -1,29 +1,37 @@
-"""Arithmetic on integers and floats.
+"""Arithmetic on integers and floats: what processors have instructions for.
 
 Integers wrap: two's complement, modulo 2^width. Dividing an integer by zero, for
-which torch raises, gives 0 here for every quotient and remainder; the least integer
-divided by −1 wraps. Floats follow IEEE 754: one rounding, NaN for NaN.
+which torch raises, gives quotient 0 and remainder x here, so that x = q·y + r; the
+least integer divided by −1 wraps. Floats follow IEEE 754: one rounding, NaN for NaN.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from fusec.ir.dtypes import int_
+from fusec.ir.core import Value
+from fusec.ir.dtypes import DType
 from fusec.ir.opdef import operand
+from fusec.ir.ops.bitwise import Shr
 from fusec.ir.ops.fused import fused_multiply_add
 from fusec.ir.ops.pointwise import (
     Binary,
     Elementwise,
     Unary,
+    constant,
+    dtype_of,
     floating,
+    is_number,
+    keep,
     numeric,
-    ordered,
+    operand_of,
     overloads,
-    where,
+    power_of_two_exponent,
 )
+from fusec.ir.ops.rounding import Trunc
 
 
 class Add(Binary, name="add"):
@@ -37,6 +45,20 @@ class Add(Binary, name="add"):
     def numpy(x: Any, y: Any) -> Any:
         return x + y
 
+    @classmethod
+    def rules(cls, b: Any, *xs: Value) -> Value | None:
+        x, y = xs
+        # x + 0 -> x; of floats x + -0.0 -> x
+        if is_number(b, y, -0.0 if dtype_of(y).is_float else 0):
+            return keep(x, xs)
+        # x + -y -> x - y
+        if (negated := operand_of(b, Neg, y)) is not None:
+            return b(Sub, x, negated)
+        # -x + y -> y - x
+        if (negated := operand_of(b, Neg, x)) is not None:
+            return b(Sub, y, negated)
+        return None
+
 
 class Sub(Binary, name="sub"):
     """x − y."""
@@ -47,6 +69,23 @@ class Sub(Binary, name="sub"):
     @staticmethod
     def numpy(x: Any, y: Any) -> Any:
         return x - y
+
+    @classmethod
+    def rules(cls, b: Any, *xs: Value) -> Value | None:
+        x, y = xs
+        # x - 0 -> x
+        if is_number(b, y, 0):
+            return keep(x, xs)
+        # 0 - x -> -x; of floats -0.0 - x -> -x
+        if is_number(b, x, -0.0 if dtype_of(x).is_float else 0):
+            return b(Neg, y)
+        # x - -y -> x + y
+        if (negated := operand_of(b, Neg, y)) is not None:
+            return b(Add, x, negated)
+        # x - x -> 0, of integers
+        if x is y and dtype_of(x).is_int:
+            return constant(b, 0, xs)
+        return None
 
 
 class Mul(Binary, name="mul"):
@@ -59,6 +98,22 @@ class Mul(Binary, name="mul"):
     @staticmethod
     def numpy(x: Any, y: Any) -> Any:
         return x * y
+
+    @classmethod
+    def rules(cls, b: Any, *xs: Value) -> Value | None:
+        x, y = xs
+        # x * 1 -> x
+        if is_number(b, y, 1):
+            return keep(x, xs)
+        # x * -1 -> -x
+        if is_number(b, y, -1):
+            return b(Neg, x) if keep(x, xs) else None
+        # x * 0 -> 0, of integers
+        if is_number(b, y, 0) and dtype_of(x).is_int:
+            return constant(b, 0, xs)
+        # -x * -y -> x * y
+        left, right = operand_of(b, Neg, x), operand_of(b, Neg, y)
+        return b(Mul, left, right) if left is not None and right is not None else None
 
 
 class Fma(Elementwise, name="fma"):
@@ -75,6 +130,17 @@ class Fma(Elementwise, name="fma"):
     def numpy(x: Any, y: Any, z: Any) -> Any:
         return fused_multiply_add(x, y, z)
 
+    @classmethod
+    def rules(cls, b: Any, *xs: Value) -> Value | None:
+        x, y, z = xs
+        # x * 1 + z -> x + z
+        if is_number(b, y, 1):
+            return b(Add, x, z)
+        # x * y + -0.0 -> x * y
+        if is_number(b, z, -0.0):
+            return b(Mul, x, y)
+        return None
+
 
 class Div(Binary, name="div"):
     """x / y, of floats: ±inf for a number over ±0, NaN for 0/0 and inf/inf."""
@@ -86,51 +152,23 @@ class Div(Binary, name="div"):
     def numpy(x: Any, y: Any) -> Any:
         return np.true_divide(x, y)
 
-
-class FloorDiv(Binary, name="floor_div"):
-    """⌊x / y⌋, as Python's `//`: the quotient whose remainder has y's sign.
-
-    Floats: x / 0 is ±inf or NaN as `Div`; NaN for infinite x; 0 and −0 by the sign
-    of x / y.
-    """
-
-    takes = staticmethod(numeric)
-    aten = ("aten.floor_divide.default", "aten.floor_divide.Scalar")
-
-    @staticmethod
-    def numpy(x: Any, y: Any) -> Any:
-        if np.asarray(x).dtype.kind in "iu":
-            return np.floor_divide(x, y)
-        mod = np.fmod(x, y)
-        apart = (mod != 0) & (np.signbit(mod) != np.signbit(y))
-        near = (x - mod) / y - apart.astype(mod.dtype)
-        floor = np.floor(near)
-        floor = where(near - floor > 0.5, floor + 1, floor)
-        floor = where(near == 0, np.copysign(0, x / y), floor)
-        return where(y == 0, x / y, floor).astype(mod.dtype)
-
-
-class Rem(Binary, name="rem"):
-    """x − y · ⌊x / y⌋, as Python's `%`: the remainder with y's sign.
-
-    Floats: NaN for infinite x and for y = 0; an exact zero has x's sign; a finite x
-    with infinite y is x where the signs agree, else y.
-    """
-
-    takes = staticmethod(numeric)
-    aten = overloads("remainder")
-
-    @staticmethod
-    def numpy(x: Any, y: Any) -> Any:
-        if np.asarray(x).dtype.kind in "iu":
-            return np.remainder(x, y)
-        mod = np.fmod(x, y)
-        apart = (mod != 0) & ((mod < 0) != (y < 0))
-        return where(apart, mod + y, mod)
+    @classmethod
+    def rules(cls, b: Any, *xs: Value) -> Value | None:
+        x, y = xs
+        # x / 1 -> x
+        if is_number(b, y, 1):
+            return keep(x, xs)
+        # x / 2^k -> x * 2^-k
+        inverse = _exact_inverse(b.constant(y), dtype_of(y))
+        return None if inverse is None else b(Mul, x, b.const(inverse, dtype_of(y)))
 
 
 class TruncDiv(Binary, name="trunc_div"):
-    """x / y rounded toward zero, as C's integer `/`."""
+    """x / y rounded toward zero, as C's integer `/`; the division of a processor.
+
+    A backend guards the processor's: x / 0 is 0 and the least integer over −1 wraps,
+    where an instruction may trap.
+    """
 
     takes = staticmethod(numeric)
 
@@ -142,19 +180,22 @@ class TruncDiv(Binary, name="trunc_div"):
         inexact = (np.remainder(x, y) != 0) & ((x < 0) != (y < 0))
         return floor + inexact.astype(floor.dtype)
 
+    @classmethod
+    def rules(cls, b: Any, *xs: Value) -> Value | None:
+        x, y = xs
+        # x / 1 -> x, of integers
+        if dtype_of(x).is_int and is_number(b, y, 1):
+            return keep(x, xs)
+        # x / 2^k -> x >> k, of unsigned integers
+        shift = power_of_two_exponent(b, y)
+        if shift and not dtype_of(x).is_signed:
+            return b(Shr, x, b.const(shift, dtype_of(x)))
+        return None
 
-class Fmod(Binary, name="fmod"):
-    """x − y · trunc(x / y), as C's `%` and `fmod`: the remainder with x's sign.
-
-    Floats: exact; NaN for infinite x and for y = 0; x for infinite y.
-    """
-
-    takes = staticmethod(numeric)
-    aten = overloads("fmod")
-
-    @staticmethod
-    def numpy(x: Any, y: Any) -> Any:
-        return np.fmod(x, y)
+    @classmethod
+    def expand(cls, b: Any, *xs: Value) -> Value | None:
+        x, y = xs
+        return b(Trunc, b(Div, x, y)) if dtype_of(x).is_float else None
 
 
 class Neg(Unary, name="neg"):
@@ -167,6 +208,18 @@ class Neg(Unary, name="neg"):
     def numpy(x: Any) -> Any:
         return np.negative(x)
 
+    @classmethod
+    def rules(cls, b: Any, *xs: Value) -> Value | None:
+        (x,) = xs
+        # --x -> x
+        if (inner := operand_of(b, Neg, x)) is not None:
+            return inner
+        # -(x - y) -> y - x, of integers: of floats x - x is 0.0 both ways
+        made = b.definition(x)
+        if isinstance(made, Sub) and dtype_of(x).is_int:
+            return b(Sub, made.y, made.x)
+        return None
+
 
 class Abs(Unary, name="abs"):
     """|x|; the least integer stays itself, floats clear the sign bit."""
@@ -178,28 +231,17 @@ class Abs(Unary, name="abs"):
     def numpy(x: Any) -> Any:
         return np.abs(x)
 
-
-class Sign(Unary, name="sign"):
-    """−1, 0 or 1; 0 for ±0 and, as torch, for NaN."""
-
-    takes = staticmethod(numeric)
-    aten = ("aten.sign.default",)
-
-    @staticmethod
-    def numpy(x: Any) -> Any:
-        x = np.asarray(x)
-        return (x > 0).astype(x.dtype) - (x < 0).astype(x.dtype)
-
-
-class Reciprocal(Unary, name="reciprocal"):
-    """1 / x, rounded once."""
-
-    takes = staticmethod(floating)
-    aten = ("aten.reciprocal.default",)
-
-    @staticmethod
-    def numpy(x: Any) -> Any:
-        return np.ones_like(x) / x
+    @classmethod
+    def rules(cls, b: Any, *xs: Value) -> Value | None:
+        (x,) = xs
+        # ||x|| -> |x|
+        if operand_of(b, Abs, x) is not None:
+            return x
+        # |-x| -> |x|
+        if (negated := operand_of(b, Neg, x)) is not None:
+            return b(Abs, negated)
+        # |x| -> x, of unsigned integers
+        return x if not dtype_of(x).is_signed else None
 
 
 class Sqrt(Unary, name="sqrt"):
@@ -213,102 +255,10 @@ class Sqrt(Unary, name="sqrt"):
         return np.sqrt(x)
 
 
-class Rsqrt(Unary, name="rsqrt"):
-    """1 / √x in two roundings, as torch: NaN below zero, ±inf at ±0."""
-
-    takes = staticmethod(floating)
-    aten = ("aten.rsqrt.default",)
-
-    @staticmethod
-    def numpy(x: Any) -> Any:
-        return np.ones_like(x) / np.sqrt(x)
-
-
-class Maximum(Binary, name="maximum"):
-    """The larger; NaN if either is NaN. Of two zeros either one, as torch."""
-
-    takes = staticmethod(ordered)
-    commutes = True
-    aten = ("aten.maximum.default",)
-
-    @staticmethod
-    def numpy(x: Any, y: Any) -> Any:
-        return np.maximum(x, y)
-
-
-class Minimum(Binary, name="minimum"):
-    """The smaller; NaN if either is NaN. Of two zeros either one, as torch."""
-
-    takes = staticmethod(ordered)
-    commutes = True
-    aten = ("aten.minimum.default",)
-
-    @staticmethod
-    def numpy(x: Any, y: Any) -> Any:
-        return np.minimum(x, y)
-
-
-class Fmax(Binary, name="fmax"):
-    """The larger; the other one where one is NaN. Of two zeros either one."""
-
-    takes = staticmethod(ordered)
-    commutes = True
-    aten = ("aten.fmax.default",)
-
-    @staticmethod
-    def numpy(x: Any, y: Any) -> Any:
-        return np.fmax(x, y)
-
-
-class Fmin(Binary, name="fmin"):
-    """The smaller; the other one where one is NaN. Of two zeros either one."""
-
-    takes = staticmethod(ordered)
-    commutes = True
-    aten = ("aten.fmin.default",)
-
-    @staticmethod
-    def numpy(x: Any, y: Any) -> Any:
-        return np.fmin(x, y)
-
-
-class Copysign(Binary, name="copysign"):
-    """|x| with y's sign bit, whatever x and y are."""
-
-    takes = staticmethod(floating)
-    aten = overloads("copysign")
-
-    @staticmethod
-    def numpy(x: Any, y: Any) -> Any:
-        return np.copysign(x, y)
-
-
-class Nextafter(Binary, name="nextafter"):
-    """The neighbour of x toward y; y if they are equal, NaN if either is NaN."""
-
-    takes = staticmethod(floating)
-    aten = ("aten.nextafter.default",)
-
-    @staticmethod
-    def numpy(x: Any, y: Any) -> Any:
-        return np.nextafter(x, y)
-
-
-class Ldexp(Elementwise, name="ldexp"):
-    """x · 2ⁿ with one rounding; `n` is the signed integer as wide as x."""
-
-    x = operand()
-    n = operand()
-
-    takes = staticmethod(floating)
-
-    @classmethod
-    def typed(cls, types: list[Any]) -> list[Any]:
-        x, n = types
-        if n.dtype is not int_(x.dtype.bits):
-            raise TypeError(f"ldexp of {x.dtype.name} by {n.dtype.name}: widths differ")
-        return [x]
-
-    @staticmethod
-    def numpy(x: Any, n: Any) -> Any:
-        return np.ldexp(x, np.minimum(np.maximum(n, -5000), 5000).astype(np.int32))
+def _exact_inverse(divisor: float | None, dtype: DType) -> float | None:
+    """1 / divisor where it is a normal power of two, so that it rounds alike."""
+    if not divisor or math.frexp(divisor)[0] not in (0.5, -0.5):
+        return None
+    inverse = 1.0 / divisor
+    least = 2.0 ** (1 - dtype.bias)
+    return inverse if least <= abs(inverse) <= dtype.max else None

@@ -1,9 +1,12 @@
 """Every elementwise op, from the family files beside this one.
 
-arithmetic      + − · / and remainders, extremes, the parts of floats
-comparison      = ≠ < ≤ > ≥, tests of floats, select
+arithmetic      + − · / fma √ |x|: what processors have
+division        remainders, floor division, reciprocals
+extremes        maximum, minimum, sign
+comparison      = ≠ < ≤ > ≥, select
 bitwise         and, or, xor, not, shifts
 rounding        floor, ceil, trunc, round
+encoding        the bits of a float: NaN, sign, scaling by 2ⁿ, neighbours
 exponential     exponentials, logarithms, powers
 trigonometric   circular functions and their inverses
 hyperbolic      hyperbolic functions and their inverses
@@ -13,23 +16,10 @@ special         erf and its relatives, lgamma
 from fusec.ir.ops.arithmetic import (
     Abs,
     Add,
-    Copysign,
     Div,
-    FloorDiv,
     Fma,
-    Fmax,
-    Fmin,
-    Fmod,
-    Ldexp,
-    Maximum,
-    Minimum,
     Mul,
     Neg,
-    Nextafter,
-    Reciprocal,
-    Rem,
-    Rsqrt,
-    Sign,
     Sqrt,
     Sub,
     TruncDiv,
@@ -46,12 +36,24 @@ from fusec.ir.ops.comparison import (
     Eq,
     Ge,
     Gt,
-    IsInf,
-    IsNan,
     Le,
     Lt,
     Ne,
     Select,
+)
+from fusec.ir.ops.division import (
+    FloorDiv,
+    Fmod,
+    Reciprocal,
+    Rem,
+    Rsqrt,
+)
+from fusec.ir.ops.encoding import (
+    Copysign,
+    IsInf,
+    IsNan,
+    Ldexp,
+    Nextafter,
     SignBit,
 )
 from fusec.ir.ops.exponential import (
@@ -64,6 +66,13 @@ from fusec.ir.ops.exponential import (
     Log10,
     Pow,
     Sigmoid,
+)
+from fusec.ir.ops.extremes import (
+    Fmax,
+    Fmin,
+    Maximum,
+    Minimum,
+    Sign,
 )
 from fusec.ir.ops.hyperbolic import (
     Acosh,

@@ -8,6 +8,8 @@ import numpy as np
 
 from fusec.ir.core import Value
 from fusec.ir.dtypes import f32, f64
+from fusec.ir.ops.arithmetic import Mul
+from fusec.ir.ops.division import Reciprocal
 from fusec.ir.ops.formula import Term, expand_in_double, expand_with, power_of_two
 from fusec.ir.ops.pointwise import (
     Binary,
@@ -15,6 +17,8 @@ from fusec.ir.ops.pointwise import (
     dtype_of,
     floating,
     in_double,
+    is_number,
+    keep,
     numeric,
 )
 from fusec.ir.ops.polynomials import (
@@ -151,6 +155,20 @@ class Pow(Binary, name="pow"):
             if np.asarray(x).dtype.kind in "iu"
             else in_double(np.power, x, y)
         )
+
+    @classmethod
+    def rules(cls, b: Any, *xs: Value) -> Value | None:
+        x, y = xs
+        # x ^ 1 -> x
+        if is_number(b, y, 1):
+            return keep(x, xs)
+        # x ^ 2 -> x * x
+        if is_number(b, y, 2):
+            return b(Mul, x, x) if keep(x, xs) else None
+        # x ^ -1 -> 1 / x, of floats
+        if is_number(b, y, -1) and dtype_of(x).is_float:
+            return b(Reciprocal, x) if keep(x, xs) else None
+        return None
 
     @classmethod
     def expand(cls, b: Any, *xs: Value) -> Value | None:

@@ -36,7 +36,7 @@ from fusec.ir.dtypes import DType, bool_
 from fusec.ir.opdef import operand
 from fusec.ir.ops.constant import Const
 from fusec.ir.ops.space import common_space
-from fusec.ir.types import Type, with_dtype
+from fusec.ir.types import Scalar, Type, with_dtype
 
 where: Callable[..., Any] = np.where  # its stubs are partly unknown to a checker
 
@@ -186,6 +186,24 @@ def is_number(b: Any, x: Value, number: float) -> bool:
     if known is None or known != number:
         return False
     return math.copysign(1.0, known) == math.copysign(1.0, number)
+
+
+def constant(
+    b: Any, number: float, xs: tuple[Value, ...], dtype: DType | None = None
+) -> Value | None:
+    """A constant as the result of an op on `xs`; only scalars have constants."""
+    space = common_space([v.type for v in xs])
+    if not isinstance(space, Scalar):
+        return None
+    return b.const(number, dtype or dtype_of(xs[0]))
+
+
+def power_of_two_exponent(b: Any, x: Value) -> int | None:
+    """k where `x` is the integer constant 2^k."""
+    known = b.constant(x)
+    if not isinstance(known, int) or known <= 0 or known & (known - 1):
+        return None
+    return known.bit_length() - 1
 
 
 def operand_of(b: Any, op: Any, x: Value) -> Value | None:

@@ -6,11 +6,17 @@ from typing import Any
 
 import numpy as np
 
+from fusec.ir.core import Value
 from fusec.ir.ops.pointwise import Unary, floating
 
 
 class Rounding(Unary):
     takes = staticmethod(floating)
+
+    @classmethod
+    def rules(cls, b: Any, *xs: Value) -> Value | None:
+        # floor(round(x)) -> round(x), and so on: whole already
+        return xs[0] if isinstance(b.definition(xs[0]), Rounding) else None
 
 
 class Floor(Rounding, name="floor"):

@@ -7,7 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from fusec.ir.ops.pointwise import Unary, floating, in_double, where
+from fusec.ir.core import Value
+from fusec.ir.dtypes import f32
+from fusec.ir.ops.exponential import Exp, Log
+from fusec.ir.ops.formula import Term, expand_in_double, expand_with
+from fusec.ir.ops.pointwise import Unary, dtype_of, floating, in_double, where
+from fusec.ir.ops.polynomials import ERF, ERFC, ERFINV, ERFINV_TAIL, LOG_ERFC
 
 
 class Erf(Unary, name="erf"):
@@ -20,6 +25,11 @@ class Erf(Unary, name="erf"):
     def numpy(x: Any) -> Any:
         return in_double(_erf, x)
 
+    @classmethod
+    def expand(cls, b: Any, *xs: Value) -> Value | None:
+        narrow = dtype_of(xs[0]) is f32
+        return expand_with(erf_near if narrow else erf, b, *xs)
+
 
 class Erfc(Unary, name="erfc"):
     """1 − erf x without cancellation: 2 at −inf, 0 at inf."""
@@ -31,6 +41,10 @@ class Erfc(Unary, name="erfc"):
     def numpy(x: Any) -> Any:
         return in_double(_erfc, x)
 
+    @classmethod
+    def expand(cls, b: Any, *xs: Value) -> Value | None:
+        return expand_in_double(erfc, b, *xs)
+
 
 class Erfinv(Unary, name="erfinv"):
     """The number whose erf is x: ±inf at ±1, NaN beyond."""
@@ -41,6 +55,10 @@ class Erfinv(Unary, name="erfinv"):
     @staticmethod
     def numpy(x: Any) -> Any:
         return in_double(_erfinv, x)
+
+    @classmethod
+    def expand(cls, b: Any, *xs: Value) -> Value | None:
+        return expand_in_double(erfinv, b, *xs)
 
 
 class Lgamma(Unary, name="lgamma"):
@@ -80,3 +98,58 @@ def _erfinv(x: Any) -> Any:
         root = root - step / (1 + root * step)
     root = where(size == 0, 0.0, where(size == 1, np.inf, root))
     return np.copysign(root, x)
+
+
+def _erf_inner(x: Term) -> Term:
+    """x + x·P(x²), for |x| ≤ 1."""
+    return x.fma((x * x).horner(ERF[x.dtype]), x)
+
+
+def erf_near(x: Term) -> Term:
+    """In f32: the series up to 1, then 1 − exp P(x) with P near log erfc."""
+    size = abs(x).below(4.0)
+    far = 1.0 - size.horner(LOG_ERFC).emit(Exp)
+    return (size < 1.0).select(_erf_inner(size), far).with_sign(x)
+
+
+def erf(x: Term) -> Term:
+    """In f64: the series up to 1, then 1 − erfc."""
+    size = abs(x)
+    far = 1.0 - _erfc_outer(size)
+    return (size < 1.0).select(_erf_inner(size), far).with_sign(x)
+
+
+def erfc(x: Term) -> Term:
+    """1 − erf up to ½, then exp(−x²) times a rational function; 2 − erfc(−x) below."""
+    size = abs(x)
+    outer = _erfc_outer(size)
+    outer = (x < 0.0).select(2.0 - outer, outer)
+    return (size < 0.5).select(1.0 - _erf_inner(x), outer)
+
+
+def _erfc_outer(size: Term) -> Term:
+    """erfc for size ≥ ½ in f64: exp(−x²) · P((x − 4) / (x + 4)) / (1 + 2x).
+
+    The form is M. Shepherd's and J. Laframboise's (1981). x² is taken in two parts.
+    """
+    x = size.below(28.0)
+    square = x * x
+    lost = x.fma(x, -square)
+    bell = (-square).emit(Exp)
+    bell = bell.fma(-lost, bell)
+    t = (x - 4.0) / (x + 4.0)
+    return bell * (t.horner(ERFC) / (x + x + 1.0))
+
+
+def erfinv(x: Term) -> Term:
+    """A polynomial in w = −log(1 − x²) (M. Giles, 2010), then one step of Halley's."""
+    size = abs(x)
+    w = -((1.0 - size) * (size + 1.0)).emit(Log)
+    tail = w > 5.0
+    center = (w - 2.5).horner(ERFINV)
+    root = size * tail.select((w.sqrt() - 4.0).horner(ERFINV_TAIL), center)
+    outer = (1.0 - size) - root.emit(Erfc)
+    miss = (size > 0.5).select(outer, root.emit(Erf) - size)
+    step = miss * (root * root).emit(Exp) * (math.sqrt(math.pi) / 2)
+    root = root - step / root.fma(step, 1.0)
+    return size.equals(1.0).select(np.inf, root).with_sign(x)

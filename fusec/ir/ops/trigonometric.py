@@ -11,7 +11,7 @@ from fusec.ir.core import Value
 from fusec.ir.dtypes import f32
 from fusec.ir.ops.formula import Term, expand_in_double, expand_with
 from fusec.ir.ops.pointwise import Binary, Unary, dtype_of, floating, in_double
-from fusec.ir.ops.polynomials import ASIN, ATAN, COS, HALF_PI, SIN
+from fusec.ir.ops.polynomials import ASIN, ATAN, COS, EIGHTH_TURNS, HALF_PI, SIN
 from fusec.ir.ops.quarter_turns import Turns, quarter_turns
 
 
@@ -219,29 +219,27 @@ def _arc(size: Term, outer: Term) -> tuple[Term, Term, Term]:
 
 
 def atan(x: Term) -> Term:
-    """The angle of (1, |x|), with x's sign."""
-    return _angle(abs(x).below(2.0**100), x.like(1.0)).with_sign(x)
+    """The angle of the point (1, |x|), with x's sign."""
+    return _angle(abs(x).below(2.0**100), x.like(1.0), None).with_sign(x)
 
 
 def atan2(y: Term, x: Term) -> Term:
-    """The angle of (|x|, |y|), mirrored into its quadrant."""
-    down, left = y, x.bits() < 0
-    y, x = abs(y), abs(x)
-    infinite = y.equals(np.inf) & x.equals(np.inf)
-    y, x = infinite.select(1.0, y), infinite.select(1.0, x)
-    x = (y.equals(0.0) & x.equals(0.0)).select(1.0, x)
-    huge = (y > 2.0**1000) | (x > 2.0**1000)
-    y, x = huge.select(y * 2.0**-100, y), huge.select(x * 2.0**-100, x)
-    angle = _angle(y, x)
-    high, low = HALF_PI[x.dtype]
-    angle = left.select(high * 2.0 - (angle - low * 2.0), angle)
-    return angle.with_sign(down)
+    """The angle of (x, |y|), with y's sign."""
+    high, across, left = abs(y), abs(x), x.bits() < 0
+    infinite = high.equals(np.inf) & across.equals(np.inf)
+    zero = high.equals(0.0) & across.equals(0.0)
+    high, across = infinite.select(1.0, high), (infinite | zero).select(1.0, across)
+    huge = (high > 2.0**1000) | (across > 2.0**1000)
+    high = huge.select(high * 2.0**-100, high)
+    across = huge.select(across * 2.0**-100, across)
+    return _angle(high, across, left).with_sign(y)
 
 
-def _angle(y: Term, x: Term) -> Term:
-    """arctan(y / x) for y, x ≥ 0, not both zero, whose sum does not overflow.
+def _angle(y: Term, x: Term, left: Term | None) -> Term:
+    """The angle of (x, y), or of (−x, y) where `left`.
 
-    Above tan(3π/8) it is π/2 − arctan(x / y), between that and tan(π/8) it is
+    x, y ≥ 0 are not both zero and their sum does not overflow. Above tan(3π/8) the
+    angle is π/2 − arctan(x / y), between that and tan(π/8) it is
     π/4 + arctan((y − x) / (y + x)): one division, of what fits.
     """
     steep = y > x * 2.414213562373095
@@ -249,11 +247,32 @@ def _angle(y: Term, x: Term) -> Term:
     above = steep.select(-x, middle.select(y - x, y))
     below = steep.select(y, middle.select(y + x, x))
     t = above / below
-    high, low = HALF_PI[x.dtype]
-    start = steep.select(x.like(high), middle.select(x.like(high / 2), 0.0))
-    rest = steep.select(x.like(low), middle.select(x.like(low / 2), 0.0))
+    start, rest = (
+        steep.select(_eighth(x, 2, part), middle.select(*_eighths(x, left, part)))
+        for part in (HIGH, LOW)
+    )
+    t = t if left is None else left.select(-t, t)
     z = t * t
     return start + ((t * z).fma(z.horner(ATAN[x.dtype]), rest) + t)
+
+
+def _eighths(x: Term, left: Term | None, part: int) -> tuple[Term, Term]:
+    """An eighth of a turn and none; where `left`, three eighths and four."""
+    middle, flat = _eighth(x, 1, part), _eighth(x, 0, part)
+    if left is None:
+        return middle, flat
+    return (
+        left.select(_eighth(x, 3, part), middle),
+        left.select(_eighth(x, 4, part), flat),
+    )
+
+
+def _eighth(x: Term, count: int, part: int) -> Term:
+    return x.like(EIGHTH_TURNS[x.dtype][count][part])
+
+
+HIGH, LOW = 0, 1
+"""The parts of a constant that one float cannot hold."""
 
 
 def hypot_near(x: Term, y: Term) -> Term:
