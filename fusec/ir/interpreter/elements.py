@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,14 @@ from fusec.ir.ops.elementwise import Elementwise
 from fusec.ir.types import Axis, Points, Type
 
 
+@lru_cache(maxsize=None)
 def poison(dtype: DType) -> Array:
     """What memory holds that nobody wrote: NaN, a number as odd, or true."""
+    odd = dtype.quantize(np.asarray(0x5A5A5A5A5A5A5A5A))
     if dtype.carrier.kind == "f":
-        return np.asarray(np.nan, dtype.carrier)
-    return dtype.quantize(np.asarray(0x5A5A5A5A5A5A5A5A))
+        odd = np.asarray(np.nan, dtype.carrier)
+    odd.flags.writeable = False
+    return odd
 
 
 def compute(op: Op, arrays: Sequence[Array]) -> Array:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from fusec.ir.core import Function, Module, Value
 from fusec.ir.interpreter import elements
 from fusec.ir.interpreter.extern import call
@@ -12,13 +14,16 @@ from fusec.ir.interpreter.frame import Frame, InterpretError, Rule
 from fusec.ir.interpreter.memory import Memory, allocate, in_memory
 from fusec.ir.interpreter.tile import launch as launch_kernel
 from fusec.ir.ops.extern import Extern
-from fusec.ir.ops.host import Alloc, CopyInto, Free, Launch
+from fusec.ir.ops.host import Alloc, CopyInto, Free, Launch, Raise
 from fusec.ir.ops.loop import View
 from fusec.ir.types import Tensor, strides_of
 
 
 def alloc(frame: Frame, op: Alloc) -> tuple[Memory]:
-    return (allocate(frame, op.type, escapes=op.escapes),)
+    memory = allocate(frame, op.type, escapes=op.escapes)
+    if op.zeroed:
+        memory.write(np.zeros_like(memory.read()))
+    return (memory,)
 
 
 def free(frame: Frame, op: Free) -> tuple[()]:
@@ -75,6 +80,13 @@ def _stored(frame: Frame, value: Value, array: Any) -> Any:
     return in_memory(frame, type_, array) if isinstance(type_, Tensor) else array
 
 
+def raise_(frame: Frame, op: Raise) -> tuple[()]:
+    raised = np.flatnonzero(frame[op.flags].read())
+    if raised.size:
+        raise IndexError(op.messages[int(raised[0])])
+    return ()
+
+
 def copy_into(frame: Frame, op: CopyInto) -> tuple[()]:
     frame[op.target].write(frame[op.x].read())
     return ()
@@ -88,4 +100,5 @@ RULES: Mapping[type, Rule] = {
     Launch: launch,
     Extern: extern,
     CopyInto: copy_into,
+    Raise: raise_,
 }

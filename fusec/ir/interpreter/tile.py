@@ -57,7 +57,8 @@ def launch(
     frame = Frame(function, sizes, RULES, context)
     for param, argument in zip(function.params, arguments, strict=True):
         frame.values[param] = argument_of(param, argument)
-    for frame.program in range(grid):
+    for program in range(grid):
+        frame.program = program
         frame.run(function.body)
 
 
