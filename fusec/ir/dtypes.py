@@ -42,7 +42,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from functools import lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -557,7 +557,7 @@ def _unpack(
     return words
 
 
-@lru_cache(maxsize=None)
+@cache
 def _float_carrier(dtype: DType) -> np.dtype[Any]:
     """float32 if it has every value, subnormals included; else float64."""
     largest = (_codes(dtype).top >> dtype.mantissa_bits) - dtype.bias
@@ -594,7 +594,7 @@ def _little_endian(dtype: DType) -> np.dtype[Any]:
     return np.dtype(f"<u{_word_bytes(dtype.bits)}")
 
 
-@lru_cache(maxsize=None)
+@cache
 def _word_bytes(bits: int) -> int:
     """Bytes of the least machine word that has `bits` bits."""
     return next(size for size in (1, 2, 4, 8) if 8 * size >= bits)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from fusec.ir.ops.elementwise import Elementwise
 from fusec.ir.types import Axis, Points, Type
 
 
-@lru_cache(maxsize=None)
+@cache
 def poison(dtype: DType) -> Array:
     """What memory holds that nobody wrote: NaN, a number as odd, or true."""
     odd = dtype.quantize(np.asarray(0x5A5A5A5A5A5A5A5A))
