@@ -13,7 +13,7 @@ from fusec.ir.interpreter import InterpretError, interpret
 from fusec.ir.layout import row_major
 from fusec.ir.ops.elementwise import Add, Mul, Neg, Sub
 from fusec.ir.ops.extern import Extern, Slot
-from fusec.ir.ops.host import Alloc, CopyInto, Free, Launch
+from fusec.ir.ops.host import Alloc, CopyInto, Free, Launch, Raise
 from fusec.ir.ops.loop import View
 from fusec.ir.ops.tile import LoadTile, ProgramId, StoreTile
 from fusec.ir.types import Buffer, Tensor, Tile
@@ -43,8 +43,8 @@ class Host:
     def __init__(self) -> None:
         self.b = Builder(Level.HOST)
 
-    def alloc(self, type_: Tensor, escapes: bool = True) -> Value:
-        (value,) = self.b.emit(Alloc, (), (type_, escapes), hints=("a",))
+    def alloc(self, type_: Tensor, escapes: bool = True, zeroed: bool = False) -> Value:
+        (value,) = self.b.emit(Alloc, (), (type_, escapes, zeroed), hints=("a",))
         return value
 
     def launch(self, x: Value, y: Value, name: str = "negate") -> None:
@@ -81,10 +81,21 @@ def test_a_program_launches_kernels_over_memory_of_its_own(n: int) -> None:
     np.testing.assert_array_equal(result, counted(n))
 
 
-def test_memory_is_found_as_poison() -> None:
+def test_memory_is_found_as_poison_unless_zeroed() -> None:
     host = Host()
-    (result,) = run(host.module(host.alloc(FOUR)))
-    assert np.isnan(result).all()
+    anything, zeros = run(host.module(host.alloc(FOUR), host.alloc(FOUR, zeroed=True)))
+    assert np.isnan(anything).all()
+    assert zeros.tolist() == [0, 0, 0, 0]
+
+
+def test_the_first_raised_flag_fails_the_program() -> None:
+    host = Host()
+    flags = host.b.param(Tensor(i64, (3,)), "flags")
+    host.b.emit(Raise, (flags,), (("first", "second", "third"),))
+    module = host.module()
+    assert run(module, np.zeros(3, np.int64)) == ()
+    with pytest.raises(IndexError, match="second"):
+        run(module, np.array([0, 1, 1]))
 
 
 def test_use_after_free_is_caught() -> None:

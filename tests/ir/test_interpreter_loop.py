@@ -16,7 +16,7 @@ from fusec.ir.interpreter import InterpretError, interpret
 from fusec.ir.monoids import monoid
 from fusec.ir.ops.elementwise import Add, Exp, Lt, Mul, Neg, Sub
 from fusec.ir.ops.extern import Extern, Slot
-from fusec.ir.ops.loop import Coordinate, Load, Region, Store, View
+from fusec.ir.ops.loop import Check, Coordinate, Load, Region, Store, View
 from fusec.ir.ops.reduction import Reduce, ReduceDims
 from fusec.ir.types import Axis, Points, Scalar, Tensor
 
@@ -170,6 +170,20 @@ def test_an_unmasked_load_is_checked() -> None:
 
     f = region([Tensor(f32, (3,))], [Tensor(f32, (4,))], body)
     with pytest.raises(InterpretError, match="load: index 3 is out of bounds of %x0"):
+        interpret(f, [counted(3)])
+
+
+def test_a_check_must_hold_at_every_point() -> None:
+    (i,) = axes(i=3)
+
+    def body(b: Builder, xs: Values, ys: Values) -> None:
+        x = load(b, xs[0], at(i))
+        b.emit(Check, (b(Lt, x, b.const(2.0, f32)),), ("index out of range",))
+        b.emit(Store, (x, ys[0]), (at(i),))
+
+    f = region([Tensor(f32, (3,))], [Tensor(f32, (3,))], body)
+    assert interpret(f, [np.ones(3, np.float32)])[0].tolist() == [1, 1, 1]
+    with pytest.raises(IndexError, match="index out of range"):
         interpret(f, [counted(3)])
 
 

@@ -50,7 +50,8 @@ def interpret(
     host function's kernels and copies, by a tile function's stores. `module` holds the
     kernels that a host function launches; `extern` computes what fusec does not.
 
-    Raises `InterpretError` where arguments do not fit or the program goes wrong.
+    Raises `InterpretError` where arguments do not fit or the program goes wrong, and
+    `IndexError` where a check that the program itself makes fails.
     """
     context = Context(module, extern, observe)
     with np.errstate(all="ignore"):
