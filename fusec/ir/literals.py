@@ -154,7 +154,7 @@ _LINEAR = "an index is a sum of axes, each times a dim"
 _SHORTER = f"at most {LARGEST_DIM} terms; name a part of it by a symbol"
 _OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
     "+": lambda x, y: x + y if isinstance(x, Affine) else y + x,
-    "-": lambda x, y: y * -1 + x if isinstance(y, Affine) else x + y * -1,
+    "-": lambda x, y: x + y * -1 if isinstance(x, Affine) else y * -1 + x,
     "*": lambda x, y: x * y,
     "//": lambda x, y: x // y,
     "%": lambda x, y: x % y,

@@ -398,8 +398,8 @@ class _Reader:
     ) -> None:
         """Enter an attribute that is written without its name."""
         if name is None:
-            hint = f"write its attributes as {{name=value}}: {listing(op.attr_fields)}"
-            self._fail(at, f"{at} has no attribute in the form {form}", hint)
+            message = f"{at} has no attribute in the form {form}"
+            self._fail(at, message, "write attributes as {name=value}")
         if name in given:
             self._fail(given[name][0], f"{name} is given twice")
         given[name] = at, value

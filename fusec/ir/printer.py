@@ -206,7 +206,7 @@ class Printer:
         gives = ", ".join(self.type(value.type) for value in function.body.yields)
         start, end = f"{function.level.value} @{called}(", f") -> ({gives})"
         line = start + ", ".join(params) + end
-        if len(line) <= _WIDTH or not params:
+        if len(f"{line} {{") <= _WIDTH or not params:
             return [line]
         return [start, *(f"    {p}," for p in params[:-1]), f"    {params[-1]}", end]
 
