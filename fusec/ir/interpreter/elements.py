@@ -15,9 +15,9 @@ import numpy as np
 from fusec.ir.core import Monoid, Op, Value
 from fusec.ir.dtypes import Array, DType
 from fusec.ir.interpreter.frame import Frame, InterpretError, Rule
-from fusec.ir.ops.cast import Bitcast, Cast, convert
+from fusec.ir.ops.cast import Bitcast, Cast, convert, reinterpret
 from fusec.ir.ops.constant import Const, SizeOf
-from fusec.ir.ops.elementwise import Elementwise
+from fusec.ir.ops.pointwise import Elementwise, dtype_of
 from fusec.ir.types import Axis, Points, Type
 
 
@@ -37,17 +37,12 @@ def compute(op: Op, arrays: Sequence[Array]) -> Array:
     if isinstance(op, Const):
         return dtype.quantize(np.asarray(op.value))
     if isinstance(op, Cast):
-        return dtype.quantize(convert(arrays[0], dtype_of(op.x), dtype))
+        return convert(arrays[0], dtype_of(op.x), dtype)
     if isinstance(op, Bitcast):
-        return dtype.decode(dtype_of(op.x).encode(arrays[0]))
+        return reinterpret(arrays[0], dtype_of(op.x), dtype)
     if isinstance(op, Elementwise):
         return dtype.quantize(np.asarray(op.numpy(*arrays)))
     raise InterpretError(f"{type(op).name} is no arithmetic")
-
-
-def dtype_of(value: Value) -> DType:
-    """The element type of a value that has elements."""
-    return value.type.dtype  # type: ignore[union-attr]
 
 
 def scalar(value: Value, number: Any) -> Array:

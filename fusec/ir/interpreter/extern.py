@@ -10,9 +10,9 @@ import numpy as np
 from fusec.ir.core import Value
 from fusec.ir.dims import Expr
 from fusec.ir.dtypes import Array
-from fusec.ir.interpreter.elements import dtype_of
 from fusec.ir.interpreter.frame import Frame, Given, InterpretError, bind
 from fusec.ir.ops.extern import Extern
+from fusec.ir.ops.pointwise import dtype_of
 from fusec.ir.types import Scalar, Token
 
 

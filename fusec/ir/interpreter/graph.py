@@ -12,12 +12,13 @@ import numpy as np
 from fusec.ir.core import Value
 from fusec.ir.dtypes import Array
 from fusec.ir.interpreter import elements
-from fusec.ir.interpreter.elements import dtype_of, fold_dims
+from fusec.ir.interpreter.elements import fold_dims
 from fusec.ir.interpreter.extern import call
 from fusec.ir.interpreter.frame import Frame, InterpretError, Rule
 from fusec.ir.interpreter.memory import along, check_within
 from fusec.ir.ops.contraction import Matmul
 from fusec.ir.ops.extern import Extern
+from fusec.ir.ops.pointwise import dtype_of
 from fusec.ir.ops.reduction import ReduceDims
 from fusec.ir.ops.view import (
     Broadcast,

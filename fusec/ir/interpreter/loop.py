@@ -14,12 +14,13 @@ import numpy as np
 from fusec.ir.core import Affine, Value
 from fusec.ir.dtypes import Array
 from fusec.ir.interpreter import elements
-from fusec.ir.interpreter.elements import axes_of, dtype_of, fold, poison, spread
+from fusec.ir.interpreter.elements import axes_of, fold, poison, spread
 from fusec.ir.interpreter.extern import call
 from fusec.ir.interpreter.frame import Frame, InterpretError, Rule
 from fusec.ir.interpreter.memory import along, check_within, in_memory, poisoned
 from fusec.ir.ops.extern import Extern, Slot
-from fusec.ir.ops.loop import Coordinate, Load, Region, Store, View
+from fusec.ir.ops.loop import Check, Coordinate, Load, Region, Store, View
+from fusec.ir.ops.pointwise import dtype_of
 from fusec.ir.ops.reduction import Reduce
 from fusec.ir.types import Axis, Tensor, strides_of
 
@@ -153,6 +154,12 @@ def reduce(frame: Frame, op: Reduce) -> Iterator[Array]:
     return iter(fold(op.monoid, state))
 
 
+def check(frame: Frame, op: Check) -> tuple[()]:
+    if not frame[op.ok].all():
+        raise IndexError(op.message)
+    return ()
+
+
 def view(frame: Frame, op: View) -> tuple[Array]:
     memory = in_memory(frame, op.x.type, frame[op.x])
     shape, strides = frame.shape(op.type.shape), frame.shape(strides_of(op.type))
@@ -171,5 +178,6 @@ RULES: Mapping[type, Rule] = {
     Store: store,
     Reduce: reduce,
     View: view,
+    Check: check,
     Extern: extern,
 }

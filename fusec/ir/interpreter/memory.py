@@ -19,8 +19,9 @@ import numpy as np
 
 from fusec.ir.core import Value
 from fusec.ir.dtypes import Array, DType
-from fusec.ir.interpreter.elements import dtype_of, poison
+from fusec.ir.interpreter.elements import poison
 from fusec.ir.interpreter.frame import Frame, InterpretError, is_array
+from fusec.ir.ops.pointwise import dtype_of
 from fusec.ir.types import Tensor, strides_of
 
 

@@ -17,7 +17,7 @@ from fusec.ir.core import Function, Value
 from fusec.ir.dims import Symbol
 from fusec.ir.dtypes import Array
 from fusec.ir.interpreter import elements
-from fusec.ir.interpreter.elements import dtype_of, fold_dims, poison
+from fusec.ir.interpreter.elements import fold_dims, poison
 from fusec.ir.interpreter.frame import Context, Frame, InterpretError, Rule
 from fusec.ir.interpreter.graph import broadcast
 from fusec.ir.interpreter.memory import (
@@ -28,7 +28,7 @@ from fusec.ir.interpreter.memory import (
     poisoned,
 )
 from fusec.ir.layout import MEM
-from fusec.ir.ops.pointwise import where
+from fusec.ir.ops.pointwise import dtype_of, where
 from fusec.ir.ops.reduction import ReduceTile
 from fusec.ir.ops.tile import (
     Access,
