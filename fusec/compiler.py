@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from fusec.analysis.fusion import Fusion, Refusal
@@ -16,6 +17,7 @@ from fusec.codegen.backend import backend
 from fusec.codegen.llvm_object import compile_object
 from fusec.frontend.intake import Imported
 from fusec.ir.core import Function
+from fusec.ir.dims import Symbol
 from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.loop import Region
 from fusec.options import Options
@@ -27,6 +29,10 @@ from fusec.runtime.cache import Cache, cache_key
 from fusec.runtime.launcher_cpu import Code, load
 from fusec.runtime.launcher_torch import Program
 from fusec.target import Target, resolve
+
+
+NO_HINTS: Mapping[Symbol, int] = MappingProxyType({})
+NO_CALLABLES: Mapping[str, Callable[..., Any]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,28 +78,46 @@ def statistics() -> Statistics:
     return _ledger.total
 
 
-def lower(imported: Imported, options: Options) -> Journey:
-    """Bring a graph down to its host function and tiled kernels."""
+def lower(
+    function: Function, options: Options, hints: Mapping[Symbol, int] = NO_HINTS
+) -> Journey:
+    """Bring a graph down to its host function and tiled kernels.
+
+    `hints` are sizes that symbols are likely to have; code is right for all.
+    """
     target = resolve(options.target)
-    loop = lower_to_loops(imported.function)
-    fusion = Fusion(loop, target, imported.hints)
+    loop = lower_to_loops(function)
+    fusion = Fusion(loop, target, hints)
     plan = fusion.run()
     fused = emit_plan(fusion, plan)
-    lowered = lower_to_host(fused, target, imported.hints)
-    return Journey(imported.function, loop, fused, lowered, plan.refusals, target)
+    lowered = lower_to_host(fused, target, hints)
+    return Journey(function, loop, fused, lowered, plan.refusals, target)
 
 
-def compile_graph(imported: Imported, options: Options) -> Program:
-    """Compile an imported graph to a program for this machine."""
-    journey = lower(imported, options)
+def compile_function(
+    function: Function,
+    options: Options,
+    hints: Mapping[Symbol, int] = NO_HINTS,
+    callables: Mapping[str, Callable[..., Any]] = NO_CALLABLES,
+) -> Program:
+    """Compile a graph to a program for this machine.
+
+    `callables` are the externs that have no name in torch.
+    """
+    journey = lower(function, options, hints)
     code = _generate(journey, options)
     addresses = {name: found[name] for name, found in code.items()}
-    host = journey.lowered.host
-    program = Program(host, addresses, imported.callables, options.threads)
+    program = Program(journey.lowered.host, addresses, callables, options.threads)
     program.code = code
     program.journey = journey
     _count(journey)
     return program
+
+
+def compile_graph(imported: Imported, options: Options) -> Program:
+    """Compile what the frontend took in."""
+    function, hints = imported.function, imported.hints
+    return compile_function(function, options, hints, imported.callables)
 
 
 def kernel_text(journey: Journey, name: str) -> str:

@@ -92,6 +92,18 @@ Element = Union[Tensor, Points, Tile, Scalar]
 """The types that an elementwise op accepts."""
 
 
+def strides_of(tensor: Tensor) -> tuple[Dim, ...]:
+    """The strides of a tensor in elements, row-major where none are given."""
+    if tensor.strides is not None:
+        return tensor.strides
+    strides: list[Dim] = []
+    below: Dim = 1
+    for extent in reversed(tensor.shape):
+        strides.append(below)
+        below = below * extent
+    return tuple(reversed(strides))
+
+
 def with_dtype(type_: Element, dtype: DType) -> Element:
     """The same space with another element type."""
     match type_:

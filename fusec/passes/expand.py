@@ -22,7 +22,7 @@ from fusec.ir.builder import Builder
 from fusec.ir.core import Block, Function, Level, Monoid, Op, Value, Values
 from fusec.ir.dtypes import DType, bf16, f16, f32, i16, i32
 from fusec.ir.ops.cast import Bitcast, Cast
-from fusec.ir.ops.elementwise import Elementwise, Select
+from fusec.ir.ops.elementwise import Elementwise, Nextafter, Select
 from fusec.ir.ops.pointwise import dtype_of
 from fusec.ir.ops.reduction import ReduceTile
 
@@ -127,7 +127,9 @@ class _Expander(Builder):
         return value
 
     def _in_f32(self, op_class: Any, dtype: DType, operands: Values) -> Value:
-        """Compute in f32 and round: exact for a single op other than a fused one."""
+        """Compute in f32 and round, as eager does; a fused op rounds twice."""
+        if op_class is Nextafter:
+            raise self._failure(op_class, dtype, "has neighbours of its own width only")
         wide = [
             self(Cast, x, dtype=NARROW.get(dtype_of(x), dtype_of(x))) for x in operands
         ]

@@ -152,12 +152,13 @@ class _Writer:
         if tensor not in self.inputs:
             self.inputs[tensor] = Value(tensor.type, tensor.hint)
         buffer = self.inputs[tensor]
-        masked = op.masked
-        if self.guarded and not masked:
-            inside = self.inside(index, tensor.type.shape)
-            if inside is not None:
-                zero = self.builder.const(0, tensor.type.dtype)
-                indices, masked = [*indices, inside, zero], True
+        inside = self.inside(index, tensor.type.shape) if self.guarded else None
+        if inside is not None and op.masked:
+            *slots, mask, other = indices
+            indices = [*slots, self.builder(And, mask, inside), other]
+        elif inside is not None:
+            indices += [inside, self.builder.const(0, tensor.type.dtype)]
+        masked = op.masked or inside is not None
         (value,) = self.builder.emit(Load, (buffer, *indices), (index, masked))
         return value
 

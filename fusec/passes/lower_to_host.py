@@ -86,9 +86,10 @@ class _Lowering:
         """The kernel of each fingerprint."""
         self.escaping = _escaping(function)
         self.last_use = _last_uses(function)
-        replaced = [p for p in function.returns_into if p is not None]
-        self.held = {*function.body.yields, *(function.params[p] for p in replaced)}
-        """What must still be there when the call ends."""
+        self.held = _held(function)
+        views = (op.result for op in function.body.ops if isinstance(op, View))
+        self.borrowed = {*function.params, *views}
+        """Memory that is not the function's own."""
 
     def run(self) -> Lowered:
         for old in self.function.params:
@@ -165,7 +166,7 @@ class _Lowering:
     def free(self, values: Iterable[Value]) -> None:
         """Let go of tensors that nobody reads any more."""
         for value in values:
-            if value not in self.held and isinstance(value.type, Tensor):
+            if value not in self.held and value not in self.borrowed:
                 self.builder.emit(Free, (self.env[value],))
 
     def write_back(self) -> None:
@@ -177,6 +178,16 @@ class _Lowering:
             if position is not None:
                 target = self.env[self.function.params[position]]
                 self.builder.emit(CopyInto, (self.env[value], target))
+
+
+def _held(function: Function) -> set[Value]:
+    """What must still be there when the call ends."""
+    replaced = [p for p in function.returns_into if p is not None]
+    held = {*function.body.yields, *(function.params[p] for p in replaced)}
+    for op in reversed(function.body.ops):
+        if isinstance(op, View) and op.result in held:
+            held.add(op.x)
+    return held
 
 
 def _escaping(function: Function) -> set[Value]:
@@ -204,7 +215,8 @@ def _last_uses(function: Function) -> dict[int, list[Value]]:
             last.setdefault(base.get(value, value), k)
     uses: dict[int, list[Value]] = {}
     for value, k in last.items():
-        uses.setdefault(k, []).append(value)
+        if isinstance(value.type, Tensor):
+            uses.setdefault(k, []).append(value)
     return uses
 
 

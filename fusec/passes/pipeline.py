@@ -1,25 +1,135 @@
 """The passes in their order: the table of contents of the compiler.
 
     graph ── lower_to_loops ──▶ loop ── fuse ──▶ loop ── lower_to_host ──▶ host + tile
-    tile  ── assign_layouts ──▶ tile ── stripmine ──▶ tile ── expand ──▶ tile
+    tile  ── stripmine ──▶ tile ── expand ──▶ tile
+
+`lower_to_host` chooses a schedule for each region, and with it runs `tile` and
+`assign_layouts`, which need one. By name, on any module:
+
+    module = run(parse_module(text), ["lower_to_loops", "fuse"], Setting(target, …))
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from types import MappingProxyType
 
 from fusec.analysis.staging import kept
-from fusec.ir.core import Function
-from fusec.passes.expand import expand
+from fusec.errors import OptionError, UserError
+from fusec.ir.core import Function, Level, Module
+from fusec.ir.dims import Symbol
+from fusec.ir.verifier import verify
+from fusec.passes.expand import Supports, expand
+from fusec.passes.fuse import fuse
+from fusec.passes.lower_to_host import lower_to_host
+from fusec.passes.lower_to_loops import lower_to_loops
 from fusec.passes.stripmine import number_sweeps, stripmine, time_dims
 from fusec.target import Target
 
 
-def lower_kernel(
-    function: Function, target: Target, supports: Callable[[Any, Any], bool]
-) -> Function:
-    """A kernel with layouts, in the form that a backend with explicit registers takes."""
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a pass is told besides the function."""
+
+    target: Target
+    supports: Supports
+    """The ops that the backend has rows for."""
+    hints: Mapping[Symbol, int] = field(default_factory=dict[Symbol, int])
+    """Likely values of symbols, to choose schedules by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """A pass as the table has it: which functions it takes, what becomes of one."""
+
+    level: Level
+    function: Callable[..., object]
+    """The pass itself; its module's docstring begins with its promise."""
+    run: Callable[[Function, Setting], tuple[Function, ...]]
+
+    @property
+    def promise(self) -> str:
+        """What the pass does, in one sentence."""
+        text = sys.modules[self.function.__module__].__doc__ or ""
+        return " ".join(text.partition("\n\n")[0].split()).rstrip(":.")
+
+
+def lower_kernel(function: Function, target: Target, supports: Supports) -> Function:
+    """A kernel with layouts, in the form that a backend with own registers takes."""
+    return expand(_stripmined(function, target), supports)
+
+
+def run(module: Module, names: Iterable[str], setting: Setting) -> Module:
+    """The module after these passes, each checked.
+
+    A pass takes the functions of its level and leaves the others. Raises `OptionError`
+    for a name that is no pass's, `UserError` where a pass finds no function to take,
+    `VerificationError` where the module is not valid before or after a pass.
+    """
+    chosen = [(name, _named(name)) for name in names]
+    verify(module)
+    for name, each in chosen:
+        module = _apply(name, each, module, setting)
+        verify(module)
+    return module
+
+
+def _apply(name: str, each: Pass, module: Module, setting: Setting) -> Module:
+    levels = [function.level for function in module.functions]
+    if each.level not in levels:
+        found = ", ".join(sorted({level.value for level in levels})) or "no"
+        raise UserError(
+            f"{name} takes {each.level.value} functions; here are {found} functions",
+            fix="`fusec opt --list` tells which level each pass takes",
+        )
+    functions: list[Function] = []
+    for function in module.functions:
+        taken = function.level is each.level
+        functions += each.run(function, setting) if taken else (function,)
+    return Module(tuple(functions))
+
+
+def _named(name: str) -> Pass:
+    if name in PASSES:
+        return PASSES[name]
+    close = get_close_matches(name, PASSES, n=2)
+    guess = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+    known = f"the passes are {', '.join(PASSES)}"
+    raise OptionError(f"fusec has no pass {name!r}", fix=guess + known)
+
+
+def _stripmined(function: Function, target: Target) -> Function:
     sweeps = number_sweeps(function)
     keep = kept(function, sweeps, lambda value: bool(time_dims(value)), target)
-    return expand(stripmine(function, keep), supports)
+    return stripmine(function, keep)
+
+
+PASSES: Mapping[str, Pass] = MappingProxyType(
+    {
+        "lower_to_loops": Pass(
+            Level.GRAPH, lower_to_loops, lambda f, setting: (lower_to_loops(f),)
+        ),
+        "fuse": Pass(
+            Level.LOOP,
+            fuse,
+            lambda f, setting: (fuse(f, setting.target, setting.hints),),
+        ),
+        "lower_to_host": Pass(
+            Level.LOOP,
+            lower_to_host,
+            lambda f, setting: (
+                lower_to_host(f, setting.target, setting.hints).module.functions
+            ),
+        ),
+        "stripmine": Pass(
+            Level.TILE, stripmine, lambda f, setting: (_stripmined(f, setting.target),)
+        ),
+        "expand": Pass(
+            Level.TILE, expand, lambda f, setting: (expand(f, setting.supports),)
+        ),
+    }
+)
+"""Every pass that a text can be put through, in the order of the journey."""

@@ -142,6 +142,16 @@ class _Tiling:
             for split, n in zip(self.schedule.tile, shape, strict=True)
         )
 
+    def ahead(self, address: Affine) -> Dim:
+        """How far on the program after this one reads, where that is worth fetching."""
+        schedule = self.schedule
+        if not schedule.prefetch:
+            return 0
+        if schedule.blocked:
+            last = schedule.tile[-1]
+            return address.stride(last.axis) * last.extent
+        return address.stride(schedule.grid[-1]) if schedule.grid else 0
+
     def limits(self, shape: tuple[Dim, ...]) -> tuple[tuple[int, ...], Values]:
         """The limited dimensions of a tile of this shape, and their limits."""
         if self.limit is None or shape[-1] == 1:
@@ -197,7 +207,7 @@ def _load(t: _Tiling, op: Load) -> Values:
         limited,
         index is not None,
         op.masked,
-        0,
+        t.ahead(access.address),
     )
     return t.builder.emit(LoadTile, operands, attrs, (), None, _hints(op))
 

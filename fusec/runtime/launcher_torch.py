@@ -13,7 +13,7 @@ tensors with separate lifetimes share. Everything else is an ordinary torch tens
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -97,7 +97,7 @@ class Program:
             self._slot(value)
         self._bindings = [_binding(function, s) for s in function.symbols]
         binder = _Binder(self, addresses, callables)
-        self._steps = [step for op in function.body.ops if (step := binder.step(op))]
+        self._steps = binder.steps(function)
         self._results = [self._slot(v) for v in function.body.yields]
         self._params = len(function.params)
         self._count = len(self._number)
@@ -134,7 +134,16 @@ class _Binder:
     program: Program
     addresses: Mapping[str, int]
     callables: Mapping[str, Callable[..., Any]]
-    kept: set[int] = field(default_factory=set)
+
+    def steps(self, function: Function) -> list[Step]:
+        """The steps of all ops, and what lets go of arguments and views between."""
+        done = _borrowed_until(function)
+        steps: list[Step | None] = []
+        for op in function.body.ops:
+            steps.append(self.step(op))
+            slots = [self.slot(v) for v in done.get(op, ())]
+            steps.append(_let_go(slots) if slots else None)
+        return [step for step in steps if step is not None]
 
     def step(self, op: Op) -> Step | None:
         """The step of an op; None where there is nothing to do."""
@@ -275,6 +284,30 @@ class _Binder:
             frame.slots[at] = dtype.quantize(op.numpy(*operands)).item()
 
         return step
+
+
+def _let_go(slots: list[int]) -> Step:
+    def step(frame: Frame) -> None:
+        for at in slots:
+            frame.slots[at] = None
+
+    return step
+
+
+def _borrowed_until(function: Function) -> dict[Op, list[Value]]:
+    """After which op the function needs each parameter and each view no more."""
+    borrowed = {v for v in function.params if isinstance(v.type, Tensor)}
+    last: dict[Value, Op] = {}
+    for op in function.body.ops:
+        if isinstance(op, View):
+            borrowed.add(op.result)
+            last[op.result] = op
+        last.update((v, op) for v in op.operands if v in borrowed)
+    done: dict[Op, list[Value]] = {}
+    for value, op in last.items():
+        if value not in function.body.yields:
+            done.setdefault(op, []).append(value)
+    return done
 
 
 def _shaper(type_: Tensor, dtype: torch.dtype) -> Callable[[Sizes], torch.Tensor]:

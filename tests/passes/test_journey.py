@@ -1,0 +1,106 @@
+"""Every stage of the journey means the same: random graphs, interpreted and run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from strategies import arguments, graphs
+
+from fusec.analysis.fusion import Fusion
+from fusec.ir.core import Function
+from fusec.ir.interpreter import interpret
+from fusec.ir.verifier import verify
+from fusec.passes.fuse import emit_plan
+from fusec.passes.lower_to_host import lower_to_host
+from fusec.passes.lower_to_loops import lower_to_loops
+from fusec.target import TARGETS, Target
+
+V4 = TARGETS["x86-64-v4"]
+
+thorough = settings(
+    max_examples=40, suppress_health_check=[HealthCheck.too_slow], deadline=None
+)
+
+
+def fused(loop: Function, target: Target = V4) -> Function:
+    fusion = Fusion(loop, target, {})
+    return emit_plan(fusion, fusion.run())
+
+
+def same(before: Any, after: Any) -> None:
+    for a, b in zip(before, after, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@thorough
+@given(st.data())
+def test_lowering_to_loops_keeps_the_meaning(data: Any) -> None:
+    graph = data.draw(graphs())
+    values = arguments(data.draw, graph)
+    loop = lower_to_loops(graph)
+    verify(loop)
+    same(interpret(graph, values), interpret(loop, values))
+
+
+@thorough
+@given(st.data())
+def test_fusing_keeps_the_meaning(data: Any) -> None:
+    graph = data.draw(graphs())
+    values = arguments(data.draw, graph)
+    loop = fused(lower_to_loops(graph))
+    verify(loop)
+    same(interpret(graph, values), interpret(loop, values))
+
+
+@thorough
+@given(st.data(), st.sampled_from(sorted(TARGETS)))
+def test_tiles_keep_the_meaning(data: Any, name: str) -> None:
+    graph = data.draw(graphs(6))
+    values = arguments(data.draw, graph)
+    lowered = lower_to_host(fused(lower_to_loops(graph)), TARGETS[name], {})
+    verify(lowered.module)
+    results = interpret(lowered.host, values, module=lowered.module)
+    same(interpret(graph, values), results)
+
+
+@thorough
+@given(st.data())
+def test_stripmining_keeps_the_meaning(data: Any) -> None:
+    from fusec.ir.core import Module
+    from fusec.passes.stripmine import stripmine
+
+    graph = data.draw(graphs(6))
+    values = arguments(data.draw, graph)
+    lowered = lower_to_host(fused(lower_to_loops(graph)), V4, {})
+    kernels = [stripmine(k.laid_out) for k in lowered.kernels.values()]
+    module = Module((lowered.host, *kernels))
+    verify(module)
+    same(interpret(graph, values), interpret(lowered.host, values, module=module))
+
+
+@thorough
+@given(st.data())
+def test_programs_compute_what_the_graph_says(data: Any) -> None:
+    pytest.importorskip("torch")
+    graph = data.draw(graphs(10))
+    values = arguments(data.draw, graph)
+    same(interpret(graph, values), run(graph, values))
+
+
+def run(graph: Function, values: list[np.ndarray]) -> list[np.ndarray]:
+    """Compile a graph for this machine and run it on torch tensors."""
+    import torch
+
+    from fusec.compiler import compile_function
+    from fusec.options import Options
+
+    options = Options.from_mapping({"cache": False}, None)
+    program = compile_function(graph, options)
+    results = program([torch.from_numpy(v.copy()) for v in values])
+    return [r.numpy() for r in results]
+
+
