@@ -23,7 +23,7 @@ _SCALARS = (
     ((float, torch.SymFloat), f64),
 )
 
-_FRAME = re.compile(r'File "(?P<file>.+)", line (\d+), in (.+)\n?(.*)')
+_FRAME = re.compile(r'File "(?P<file>.+)", line (?P<line>\d+), in (?P<function>.+)')
 _TORCH = str(Path(torch.__file__).parent)
 
 
