@@ -54,7 +54,7 @@ from fusec.ir.printer import (
     repeats_types,
 )
 from fusec.ir.types import Axis, Buffer, Points, Space, Tensor, Tile, Type
-from fusec.ir.verifier import inferred_types
+from fusec.ir.verifier import arity, inferred_types
 
 __all__ = ["parse_function", "parse_module"]
 
@@ -382,7 +382,7 @@ class _Reader:
         if index is not None:
             self._positional(name, op, given, "[...]", Tuple(index), _index(op))
         operands = operands or ()
-        takes, least, most = _arity(op)
+        takes, least, most = arity(op)
         if not least <= len(operands) <= most:
             self._fail(name, f"{name} takes {takes}, not {len(operands)}")
         return _Head(name, op, defined or (), operands, given)
@@ -585,14 +585,6 @@ def _first(op: Any) -> str | None:
 def _index(op: Any) -> str | None:
     indices = (name for name, attr in op.attr_fields.items() if attr.kind == INDEX)
     return next(indices, None)
-
-
-def _arity(op: Any) -> tuple[str, int, float]:
-    """How many operands an op takes: in words, at least, at most."""
-    count = len(op.operand_fields)
-    if op.variadic:
-        return f"{count - 1} operands or more", count - 1, float("inf")
-    return f"{count} operand{'s' * (count != 1)}", count, count
 
 
 # ---------------------------------------------------------------------- messages

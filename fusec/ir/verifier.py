@@ -39,6 +39,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any, NoReturn, cast
 
 from fusec.errors import Loc, VerificationError
@@ -96,6 +97,14 @@ def verify(ir: Function | Module) -> None:
         functions[function.name] = function
     for function in ir.functions:
         _Verifier(function, functions).run()
+
+
+def arity(op_class: Any) -> tuple[str, int, float]:
+    """How many operands an op takes: in words, at least, at most."""
+    count = len(op_class.operand_fields)
+    if op_class.variadic:
+        return f"{count - 1} operands or more", count - 1, inf
+    return f"{count} operand{'s' * (count != 1)}", count, count
 
 
 def inferred_types(
@@ -228,11 +237,9 @@ class _Verifier:
 
     def check_form(self, op: Op) -> None:
         cls = type(op)
-        least = len(cls.operand_fields) - cls.variadic
-        count = len(op.operands)
-        if count < least or (count > least and not cls.variadic):
-            more = " or more" if cls.variadic else ""
-            self.fail(4, f"{op.name} takes {least}{more} operands, not {count}")
+        takes, least, most = arity(cls)
+        if not least <= len(op.operands) <= most:
+            self.fail(4, f"{op.name} takes {takes}, not {len(op.operands)}")
         if len(op.blocks) != len(cls.block_fields):
             blocks = len(cls.block_fields)
             self.fail(4, f"{op.name} has {blocks} blocks, not {len(op.blocks)}")

@@ -1,0 +1,545 @@
+"""The verifier: each invariant broken once, the message on the line that breaks it."""
+
+from __future__ import annotations
+
+from textwrap import dedent
+from typing import Any
+
+import pytest
+
+from fusec.errors import VerificationError
+from fusec.ir.builder import Builder
+from fusec.ir.core import Affine, Block, Function, Level, Module, Op, Value
+from fusec.ir.dims import Symbol
+from fusec.ir.dtypes import f32, i64
+from fusec.ir.ops.cast import Cast
+from fusec.ir.ops.elementwise import Add, Exp
+from fusec.ir.ops.extern import Extern
+from fusec.ir.ops.loop import Load
+from fusec.ir.ops.view import Reshape
+from fusec.ir.parser import parse_module
+from fusec.ir.types import Axis, Tensor
+from fusec.ir.verifier import INVARIANTS, inferred_types, verify
+
+# Each text has one mark, `#! message`, on the line of the op that is at fault.
+
+BROKEN: dict[str, tuple[int, str]] = {
+    "an op of another level": (
+        1,
+        """\
+        graph @f(%x: f32[4]) -> () {
+          %p = program_id : i64  #! program_id has no place at the graph level
+        }""",
+    ),
+    "a type of another level": (
+        2,
+        """\
+        graph @f() -> () {
+          %t = extern {target="t", arguments=(), keywords=()} : tile<f32[4]> #! is Tile
+        }""",
+    ),
+    "a symbol that is not declared": (
+        6,
+        """\
+        graph @f(%x: f32[s0]) -> ()
+            symbols [s0] {
+          %y = size(s0*s1 + 1) : i64  #! s1 in s0*s1 + 1 is not declared
+        }""",
+    ),
+    "a symbol in a layout": (
+        6,
+        """\
+        tile @f() -> () {
+          %y = scratch : buffer<f32, "({s0}:mem@32)">  #! s0 in s0 is not declared
+        }""",
+    ),
+    "a symbol in the extent of an axis": (
+        6,
+        """\
+        loop @f(%x: f32[4]) -> () {
+          %y = region %x over i:s0 : f32[4] {
+            ^(%a: f32[4], %b: f32[4]):
+            %k = coordinate(i) : i64{i}  #! s0 in s0 is not declared
+          }
+        }""",
+    ),
+    "points outside of regions": (
+        7,
+        """\
+        loop @f(%x: f32[4]) -> () {
+          %y = exp %x : f32[4]  #! exp stands outside of a region
+        }""",
+    ),
+    "an extern inside of a region": (
+        7,
+        """\
+        loop @f(%x: f32[4]) -> () {
+          %y = region %x : f32[4] {
+            ^(%a: f32[4], %b: f32[4]):
+            %z = extern {target="t", arguments=(), keywords=()} : f32 #! inside a region
+          }
+        }""",
+    ),
+    "a store outside of regions": (
+        7,
+        """\
+        loop @f(%x: f32[4], %c: f32) -> () {
+          store %c, %x [0]  #! store stands outside of a region
+        }""",
+    ),
+    "parameters that are not the operands": (
+        8,
+        """\
+        loop @f(%x: f32[4]) -> () {
+          %y = region %x : f32[4] {  #! parameters and operands of the region differ
+            ^(%a: f32[5], %b: f32[4]):
+          }
+        }""",
+    ),
+    "a region that yields": (
+        8,
+        """\
+        loop @f(%x: f32[4]) -> () {
+          %y = region %x : f32[4] {  #! the region yields values
+            ^(%a: f32[4], %b: f32[4]):
+            yield %b
+          }
+        }""",
+    ),
+    "a tensor read from outside": (
+        9,
+        """\
+        loop @f(%x: f32[4]) -> () {
+          %y = region over i:4 : f32[4] {
+            ^(%b: f32[4]):
+            %0 = load %x [i] : f32{i}  #! %x comes from outside of the region
+          }
+        }""",
+    ),
+    "a store into an input": (
+        9,
+        """\
+        loop @f(%x: f32[4]) -> () {
+          %y = region %x over i:4 : f32[4] {
+            ^(%a: f32[4], %b: f32[4]):
+            %0 = load %a [i] : f32{i}
+            store %0, %a [i]  #! %a is stored, but no result
+          }
+        }""",
+    ),
+    "a result without a store": (
+        9,
+        """\
+        loop @f(%x: f32[4]) -> () {
+          %y = region %x : f32[4] {  #! the result %b is never stored
+            ^(%a: f32[4], %b: f32[4]):
+          }
+        }""",
+    ),
+    "a computed index that is not used": (
+        10,
+        """\
+        loop @f(%x: f32[4]) -> () {
+          %y = region %x over i:4 : f32[4] {
+            ^(%a: f32[4], %b: f32[4]):
+            %k = coordinate(i) : i64{i}
+            %0 = load %a, %k [i] : f32{i}  #! 1 computed indices, but the index uses []
+          }
+        }""",
+    ),
+    "a computed index that is no index": (
+        10,
+        """\
+        loop @f(%x: f32[4], %k: f32) -> () {
+          %y = region %x over i:4 : f32[4] {
+            ^(%a: f32[4], %b: f32[4]):
+            %c = const(0.0) : f32
+            store %c, %b, %k [$0]  #! the computed index %k is not i64
+          }
+        }""",
+    ),
+    "two dimensions along one axis": (
+        11,
+        """\
+        loop @f(%x: f32[4, 4]) -> () {
+          %y = region %x over i:4 : f32[4, 4] {
+            ^(%a: f32[4, 4], %b: f32[4, 4]):
+            %0 = load %a [i, i] : f32{i}
+            store %0, %b [i, i]  #! two dimensions of the index walk i
+          }
+        }""",
+    ),
+    "an axis that the index lacks": (
+        11,
+        """\
+        loop @f(%x: f32[4, 4]) -> () {
+          %y = region %x over i:4, j:4 : f32[4] {
+            ^(%a: f32[4, 4], %b: f32[4]):
+            %0 = load %a [i, j] : f32{i, j}
+            store %0, %b [i]  #! all points of j are stored in one element
+          }
+        }""",
+    ),
+    "a step of 0": (
+        12,
+        """\
+        tile @f(%n: i64) -> () {
+          for %n, %n {step=0} {  #! the loop does not count in i64 by a positive step
+            ^(%k: i64):
+          }
+        }""",
+    ),
+    "a counter of another dtype": (
+        12,
+        """\
+        tile @f(%n: i64) -> () {
+          for %n, %n {step=1} {  #! the loop does not count in i64
+            ^(%k: i32):
+          }
+        }""",
+    ),
+    "a layout of another shape": (
+        13,
+        """\
+        tile @f(%x: f32) -> () {
+          %t = broadcast_tile %x : tile<f32[8], "(4:lane)">  #! has the shape (4,)
+        }""",
+    ),
+    "a tile without a layout": (
+        13,
+        """\
+        tile @f(%x: f32) -> () {
+          %t = broadcast_tile %x : tile<f32[4], "(4:lane)">
+          %u = broadcast_tile %x : tile<f32[4]>  #! %u has no layout, %t has one
+        }""",
+    ),
+    "tiles of different layouts": (
+        14,
+        """\
+        tile @f(%x: f32) -> () {
+          %t = broadcast_tile %x : tile<f32[4], "(4:lane)">
+          %u = broadcast_tile %x : tile<f32[4], "(4:reg)">
+          %v = add %t, %u : tile<f32[4], "(4:lane)">  #! combines tiles of different
+        }""",
+    ),
+    "a use after the end": (
+        16,
+        """\
+        host @f() -> () {
+          %x = alloc {escapes=false} : f32[4]
+          %v = view %x {offset=0} : f32[2, 2]
+          free %x
+          %y = extern %v {target="t", arguments=($0,), keywords=()} : f32 #! %v was
+        }""",
+    ),
+    "memory freed twice": (
+        16,
+        """\
+        host @f() -> () {
+          %x = alloc {escapes=false} : f32[4]
+          free %x
+          free %x  #! %x was freed before
+        }""",
+    ),
+    "a parameter freed": (
+        16,
+        """\
+        host @f(%x: f32[4]) -> () {
+          free %x  #! %x is not this function's to free
+        }""",
+    ),
+    "a launch of nothing": (
+        18,
+        """\
+        host @f(%x: f32[4]) -> () {
+          launch %x {kernel="k", grid=1, sizes=()}  #! there is no tile function @k
+        }""",
+    ),
+    "a launch with too few buffers": (
+        18,
+        """\
+        host @f(%x: f32[4]) -> () {
+          launch %x {kernel="k", grid=1, sizes=()}  #! @k takes 2 buffers, not 1
+        }
+        tile @k(%x: buffer<f32, "(4:mem@32)">, %y: buffer<f32, "(4:mem@32)">) -> () {}
+        """,
+    ),
+    "a launch with too few sizes": (
+        18,
+        """\
+        host @f(%x: f32[4]) -> () {
+          launch %x {kernel="k", grid=1, sizes=()}  #! @k takes 1 sizes, not 0
+        }
+        tile @k(%x: buffer<f32, "(4:mem@32)">) -> () symbols [s0] {}""",
+    ),
+    "a launch with another dtype": (
+        18,
+        """\
+        host @f(%x: f16[4]) -> () {
+          launch %x {kernel="k", grid=1, sizes=()}  #! but its parameter buffer<f32
+        }
+        tile @k(%x: buffer<f32, "(4:mem@32)">) -> () {}""",
+    ),
+    "a launch of a function with results": (
+        18,
+        """\
+        host @f() -> () {
+          launch {kernel="k", grid=1, sizes=()}  #! @k yields values
+        }
+        tile @k() -> (i64) { %p = program_id : i64  yield %p }""",
+    ),
+}
+
+
+def broken(ir: Any) -> VerificationError:
+    with pytest.raises(VerificationError) as caught:
+        verify(ir)
+    return caught.value
+
+
+@pytest.mark.parametrize(("invariant", "text"), BROKEN.values(), ids=BROKEN)
+def test_what_is_broken_is_said_of_its_op(invariant: int, text: str) -> None:
+    text = dedent(text)
+    (number,) = (n for n, line in enumerate(text.splitlines(), 1) if "#!" in line)
+    source, expected = text.splitlines()[number - 1].split("#!")
+    error = broken(parse_module(text))
+    assert expected.strip() in error.what
+    assert f"(invariant {invariant})" in error.what
+    assert error.where.line == number
+    (shown,) = (line[2:] for line in error.ir.splitlines() if line.startswith(">"))
+    assert shown.split("=")[0].strip() == source.split("=")[0].strip()
+
+
+HEADS = {
+    "a symbol declared twice": (6, "() -> () symbols [s0, s0] {}", "declared twice"),
+    "a reserved word": (6, "() -> () symbols [nan] {}", "nan means a value"),
+    "a parameter of another level": (2, "(%x: tile<f32[4]>) -> () {}", "is Tile"),
+    "too few returns": (
+        15,
+        "(%x: f32) -> (f32, f32) returns_into [0] { yield %x, %x }",
+        "returns_into has 1 entries for 2",
+    ),
+    "two returns into one": (
+        15,
+        "(%x: f32) -> (f32, f32) returns_into [0, 0] { yield %x, %x }",
+        "two results return into one parameter",
+    ),
+    "a return into nothing": (
+        15,
+        "(%x: f32) -> (f32) returns_into [1] { yield %x }",
+        "there is no parameter 1 of 1",
+    ),
+    "a return into another type": (
+        15,
+        "(%x: f32, %y: f16) -> (f32) returns_into [1] { yield %x }",
+        "%x is f32, its parameter f16",
+    ),
+}
+
+
+@pytest.mark.parametrize(("invariant", "text", "what"), HEADS.values(), ids=HEADS)
+def test_what_is_broken_is_said_of_functions(
+    invariant: int, text: str, what: str
+) -> None:
+    error = broken(parse_module(f"graph @f{text}"))
+    assert what in error.what
+    assert f"(invariant {invariant})" in error.what
+
+
+def test_functions_have_different_names() -> None:
+    error = broken(parse_module("graph @f() -> () {} graph @f() -> () {}"))
+    assert error.what == "two functions are called @f (invariant 17)"
+
+
+def test_a_freed_tensor_is_not_returned() -> None:
+    text = """\
+    host @f() -> (f32[4]) {
+      %x = alloc {escapes=true} : f32[4]
+      free %x
+      yield %x
+    }"""
+    assert "%x was freed before (invariant 16)" in broken(parse_module(text)).what
+
+
+# What no text can say, because the parser refuses it.
+
+
+def function(*ops: Op, params: tuple[Value, ...] = (), yields: Any = ()) -> Function:
+    return Function("f", Level.GRAPH, Block(params, ops, yields))
+
+
+X = Value(Tensor(f32, (4,)), "x")
+Y = Value(Tensor(f32, (4,)), "y")
+
+
+def test_a_value_is_defined_once() -> None:
+    op = Exp((X,), (), (), (Y,))
+    error = broken(function(op, op, params=(X,)))
+    assert error.what == "%y is defined twice (invariant 2)"
+    assert broken(function(params=(X, X))).what == "%x is defined twice (invariant 2)"
+
+
+def test_values_are_defined_before_they_are_read() -> None:
+    op, use = Exp((X,), (), (), (Y,)), Exp((Y,), (), (), (Value(Y.type, "z"),))
+    assert "%y is not defined before" in broken(function(use, op, params=(X,))).what
+    error = broken(function(op, params=(X,), yields=(use.result,)))
+    assert error.what == "%z is not defined before it is read (invariant 3)"
+
+
+def test_values_of_a_block_end_with_it() -> None:
+    text = """\
+    tile @f(%n: i64) -> () {
+      for %n, %n {step=1} {
+        ^(%k: i64):
+        %c = add %k, %n : i64
+      }
+    }"""
+    (f,) = parse_module(text).functions
+    (inner,) = f.body.ops[0].blocks[0].ops
+    late = Add((inner.result, inner.result), (), (), (Value(inner.result.type, "z"),))
+    body = Block(f.params, (*f.body.ops, late))
+    error = broken(Function("f", Level.TILE, body))
+    assert error.what == "%c is not defined before it is read (invariant 3)"
+
+
+@pytest.mark.parametrize(
+    ("op", "what"),
+    [
+        (Exp((X, X), (), (), (Y,)), "exp takes 1 operand, not 2"),
+        (Exp((X,), (1,), (), (Y,)), "exp has 0 attributes, not 1"),
+        (Exp((X,), (), (Block((), ()),), (Y,)), "exp has 0 blocks, not 1"),
+        (Reshape((X,), ([4],), (), (Y,)), "reshape has shape=[4], which is not"),
+        (Reshape((X,), ((4.0,),), (), (Y,)), "reshape has shape=(4.0,)"),
+        (Reshape((X,), ((True,),), (), (Y,)), "reshape has shape=(True,)"),
+        (Cast((X,), ("f32",), (), (Y,)), "cast has dtype='f32'"),
+        (Extern((), (1, (), (), ()), (), ()), "extern has target=1"),
+        (Extern((), ("t", ({},), (), ()), (), ()), "extern has arguments=({},)"),
+        (Extern((), ("t", None, (), ()), (), ()), ""),
+    ],
+)
+def test_ops_have_the_form_of_their_class(op: Op, what: str) -> None:
+    ir = function(op, params=(X,))
+    if not what:
+        verify(ir)
+        return
+    error = broken(ir)
+    assert what in error.what
+    assert error.what.endswith("(invariant 4)")
+
+
+def test_results_have_the_types_that_are_inferred() -> None:
+    wrong = Exp((X,), (), (), (Value(Tensor(f32, (5,)), "y"),))
+    error = broken(function(wrong, params=(X,)))
+    assert error.what == "exp gives f32[4], but its results are f32[5] (invariant 5)"
+    misfit = Reshape((X,), ((5,),), (), (Y,))
+    assert "sizes differ (invariant 5)" in broken(function(misfit, params=(X,))).what
+    none = Exp((X,), (), (), ())
+    assert "its results are nothing" in broken(function(none, params=(X,))).what
+
+
+def test_inference_that_stumbles_is_a_type_error() -> None:
+    class Stumble(Op):
+        @classmethod
+        def infer(cls, operands: Any, attrs: Any, blocks: Any) -> Any:
+            raise IndexError("tuple index out of range")
+
+    with pytest.raises(TypeError, match="IndexError: tuple index out of range"):
+        inferred_types(Stumble, (), (), ())
+
+
+@pytest.mark.parametrize("terms", [((0, 0),), ((0, 1), (0, 2))])
+def test_an_index_is_in_normal_form(terms: Any) -> None:
+    i = Axis("i", 4)
+    affine = Affine(tuple((i, stride) for _, stride in terms))
+    b = Builder(Level.LOOP)
+    a = b.param(X.type, "a")
+    point = Value(Load.infer((a,), ((affine,), False), ())[0])
+    load = Load((a,), ((affine,), False), (), (point,))
+    block = "{^(%a: f32[4], %b: f32[4]): }"
+    text = f"loop @f(%x: f32[4]) -> () {{ %y = region %x : f32[4] {block} }}"
+    (f,) = parse_module(text).functions
+    region = f.body.ops[0]
+    params = (a, region.blocks[0].params[1])
+    new = type(region)(region.operands, (), (Block(params, (load,)),), region.results)
+    error = broken(Function("f", Level.LOOP, Block(f.params, (new,))))
+    assert "has an axis twice, or times 0 (invariant 10)" in error.what
+
+
+# What the message looks like, and what is valid.
+
+
+def test_the_op_is_shown_among_its_neighbours() -> None:
+    text = """\
+    graph @f(%x: f32[4], %s: f32) -> () {
+      %a = exp %x : f32[4]
+      %b = exp %a : f32[4]
+      %c = size(s0) : i64
+      %d = exp %b : f32[4]
+      %e = exp %d : f32[4]
+      %g = exp %e : f32[4]
+    }"""
+    error = broken(parse_module(dedent(text), "model.ir"))
+    assert str(error) == dedent(f"""\
+        s0 in s0 is not declared (invariant 6)
+              %a = exp %x : f32[4]
+              %b = exp %a : f32[4]
+          >   %c = size(s0) : i64
+              %d = exp %b : f32[4]
+              %e = exp %d : f32[4]
+          invariant 6: {INVARIANTS[6]}
+          help: add it to the symbols of the function
+          at model.ir:4""")
+
+
+def test_the_invariants_are_numbered_in_order() -> None:
+    assert list(INVARIANTS) == list(range(1, 19))
+    tested = {k for k, _ in BROKEN.values()} | {k for k, *_ in HEADS.values()}
+    assert tested | {3, 4, 5, 17} == set(INVARIANTS)
+
+
+def test_scalars_may_enter_a_region() -> None:
+    text = """\
+    loop @f(%x: f32[s0]) -> (f32[s0]) symbols [s0] {
+      %n = size(s0) : i64
+      %c = cast %n : f32
+      %y = region %x over i:s0 : f32[s0] {
+        ^(%a: f32[s0], %b: f32[s0]):
+        %0 = load %a [i] : f32{i}
+        %1 = mul %0, %c : f32{i}
+        store %1, %b [i]
+      }
+      yield %y
+    }"""
+    verify(parse_module(text))
+
+
+def test_stores_may_scatter_and_repeat() -> None:
+    text = """\
+    loop @f(%x: f32[4], %k: i64[4]) -> () {
+      %y = region %x, %k over i:4, j:8, one:1 : f32[8], f32[9, 8] {
+        ^(%a: f32[4], %at: i64[4], %b: f32[8], %c: f32[9, 8]):
+        %0 = load %a [i] : f32{i}
+        %1 = load %at [i] : i64{i}
+        store %0, %b, %1 [$0]
+        %z = const(0.0) : f32
+        store %z, %c [8, j]
+        %p = coordinate(one) : i64{one}
+        %q = cast %p : f32{one}
+        store %q, %c [i, j]
+      }
+    }"""
+    text = text.replace("%y = region", "%y, %w = region")
+    verify(parse_module(text))
+
+
+def test_a_launch_alone_needs_no_module() -> None:
+    text = 'host @f() -> () { launch {kernel="k", grid=1, sizes=()} }'
+    module = parse_module(text)
+    verify(module.functions[0])
+    assert "no tile function" in broken(module).what
+
+
+def test_symbols_of_facts_need_no_use() -> None:
+    b = Builder(Level.GRAPH)
+    verify(b.function("f", symbols=(Symbol("s0"),)))
+    verify(Module((b.function("f"), b.function("g", (b.const(1, i64),)))))
