@@ -1,12 +1,12 @@
 """The journey of a graph to a program, on one page.
 
-    imported graph ─▶ loops ─▶ fused loops ─▶ host function + kernels ─▶ objects ─▶ run
+imported graph ─▶ loops ─▶ fused loops ─▶ host function + kernels ─▶ objects ─▶ run
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
@@ -16,7 +16,7 @@ from fusec.analysis.fusion import Fusion, Refusal
 from fusec.codegen.backend import backend
 from fusec.codegen.llvm_object import compile_object
 from fusec.frontend.intake import Imported
-from fusec.ir.core import Function
+from fusec.ir.core import Function, Module
 from fusec.ir.dims import Symbol
 from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.loop import Region
@@ -29,7 +29,6 @@ from fusec.runtime.cache import Cache, cache_key
 from fusec.runtime.launcher_cpu import Code, load
 from fusec.runtime.launcher_torch import Program
 from fusec.target import Target, resolve
-
 
 NO_HINTS: Mapping[Symbol, int] = MappingProxyType({})
 NO_CALLABLES: Mapping[str, Callable[..., Any]] = MappingProxyType({})
@@ -105,12 +104,23 @@ def compile_function(
     `callables` are the externs that have no name in torch.
     """
     journey = lower(function, options, hints)
-    code = _generate(journey, options)
-    addresses = {name: found[name] for name, found in code.items()}
-    program = Program(journey.lowered.host, addresses, callables, options.threads)
-    program.code = code
+    program = compile_module(journey.lowered.module, options, callables)
     program.journey = journey
     _count(journey)
+    return program
+
+
+def compile_module(
+    module: Module,
+    options: Options,
+    callables: Mapping[str, Callable[..., Any]] = NO_CALLABLES,
+) -> Program:
+    """Compile a host function and the laid out kernels that follow it."""
+    host, *kernels = module.functions
+    code = _generate(kernels, options)
+    addresses = {name: found[name] for name, found in code.items()}
+    program = Program(host, addresses, callables, options.threads)
+    program.code = code
     return program
 
 
@@ -122,26 +132,29 @@ def compile_graph(imported: Imported, options: Options) -> Program:
 
 def kernel_text(journey: Journey, name: str) -> str:
     """The LLVM text of one kernel."""
-    llvm, target = backend("llvm"), journey.target
-    kernel = journey.lowered.kernels[name]
+    return _text(journey.lowered.kernels[name].laid_out, journey.target)
+
+
+def _text(kernel: Function, target: Target) -> str:
+    llvm = backend("llvm")
     supports = partial(llvm.supports, target=target)
-    return llvm.emit(lower_kernel(kernel.laid_out, target, supports), target)
+    return llvm.emit(lower_kernel(kernel, target, supports), target)
 
 
-def _generate(journey: Journey, options: Options) -> Mapping[str, Code]:
+def _generate(kernels: Sequence[Function], options: Options) -> Mapping[str, Code]:
     """Object code for every kernel, from the cache where it is there."""
-    target = journey.target
+    target = resolve(options.target)
     cache = Cache(options.cache_dir) if options.cache else None
     found: dict[str, Code] = {}
-    for name in journey.lowered.kernels:
-        text = kernel_text(journey, name)
+    for kernel in kernels:
+        text = _text(kernel, target)
         key = cache_key("llvm-object", text, target.cpu, target.feature_string)
         image = cache.get(key) if cache else None
         if image is None:
             image = compile_object(text, target.cpu, target.feature_string)
             if cache:
                 cache.put(key, image, "object")
-        found[name] = load(image, (name,))
+        found[kernel.name] = load(image, (kernel.name,))
     return found
 
 

@@ -1,0 +1,184 @@
+"""Arguments for a function that was read from a file: from an .npz, or at random.
+
+    save_npz("in.npz", {"x": x})
+    matched(function, load_npz("in.npz"))          # by name, else by position
+    random_arguments(function, seed=0)             # the same on every machine
+
+Arguments are what `interpret` takes: arrays in the carriers of their dtypes, numbers
+for scalars, None for tokens.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeGuard
+
+import numpy as np
+
+from fusec.errors import UserError
+from fusec.ir.core import Function, Level, Value
+from fusec.ir.dims import Dim, Symbol, evaluate
+from fusec.ir.dtypes import Array, DType
+from fusec.ir.layout import MEM
+from fusec.ir.types import Buffer, Scalar, Tensor, Token
+
+USUAL_SIZE = 8
+"""What a symbol is worth where nothing else is said: small, and not 1."""
+
+
+def load_npz(path: str) -> dict[str, Array]:
+    """The arrays of a file that `numpy.savez` wrote. Nothing in it is unpickled.
+
+    Raises `UserError` for a file that cannot be read as one.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"cannot read arrays from {path}: {error}",
+            fix="write it with numpy.savez(path, name=array, …), without objects",
+        ) from None
+
+
+def save_npz(path: str, arrays: Mapping[str, Any]) -> None:
+    """Write arrays and numbers under their names. Raises `UserError` if it cannot."""
+    try:
+        np.savez(path, allow_pickle=False, **arrays)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from None
+
+
+def matched(function: Function, arrays: Mapping[str, Array]) -> list[Any]:
+    """The argument of each parameter: the array of its name, else in order.
+
+    A scalar that is the value of a symbol follows from the shapes of the arrays.
+    Raises `UserError` where the arrays are not as many, or not of the dtype.
+    """
+    names = names_of(function)
+    if set(names.values()) <= set(arrays):
+        found = {param: arrays[name] for param, name in names.items()}
+    elif len(arrays) == len(names):
+        found = dict(zip(names, arrays.values(), strict=True))
+    else:
+        raise UserError(
+            f"@{function.name} takes {len(names)} arrays ({', '.join(names.values())});"
+            f" the file has {len(arrays)} ({', '.join(arrays)})",
+            fix="give one array for each, under those names or in that order",
+        )
+    values = _seen(found)
+    return [
+        _fitting(param, found[param]) if param in found else values.get(param.hint)
+        for param in function.params
+    ]
+
+
+def names_of(function: Function) -> dict[Value, str]:
+    """A name for each parameter that takes an array: its hint, made unique."""
+    symbols = {symbol.name for symbol in function.symbols}
+    names: dict[Value, str] = {}
+    for k, param in enumerate(function.params):
+        size = isinstance(param.type, Scalar) and param.hint in symbols
+        if not isinstance(param.type, Token) and not size:
+            known = param.hint and param.hint not in names.values()
+            names[param] = param.hint if known else f"arg{k}"
+    return names
+
+
+def _seen(found: Mapping[Value, Array]) -> dict[str, int]:
+    """The symbols that are an extent of some array, by name."""
+    return {
+        dim.name: extent
+        for param, array in found.items()
+        if isinstance(param.type, Tensor)
+        for dim, extent in zip(param.type.shape, array.shape, strict=False)
+        if isinstance(dim, Symbol)
+    }
+
+
+def random_arguments(
+    function: Function, seed: int = 0, sizes: Mapping[str, int] | None = None
+) -> list[Any]:
+    """Arguments drawn from `seed`: normal floats, integers from 0 to 7, coin flips.
+
+    `sizes` gives symbols their values by name; others are `USUAL_SIZE`, or as near to
+    it as the function's facts allow. Raises `UserError` for a symbol it does not have.
+    """
+    values = symbol_values(function, sizes or {})
+    random = np.random.default_rng(seed)
+    made = [_random(param, values, random) for param in function.params]
+    tile = function.level is Level.TILE
+    return made + [values[s] for s in function.symbols] if tile else made
+
+
+def symbol_values(function: Function, sizes: Mapping[str, int]) -> dict[Symbol, int]:
+    """A value for every symbol of a function, by `sizes` or by its facts."""
+    known = {symbol.name for symbol in function.symbols}
+    for name in sizes:
+        if name not in known:
+            listed = ", ".join(sorted(known)) or "none"
+            raise UserError(
+                f"@{function.name} has no symbol {name!r}", fix=f"it has {listed}"
+            )
+    return {s: sizes.get(s.name, _usual(function, s)) for s in function.symbols}
+
+
+def _usual(function: Function, symbol: Symbol) -> int:
+    low, high = function.facts.range(symbol)
+    step = max(1, function.facts.divisor(symbol))
+    value = -(-max(USUAL_SIZE, low or 0) // step) * step
+    return value if high is None else min(value, high // step * step)
+
+
+def _random(
+    param: Value, values: Mapping[Symbol, int], random: np.random.Generator
+) -> Any:
+    match param.type:
+        case Token():
+            return None
+        case Scalar(dtype):
+            named = {symbol.name: n for symbol, n in values.items()}
+            known = named.get(param.hint) if dtype.is_int else None
+            return _draw(dtype, (), random).item() if known is None else known
+        case Tensor(dtype, shape):
+            return _draw(dtype, tuple(_value(n, values) for n in shape), random)
+        case Buffer(dtype, layout):
+            bits = _value(layout.span(MEM), values)
+            return _draw(dtype, ((bits - 1) // dtype.bits + 1,), random)
+        case _:
+            raise TypeError(f"no argument has the type {param.type}")
+
+
+def _value(dim: Dim, values: Mapping[Symbol, int]) -> int:
+    return dim if isinstance(dim, int) else evaluate(dim, values)
+
+
+def _draw(dtype: DType, shape: Sequence[int], random: np.random.Generator) -> Array:
+    if dtype.is_bool:
+        return random.integers(0, 2, shape).astype(np.bool_)
+    if dtype.is_int:
+        largest = min(7, int(dtype.max))
+        return random.integers(0, largest + 1, shape).astype(dtype.carrier)
+    return dtype.quantize(random.standard_normal(shape))
+
+
+def _fitting(param: Value, array: Array) -> Any:
+    """An array in the carrier of its parameter's dtype, a number for a scalar."""
+    type_ = param.type
+    assert _has_elements(type_)
+    carrier = type_.dtype.carrier
+    if not np.can_cast(array.dtype, carrier, "same_kind"):
+        raise UserError(
+            f"%{param.hint} takes {type_.dtype.name}, but its array is {array.dtype}",
+            fix=f"save it as {carrier}",
+        )
+    if isinstance(type_, Scalar):
+        if array.size != 1:
+            raise UserError(f"%{param.hint} takes one number, not {array.shape}")
+        return array.astype(carrier).item()
+    return np.array(type_.dtype.quantize(array), order="C")
+
+
+def _has_elements(type_: object) -> TypeGuard[Tensor | Buffer | Scalar]:
+    return isinstance(type_, (Tensor, Buffer, Scalar))

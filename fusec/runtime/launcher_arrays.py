@@ -1,0 +1,87 @@
+"""Programs and externs on numpy arrays, for functions that were read from a file.
+
+    results = call(program, host_function, arrays)
+    interpret(function, arrays, extern=extern_calls(function, arrays))
+
+An array holds elements in the carrier of their dtype, as in the interpreter; torch
+computes on tensors of the dtype itself, with the strides that the type says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from fusec.errors import UserError
+from fusec.ir.core import Function
+from fusec.ir.dims import Dim, Symbol, evaluate
+from fusec.ir.dtypes import DType
+from fusec.ir.interpreter import bind_symbols
+from fusec.ir.ops.extern import Extern
+from fusec.ir.types import Tensor, Type, strides_of
+from fusec.runtime.extern import bind
+from fusec.runtime.launcher_torch import TORCH_DTYPES
+
+
+def call(
+    program: Callable[[list[Any]], list[Any]],
+    function: Function,
+    arguments: Sequence[Any],
+) -> tuple[Any, ...]:
+    """What a program gives for arguments of its host function.
+
+    Raises `UserError` for a dtype that torch lacks.
+    """
+    sizes = bind_symbols(function, arguments)
+    pairs = zip(arguments, function.params, strict=True)
+    tensors = [to_tensor(x, param.type, sizes) for x, param in pairs]
+    return tuple(map(to_array, program(tensors)))
+
+
+def extern_calls(function: Function, arguments: Sequence[Any]) -> Callable[..., Any]:
+    """What `interpret` calls for the externs of a function, in program order."""
+    sizes = bind_symbols(function, arguments)
+    externs = (op for op in function.body.ops if isinstance(op, Extern))
+
+    def run(target: str, arguments: Any, keywords: Any, passed: Any) -> list[Any]:
+        op = next(externs)
+        pairs = zip(passed, op.operands, strict=True)
+        tensors = [to_tensor(x, value.type, sizes) for x, value in pairs]
+        return [to_array(x) for x in bind(op, {})(tensors, sizes)]
+
+    return run
+
+
+def to_tensor(array: Any, type_: Type, sizes: Mapping[Symbol, int]) -> Any:
+    """The tensor, of the type's dtype and strides, that an array stands for."""
+    if not isinstance(type_, Tensor):
+        return array
+    dense = torch.from_numpy(array).to(_torch_dtype(type_.dtype))
+    strides = tuple(_value(stride, sizes) for stride in strides_of(type_))
+    # Along a stride of 0 all elements share one place, which is written once.
+    once = dense[tuple(slice(0, None if s else 1) for s in strides)]
+    made = torch.empty_strided(once.shape, strides, dtype=dense.dtype).copy_(once)
+    return made.expand(dense.shape)
+
+
+def to_array(x: Any) -> Any:
+    """A tensor as an array in its dtype's carrier; a number as it is."""
+    if not isinstance(x, torch.Tensor):
+        return x
+    narrow = x.is_floating_point() and x.itemsize < 4 and x.dtype is not torch.float16
+    return (x.float() if narrow else x).detach().contiguous().numpy()
+
+
+def _torch_dtype(dtype: DType) -> torch.dtype:
+    if dtype.name not in TORCH_DTYPES:
+        raise UserError(
+            f"torch has no tensors of {dtype.name}",
+            fix="interpret the function instead: `fusec run --interpret`",
+        )
+    return TORCH_DTYPES[dtype.name]
+
+
+def _value(dim: Dim, sizes: Mapping[Symbol, int]) -> int:
+    return dim if isinstance(dim, int) else evaluate(dim, sizes)
