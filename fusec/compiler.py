@@ -24,10 +24,11 @@ from fusec.options import Options
 from fusec.passes.fuse import emit_plan
 from fusec.passes.lower_to_host import Lowered, lower_to_host
 from fusec.passes.lower_to_loops import lower_to_loops
-from fusec.passes.pipeline import lower_kernel
+from fusec.passes.pipeline import lower_kernel, stripmined
 from fusec.runtime.cache import Cache, cache_key
 from fusec.runtime.launcher_cpu import Code, load
 from fusec.runtime.launcher_torch import Program
+from fusec.runtime.launcher_verified import Stage, Verified
 from fusec.target import Target, resolve
 
 NO_HINTS: Mapping[Symbol, int] = MappingProxyType({})
@@ -124,10 +125,30 @@ def compile_module(
     return program
 
 
-def compile_graph(imported: Imported, options: Options) -> Program:
-    """Compile what the frontend took in."""
+def compile_graph(imported: Imported, options: Options) -> Program | Verified:
+    """Compile what the frontend took in; with `verify`, to run beside its oracle."""
     function, hints = imported.function, imported.hints
-    return compile_function(function, options, hints, imported.callables)
+    program = compile_function(function, options, hints, imported.callables)
+    if not options.verify:
+        return program
+    stages = _stages(program.journey)
+    return Verified(program, stages, imported.callables, imported.eager_yields)
+
+
+def _stages(journey: Journey) -> list[Stage]:
+    """What there is to interpret, each stage with the pass that made it."""
+    lowered = journey.lowered
+    host, kernels = lowered.host, lowered.kernels.values()
+    tiled = Module((host, *(k.function for k in kernels)))
+    mined = Module((host, *(stripmined(k.laid_out, journey.target) for k in kernels)))
+    return [
+        Stage("the frontend", journey.graph),
+        Stage("lower_to_loops", journey.loop),
+        Stage("fuse", journey.fused),
+        Stage("tile", host, tiled),
+        Stage("assign_layouts", host, lowered.module),
+        Stage("stripmine", host, mined),
+    ]
 
 
 def kernel_text(journey: Journey, name: str) -> str:

@@ -90,6 +90,7 @@ def accesses(region: Region) -> Accesses:
             fixed.add(op.axis)
         elif isinstance(op, Reduce):
             reduced.append(op.axes)
+            spaces.append(set(op.axes))
         spaces.extend(set(v.type.axes) for v in op.results if isinstance(v.type, Points))
     found.axes = list(dict.fromkeys(a for space in map(_sorted, spaces) for a in space))
     _order(found)

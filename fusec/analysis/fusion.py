@@ -157,6 +157,10 @@ class Fusion:
         identity = {axis: Affine.of(axis) for axis in summary.axes}
         return Group(k, {k: [identity]}, set(summary.op.results))
 
+    def is_read(self, value: Value) -> bool:
+        """Whether an op reads a value, or the function returns it."""
+        return value in self.readers or value in self.returned
+
     def run(self) -> Plan:
         """Fuse while anything gains by it."""
         queue: list[tuple[float, int, int]] = []

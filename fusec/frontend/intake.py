@@ -69,6 +69,21 @@ class Imported:
 
     Yields that no output names only update a parameter.
     """
+    eager: Callable[..., Any]
+    """The graph as traced, run by torch: what the function is compared with."""
+
+    def eager_yields(self, arguments: list[Any]) -> list[Any]:
+        """What the function yields, as torch computes it. Arguments are overwritten."""
+        results = self.eager(*arguments)
+        function = self.function
+        yields: list[Any] = [None] * len(function.body.yields)
+        for output, result in zip(self.outputs, results, strict=True):
+            if isinstance(output, int):
+                yields[output] = result
+        for k, param in enumerate(function.returns_into):
+            if param is not None:
+                yields[k] = arguments[param]
+        return yields
 
 
 def import_graph(
@@ -229,6 +244,7 @@ class _Intake:
             self.externs.callables,
             tuple(self.fallbacks),
             outputs,
+            self.gm.forward,
         )
 
     def _output(

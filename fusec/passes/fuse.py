@@ -47,6 +47,8 @@ def emit_plan(fusion: Fusion, plan: Plan) -> Function:
             _emit_group(builder, fusion, group, env)
             continue
         op = function.body.ops[group.number]
+        if op.pure and not any(map(fusion.is_read, op.results)):
+            continue
         builder.loc = op.loc
         env.update(zip(op.results, builder.copy(op, env), strict=True))
     return builder.function(

@@ -194,10 +194,8 @@ def _escaping(function: Function) -> set[Value]:
     """Values whose memory somebody may hold when the call is over."""
     escaping = set(function.body.yields)
     for op in reversed(function.body.ops):
-        if isinstance(op, View) and op.result in escaping:
-            escaping.add(op.x)
-        elif not isinstance(op, (Region, View)):
-            # An extern may return its operand, or a view of it.
+        if not isinstance(op, Region):
+            # An extern may return its operand, and a view needs a tensor to view.
             escaping.update(op.operands)
     return escaping
 

@@ -59,7 +59,7 @@ class Pass:
 
 def lower_kernel(function: Function, target: Target, supports: Supports) -> Function:
     """A kernel with layouts, in the form that a backend with own registers takes."""
-    return expand(_stripmined(function, target), supports)
+    return expand(stripmined(function, target), supports)
 
 
 def run(module: Module, names: Iterable[str], setting: Setting) -> Module:
@@ -101,7 +101,8 @@ def _named(name: str) -> Pass:
     raise OptionError(f"fusec has no pass {name!r}", fix=guess + known)
 
 
-def _stripmined(function: Function, target: Target) -> Function:
+def stripmined(function: Function, target: Target) -> Function:
+    """A kernel with loops, dear values kept from sweep to sweep."""
     sweeps = number_sweeps(function)
     keep = kept(function, sweeps, lambda value: bool(time_dims(value)), target)
     return stripmine(function, keep)
@@ -125,7 +126,7 @@ PASSES: Mapping[str, Pass] = MappingProxyType(
             ),
         ),
         "stripmine": Pass(
-            Level.TILE, stripmine, lambda f, setting: (_stripmined(f, setting.target),)
+            Level.TILE, stripmine, lambda f, setting: (stripmined(f, setting.target),)
         ),
         "expand": Pass(
             Level.TILE, expand, lambda f, setting: (expand(f, setting.supports),)

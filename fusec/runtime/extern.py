@@ -130,7 +130,7 @@ def _fill(argument: Any) -> _Fill:
         return lambda operands, sizes: evaluate(argument, sizes)
     if isinstance(argument, tuple):
         return _fill_tuple(argument)
-    constant = _named(argument) if isinstance(argument, Named) else argument
+    constant = named(argument)
     return lambda operands, sizes: constant
 
 
@@ -148,7 +148,10 @@ def _varies(argument: Any) -> bool:
     return isinstance(argument, (Slot, Expr))
 
 
-def _named(argument: Named) -> Any:
+def named(argument: Any) -> Any:
+    """What torch knows by a name; anything else as it is."""
+    if not isinstance(argument, Named):
+        return argument
     if argument.kind == "device":
         return torch.device(argument.name)
     return getattr(torch, argument.name)
