@@ -24,6 +24,7 @@ and what to do. The text is data: nothing in it is executed or imported.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -67,7 +68,7 @@ def parse_module(text: str, filename: str = "<text>") -> Module:
     Raises `ParseError`, which calls the text `filename`.
     """
     try:
-        tree = _grammar().parse(text)
+        tree = _grammar().parse(text, start="start")
     except UnexpectedInput as error:
         raise _syntax_error(error, text, filename) from None
     return _evaluate(tree, _Reader(text, filename))
@@ -85,10 +86,16 @@ def parse_function(text: str, filename: str = "<text>") -> Function:
 @cache
 def _grammar() -> Lark:
     source = files("fusec.ir").joinpath("grammar.lark").read_text(encoding="utf-8")
-    return Lark(source, parser="lalr", lexer="contextual", maybe_placeholders=True)
+    return Lark(
+        source,
+        parser="lalr",
+        lexer="contextual",
+        maybe_placeholders=True,
+        start=["start", "expr"],
+    )
 
 
-def _evaluate(tree: Tree[Token], reader: _Reader) -> Module:
+def _evaluate(tree: Tree[Token], reader: _Reader) -> Any:
     """Call the reader's method of each rule on what its parts became, in text order.
 
     Without recursion, for texts that nest deeply.
@@ -534,7 +541,20 @@ class _Reader:
         return tuple(self._read(at, literals.dim, dim) for dim in dims)
 
     def _layout(self, text: Token) -> Layout:
-        return self._at(text, literals.layout, self._string(text, text))
+        source = self._string(text, text)
+        for dim in re.findall(r"\{([^{}]*)\}", source):
+            self._check_dim(text, dim)
+        return self._at(text, literals.layout, source)
+
+    def _check_dim(self, at: Token, dim: str) -> None:
+        """Refuse a dim in a layout that would take too long to read."""
+        try:
+            tree = _grammar().parse(dim, start="expr")
+            _evaluate(tree, _Reader(dim, self._filename))
+        except UnexpectedInput:
+            self._fail(at, f"no layout: {short(dim)} is no dim")
+        except ParseError as error:
+            self._fail(at, f"no layout: {error.what}", error.fix)
 
     # --------------------------------------------------------------------- values
 

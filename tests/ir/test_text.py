@@ -714,6 +714,24 @@ def test_dims_are_bounded(dim: str) -> None:
     assert "this dim is too long" in error.what or "digits" in error.what
 
 
+@pytest.mark.parametrize(
+    "layout",
+    [
+        "({" + "*".join(["(a + b + c + d)"] * 50) + "}:mem)",
+        "({" + "(" * 10_000 + "4" + ")" * 10_000 + "}:mem)",
+        "({4 +}:mem)",
+        "(4:reg@{0//0})",
+        "({0.5}:mem)",
+        "(",
+        "(" + "9" * 5000 + ":mem)",
+    ],
+)
+def test_layouts_are_refused_with_a_reason(layout: str) -> None:
+    error = fails(f'tile @f(%x: buffer<f32, "{layout}">) -> () {{}}')
+    assert error.what.startswith("no layout: ")
+    assert error.column == 25
+
+
 def test_deep_texts_take_no_stack() -> None:
     deep = "(" * 10_000 + "s0" + ")" * 10_000
     (op,) = parse_function(body(f"%y = size({deep}) : i64")).body.ops
