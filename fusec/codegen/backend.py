@@ -1,0 +1,49 @@
+"""Backends by name: what turns tile functions into text for a target.
+
+A backend is a module with two functions. It is loaded when first asked for, since each
+brings packages that others need not have:
+
+    llvm = backend("llvm")
+    kernel = expand(kernel, partial(llvm.supports, target=target))
+    text = llvm.emit(kernel, target)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from types import MappingProxyType
+from typing import Any, Protocol, cast
+
+from fusec.errors import OptionError
+from fusec.ir.core import Function
+from fusec.ir.dtypes import DType
+from fusec.target import Target
+
+
+class Backend(Protocol):
+    """What the compiler asks of a backend."""
+
+    @staticmethod
+    def supports(op_class: Any, dtype: DType, target: Target) -> bool:
+        """Whether the backend spells this elementwise op on operands of `dtype`."""
+        ...
+
+    @staticmethod
+    def emit(function: Function, target: Target) -> str:
+        """The text of a kernel: the same in every process, as cache keys need."""
+        ...
+
+
+BACKENDS: Mapping[str, str] = MappingProxyType({"llvm": "fusec.codegen.llvm"})
+"""The module of each backend."""
+
+
+def backend(name: str) -> Backend:
+    """The backend of that name. Raises `OptionError` if there is none."""
+    if name not in BACKENDS:
+        raise OptionError(
+            f"fusec has no backend {name!r}",
+            fix=f"the backends are {', '.join(BACKENDS)}",
+        )
+    return cast(Backend, import_module(BACKENDS[name]))

@@ -1,0 +1,231 @@
+"""Tile IR → LLVM assembly for a CPU: hand-vectorised, for a code generator alone.
+
+A kernel is one function that runs the programs `lo .. hi-1` of its grid:
+
+    define void @scale(ptr %args, i64 %lo, i64 %hi)
+
+`args` has a slot of 8 bytes for each parameter, a pointer, then one for each symbol of
+the function, an i64. Every tile has a layout with reg and lane digits; a register is
+one LLVM vector with a lane of the layout in each of its lanes. Ops are emitted one
+after the other, each for all its registers, so that neighbours are independent.
+
+    llvm_text      names, scopes, loops         llvm_rows     elementwise ops
+    llvm_lanes     one register                 llvm_memory   loads and stores
+    llvm_kernel    which value is where         llvm_tile     moving elements
+    llvm_mask      which elements exist         llvm_reduce   reductions
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fusec.codegen.llvm_kernel import Kernel, Register, dtype_of, hint_of
+from fusec.codegen.llvm_lanes import Lanes, element
+from fusec.codegen.llvm_memory import load_tile, store_tile
+from fusec.codegen.llvm_reduce import reduce_tile
+from fusec.codegen.llvm_rows import elementwise, supports
+from fusec.codegen.llvm_tile import broadcast_tile, convert, guard, iota_tile, scratch
+from fusec.errors import InternalError
+from fusec.ir.core import Block, Function, Op, Value
+from fusec.ir.ops import elementwise as ew
+from fusec.ir.ops.cast import Bitcast, Cast
+from fusec.ir.ops.constant import Const, SizeOf
+from fusec.ir.ops.reduction import ReduceTile
+from fusec.ir.ops.tile import (
+    BroadcastTile,
+    Convert,
+    For,
+    Guard,
+    IotaTile,
+    LoadTile,
+    ProgramId,
+    Scratch,
+    StoreTile,
+)
+from fusec.ir.types import Scalar
+from fusec.target import Target
+
+__all__ = ["emit", "supports"]
+
+
+def emit(function: Function, target: Target) -> str:
+    """LLVM assembly that defines the kernel `function.name`.
+
+    The same function gives the same text in every process. Raises `InternalError` on an
+    op that no row covers (`passes.expand` leaves none) and on tiles without layout.
+    """
+    k = Kernel(function, target)
+    _emit_block(k, function.body)
+    k.writer.close_loop(k.programs, ())
+    if k.streams:
+        # Streaming stores are not ordered with what tells others that we are done.
+        k.writer.declare("void @llvm.x86.sse.sfence()")
+        k.writer.effect("call void @llvm.x86.sse.sfence()")
+    metadata = "!0 = !{i32 1}\n" if k.streams else ""
+    return k.writer.finish() + metadata
+
+
+def _emit_block(k: Kernel, block: Block) -> None:
+    for op in block.ops:
+        _emit_op(k, op)
+
+
+def _emit_op(k: Kernel, op: Op) -> None:
+    if isinstance(op, (ew.Elementwise, Cast, Bitcast)):
+        k.comment(op)
+        _elementwise(k, op)
+        return
+    handler = _HANDLERS.get(type(op))
+    if handler is None:
+        raise InternalError(f"the LLVM backend has no code for {type(op).name}", op.loc)
+    if not isinstance(op, (Const, SizeOf, ProgramId)):
+        k.comment(op)
+    handler(k, op)
+
+
+def _elementwise(k: Kernel, op: Op) -> None:
+    result = op.result
+    dtypes = tuple(dtype_of(x) for x in (*op.operands, result))
+    if isinstance(result.type, Scalar):
+        scalar = k.scalar_lanes(hint_of(op))
+        operands = [k.scalar(x) for x in op.operands]
+        k.define(result, (_spelled(scalar, op, dtypes, operands),))
+        return
+    places = k.places(result)
+    v = k.lanes(places.lanes, hint_of(op))
+    columns = [_spread(k, v, x, len(places.origins)) for x in op.operands]
+    k.define(
+        result,
+        [_one_register(v, op, dtypes, row) for row in zip(*columns, strict=True)],
+    )
+
+
+def _spread(k: Kernel, v: Lanes, x: Value, count: int) -> tuple[Register, ...]:
+    """The registers of an operand; a scalar in every lane of each."""
+    if not isinstance(x.type, Scalar):
+        return k.registers(x)
+    return (v.splat(element(dtype_of(x)), k.scalar(x)),) * count
+
+
+# Ops whose result may not depend on an operand that does not exist.
+_CHOOSING = (ew.Select, ew.And, ew.Or)
+
+
+def _one_register(
+    v: Lanes, op: Op, dtypes: tuple[Any, ...], row: tuple[Register, ...]
+) -> Register:
+    present = [x for x in row if x is not None]
+    if not present or (len(present) < len(row) and not isinstance(op, _CHOOSING)):
+        return None
+    operands = [
+        v.zero(dtype) if x is None else x for x, dtype in zip(row, dtypes, strict=False)
+    ]
+    return _spelled(v, op, dtypes, operands)
+
+
+def _spelled(v: Lanes, op: Op, dtypes: tuple[Any, ...], operands: list[str]) -> str:
+    try:
+        return elementwise(v, op, dtypes, operands)
+    except KeyError:
+        names = ", ".join(dtype.name for dtype in dtypes[:-1])
+        raise InternalError(
+            f"the LLVM backend has no row for {type(op).name} of {names}", op.loc
+        ) from None
+
+
+# ------------------------------------------------------------------- control
+
+
+def _const(k: Kernel, op: Const) -> None:
+    k.define_number(op.result, op.value)
+
+
+def _size(k: Kernel, op: SizeOf) -> None:
+    if isinstance(op.dim, int):
+        k.define_number(op.result, op.dim)
+    else:
+        k.define(op.result, (k.index(op.dim),))
+
+
+def _program_id(k: Kernel, op: ProgramId) -> None:
+    k.define(op.result, (k.programs.counter,))
+
+
+def _for(k: Kernel, op: For) -> None:
+    trips = _trips(k, op)
+    if trips == 0:
+        for result, init in zip(op.results, op.inits, strict=True):
+            k.define(result, k.registers(init))
+    elif trips == 1:
+        _run_once(k, op)
+    else:
+        _loop(k, op, runs=trips is not None)
+
+
+def _trips(k: Kernel, op: For) -> int | None:
+    """How often the block runs, where that is known."""
+    lo, hi = k.number(op.lo), k.number(op.hi)
+    if lo is None or hi is None:
+        return None
+    return max(0, -(-(int(hi) - int(lo)) // op.step))
+
+
+def _run_once(k: Kernel, op: For) -> None:
+    counter, *carried = op.body.params
+    lo = k.number(op.lo)
+    assert lo is not None
+    k.define_number(counter, lo)
+    for param, init in zip(carried, op.inits, strict=True):
+        k.define(param, k.registers(init))
+    _emit_block(k, op.body)
+    for result, last in zip(op.results, op.body.yields, strict=True):
+        k.define(result, k.registers(last))
+
+
+def _loop(k: Kernel, op: For, runs: bool) -> None:
+    counter, *carried = op.body.params
+    firsts = _flat(k, op.inits)
+    lo, hi = k.scalar(op.lo), k.scalar(op.hi)
+    loop = k.writer.open_loop(lo, hi, op.step, firsts, counter.hint or "i", runs)
+    k.define(counter, (loop.counter,))
+    _deal(k, carried, loop.names)
+    _emit_block(k, op.body)
+    following = [register for _, register in _flat(k, op.body.yields)]
+    _deal(k, op.results, k.writer.close_loop(loop, following))
+
+
+def _flat(k: Kernel, values: tuple[Value, ...]) -> list[tuple[str, str]]:
+    """Type and name of every register of the values."""
+    flat: list[tuple[str, str]] = []
+    for value in values:
+        v = k.lanes(k.width(value), "carried")
+        type_ = v.type(element(dtype_of(value)))
+        flat += [(type_, register) for register in k.present(value, v)]
+    return flat
+
+
+def _deal(k: Kernel, values: Any, registers: tuple[str, ...]) -> None:
+    """Give the registers to the values, each as many as it takes."""
+    rest = list(registers)
+    for value in values:
+        scalar = isinstance(value.type, Scalar)
+        count = 1 if scalar else len(k.places(value).origins)
+        k.define(value, rest[:count])
+        del rest[:count]
+
+
+_HANDLERS: dict[Any, Callable[[Kernel, Any], None]] = {
+    Const: _const,
+    SizeOf: _size,
+    ProgramId: _program_id,
+    For: _for,
+    LoadTile: load_tile,
+    StoreTile: store_tile,
+    BroadcastTile: broadcast_tile,
+    Convert: convert,
+    IotaTile: iota_tile,
+    Guard: guard,
+    Scratch: scratch,
+    ReduceTile: reduce_tile,
+}

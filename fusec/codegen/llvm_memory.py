@@ -1,0 +1,449 @@
+"""Tiles ↔ memory: addresses, and the instruction that fits how lanes lie apart.
+
+    lanes 1 apart          vector load           lanes 0 apart     scalar load, splat
+    lanes -1 apart         vector load, reverse  anything else     gather, or one by one
+
+An address is the buffer, plus the offset, plus what the register's origin contributes:
+strides that are known fold into the constant of the addressing mode, others cost one
+addition for each distinct row of the tile, hoisted as far as their symbols allow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from fusec.codegen.llvm_kernel import (
+    Kernel,
+    Register,
+    constant_vector,
+    dtype_of,
+    hint_of,
+)
+from fusec.codegen.llvm_lanes import Lanes, element, memory_element
+from fusec.codegen.llvm_mask import Bounds, Mask, both
+from fusec.codegen.llvm_places import Places
+from fusec.ir.core import Value
+from fusec.ir.dims import Dim, terms_of
+from fusec.ir.dtypes import DType
+from fusec.ir.ops.tile import Access, LoadTile, StoreTile
+
+LINE = 64
+"""Bytes of a cache line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """The addresses of one tile access, register by register."""
+
+    k: Kernel
+    v: Lanes
+    places: Places
+    dtype: DType
+    strides: tuple[Dim, ...]
+    base: str
+    index: tuple[Register, ...] | None
+
+    @property
+    def bytes(self) -> int:
+        """Size of an element in memory."""
+        return self.dtype.bits // 8
+
+    @property
+    def step(self) -> int | None:
+        """How many elements apart neighbouring lanes are; None if that varies."""
+        offsets = [self._offset(step) for step in self.places.steps]
+        if self.index is not None:
+            return None
+        step = offsets[1] if len(offsets) > 1 else 1
+        if not isinstance(step, int):
+            return None
+        return step if offsets == [step * n for n in range(len(offsets))] else None
+
+    def split(self, register: int) -> tuple[Dim, int]:
+        """The distance of a register from the base: what varies, and what is known."""
+        distance = self._offset(self.places.origins[register])
+        known = dict(terms_of(distance)).get((), 0)
+        return distance - known, known
+
+    def pointer(self, register: int, more: int = 0) -> str:
+        """The address of lane 0, and `more` elements on."""
+        varying, known = self.split(register)
+        k, scalar = self.k, self.k.scalar_lanes("row")
+        row = k.element_pointer(scalar, self.dtype, self.base, k.index(varying))
+        # A constant stays beside its use, where an addressing mode takes it in.
+        return k.element_pointer(k.lanes(1, "at"), self.dtype, row, str(known + more))
+
+    def pointers(self, register: int) -> str:
+        """The addresses of all lanes, where they are not in a row."""
+        pointer, type_ = self.pointer(register), memory_element(self.dtype)
+        wide, offsets = self.lane_offsets(register)
+        vector = self.v.type(wide)
+        return self.v.write(f"getelementptr {type_}, ptr {pointer}, {vector} {offsets}")
+
+    def lane_offsets(self, register: int) -> tuple[str, str]:
+        """Integer type and vector of how far each lane is from lane 0."""
+        known, v = [0] * self.places.lanes, self.v.named("lane")
+        total = ""
+        for dim, stride in enumerate(self.strides):
+            steps = [step[dim] for step in self.places.steps]
+            if isinstance(stride, int):
+                known = [n + s * stride for n, s in zip(known, steps, strict=True)]
+            elif any(steps):
+                distance = v.splat("i64", self.k.index(stride))
+                part = v.op("mul", "i64", constant_vector("i64", steps), distance)
+                total = v.op("add", "i64", total, part) if total else part
+        if self.index is not None:
+            entry = self.index[register] or v.constant("i64", 0)
+            total = v.op("add", "i64", total, entry) if total else entry
+        if not total:
+            narrow = all(-(1 << 31) <= n < 1 << 31 for n in known)
+            type_ = "i32" if narrow else "i64"
+            return type_, constant_vector(type_, known)
+        if any(known):
+            total = v.op("add", "i64", total, constant_vector("i64", known))
+        return "i64", total
+
+    def _offset(self, coords: tuple[int, ...]) -> Dim:
+        total: Dim = 0
+        for coordinate, stride in zip(coords, self.strides, strict=True):
+            total = total + coordinate * stride
+        return total
+
+
+def load_tile(k: Kernel, op: LoadTile) -> None:
+    """Read a tile, a register at a time."""
+    where = _where(k, op, op.result, hint_of(op))
+    bounds = Bounds(k, where.places, op.limits, where.dtype.bits)
+    masks = None if op.mask is None else k.registers(op.mask)
+    others = None if op.other is None else k.registers(op.other)
+    registers: list[Register] = []
+    for r in range(len(where.places.origins)):
+        mask = both(where.v, bounds.mask(r), masks[r] if masks else None)
+        other = others[r] if others else None
+        registers.append(other if mask is False else _read(where, r, mask, other))
+    if op.prefetch != 0:
+        _prefetch(where, op.prefetch)
+    k.define(op.result, registers)
+
+
+def store_tile(k: Kernel, op: StoreTile) -> None:
+    """Write a tile, a register at a time."""
+    where = _where(k, op, op.value, "lane")
+    bounds = Bounds(k, where.places, op.limits, where.dtype.bits)
+    masks = None if op.mask is None else k.registers(op.mask)
+    full: list[int] = []
+    values = [_to_memory(where, r) for r in k.present(op.value, where.v)]
+    for r, value in enumerate(values):
+        mask = both(where.v, bounds.mask(r), masks[r] if masks else None)
+        if mask is True and where.step == 1:
+            full.append(r)
+        elif mask is not False:
+            _write(where, r, value, mask)
+    _write_full(where, full, values, op.streaming)
+
+
+def _where(k: Kernel, op: Access, tile: Value, hint: str) -> Where:
+    places, dtype = k.places(tile), dtype_of(tile)
+    base = k.element_pointer(
+        k.scalar_lanes(f"{op.buffer.hint or 'buffer'}_at"),
+        dtype,
+        k.scalar(op.buffer),
+        k.scalar(op.offset),
+    )
+    index = None if op.index is None else k.registers(op.index)
+    v = k.lanes(places.lanes, hint)
+    return Where(k, v, places, dtype, op.strides, base, index)
+
+
+# ------------------------------------------------------------------- reading
+
+
+def _read(where: Where, register: int, mask: Mask, other: Register) -> Register:
+    v = where.v
+    default = None if other is None else _to_memory(where, other)
+    if where.index is not None and where.index[register] is None:
+        return None
+    if v.count == 1:
+        raw = _read_one(where, register, mask, default)
+    elif where.step == 1:
+        raw = _read_run(where, where.pointer(register), mask, default)
+    elif where.step == -1:
+        raw = _read_reversed(where, register, mask, default)
+    elif where.step == 0 and mask is True:
+        raw = v.splat(_type(where), _load(where, where.pointer(register)))
+    elif mask is True and not _gathers(where):
+        raw = _read_each(where, register)
+    else:
+        raw = _gather(where, register, mask, default)
+    return _from_memory(where, raw)
+
+
+def _load(where: Where, pointer: str, count: int = 1) -> str:
+    type_ = where.v.of(count).type(_type(where))
+    return where.v.writer.read(
+        f"load {type_}, ptr {pointer}, align {where.bytes}", where.v.hint
+    )
+
+
+def _read_run(where: Where, pointer: str, mask: Mask, default: str | None) -> str:
+    if mask is True:
+        return _load(where, pointer, where.v.count)
+    return _masked_load(where, where.v, pointer, str(mask), default)
+
+
+def _masked_load(
+    where: Where, v: Lanes, pointer: str, mask: str, default: str | None
+) -> str:
+    type_, name = _vector(v, _type(where)), f"v{v.count}{_mangled(where)}"
+    masks = _vector(v, "i1")
+    name = f"@llvm.masked.load.{name}.p0"
+    v.writer.declare(f"{type_} {name}(ptr, {masks}, {type_})")
+    return v.writer.read(
+        f"call {type_} {name}(ptr align {where.bytes} {pointer}, {masks} {mask}, "
+        f"{type_} {default or 'zeroinitializer'})",
+        v.hint,
+    )
+
+
+def _read_one(where: Where, register: int, mask: Mask, default: str | None) -> str:
+    v = where.v
+    pointer = where.pointer(register)
+    if where.index is not None:
+        entry = where.index[register] or "0"
+        pointer = where.k.element_pointer(v, where.dtype, pointer, entry)
+    if mask is True:
+        return _load(where, pointer)
+    condition = _in_vector(v, "i1", str(mask))
+    other = None if default is None else _in_vector(v, _type(where), default)
+    loaded = _masked_load(where, v, pointer, condition, other)
+    return v.write(f"extractelement <1 x {_type(where)}> {loaded}, i64 0")
+
+
+def _read_reversed(where: Where, register: int, mask: Mask, default: str | None) -> str:
+    pointer = where.pointer(register, 1 - where.v.count)
+    mask = mask if mask is True else reverse(where.v, "i1", str(mask))
+    back = None if default is None else reverse(where.v, _type(where), default)
+    return reverse(where.v, _type(where), _read_run(where, pointer, mask, back))
+
+
+def _read_each(where: Where, register: int) -> str:
+    """Scalar loads, put together."""
+    v, type_ = where.v, _type(where)
+    vector = "poison"
+    for lane, pointer in enumerate(_lane_pointers(where, register)):
+        loaded = _load(where, pointer)
+        vector = v.write(
+            f"insertelement {v.type(type_)} {vector}, {type_} {loaded}, i64 {lane}"
+        )
+    return vector
+
+
+def _lane_pointers(where: Where, register: int) -> list[str]:
+    v = where.v
+    wide, offsets = where.lane_offsets(register)
+    pointer = where.pointer(register)
+    if not offsets.startswith("%"):
+        steps = [where._offset(step) for step in where.places.steps]  # pyright: ignore
+        return [where.pointer(register, int(s)) for s in steps]  # pyright: ignore
+    names: list[str] = []
+    for lane in range(v.count):
+        offset = v.write(f"extractelement {v.type(wide)} {offsets}, i64 {lane}")
+        names.append(where.k.element_pointer(v, where.dtype, pointer, offset))
+    return names
+
+
+def _gathers(where: Where) -> bool:
+    """Whether the target has an instruction for this gather."""
+    v = where.v
+    return v.target.has("avx2") and where.bytes >= 4 and v.count >= 4
+
+
+def _gather(where: Where, register: int, mask: Mask, default: str | None) -> str:
+    v, type_ = where.v, where.v.type(_type(where))
+    pointers, masks = v.type("ptr"), v.type("i1")
+    name = f"@llvm.masked.gather.v{v.count}{_mangled(where)}.v{v.count}p0"
+    v.writer.declare(f"{type_} {name}({pointers}, {masks}, {type_})")
+    at = f"{pointers} align {where.bytes} {where.pointers(register)}"
+    return v.writer.read(
+        f"call {type_} {name}({at}, {masks} {_mask_text(v, mask)}, "
+        f"{type_} {default or 'zeroinitializer'})",
+        v.hint,
+    )
+
+
+# ------------------------------------------------------------------- writing
+
+
+def _write(where: Where, register: int, value: str, mask: Mask) -> None:
+    v = where.v
+    if v.count == 1:
+        _write_one(where, register, value, mask)
+    elif where.step == 1:
+        _write_run(where, where.pointer(register), value, mask)
+    elif where.step == -1:
+        mask = mask if mask is True else reverse(v, "i1", str(mask))
+        value = reverse(v, _type(where), value)
+        _write_run(where, where.pointer(register, 1 - v.count), value, mask)
+    else:
+        _scatter(where, register, value, mask)
+
+
+def _store_text(where: Where, pointer: str, value: str, align: int) -> str:
+    return f"store {where.v.type(_type(where))} {value}, ptr {pointer}, align {align}"
+
+
+def _write_run(where: Where, pointer: str, value: str, mask: Mask) -> None:
+    if mask is True:
+        where.v.writer.effect(_store_text(where, pointer, value, where.bytes))
+    else:
+        _masked_store(where, where.v, pointer, value, str(mask))
+
+
+def _masked_store(where: Where, v: Lanes, pointer: str, value: str, mask: str) -> None:
+    type_, masks = _vector(v, _type(where)), _vector(v, "i1")
+    name = f"@llvm.masked.store.v{v.count}{_mangled(where)}.p0"
+    v.writer.declare(f"void {name}({type_}, ptr, {masks})")
+    v.writer.effect(
+        f"call void {name}({type_} {value}, ptr align {where.bytes} {pointer}, "
+        f"{masks} {mask})"
+    )
+
+
+def _write_one(where: Where, register: int, value: str, mask: Mask) -> None:
+    v = where.v
+    pointer = where.pointer(register)
+    if where.index is not None:
+        entry = where.index[register] or "0"
+        pointer = where.k.element_pointer(v, where.dtype, pointer, entry)
+    if mask is True:
+        v.writer.effect(_store_text(where, pointer, value, where.bytes))
+        return
+    vector = _in_vector(v, _type(where), value)
+    _masked_store(where, v, pointer, vector, _in_vector(v, "i1", str(mask)))
+
+
+def _scatter(where: Where, register: int, value: str, mask: Mask) -> None:
+    v, type_ = where.v, where.v.type(_type(where))
+    pointers, masks = v.type("ptr"), v.type("i1")
+    name = f"@llvm.masked.scatter.v{v.count}{_mangled(where)}.v{v.count}p0"
+    v.writer.declare(f"void {name}({type_}, {pointers}, {masks})")
+    v.writer.effect(
+        f"call void {name}({type_} {value}, {pointers} align {where.bytes} "
+        f"{where.pointers(register)}, {masks} {_mask_text(v, mask)})"
+    )
+
+
+def _write_full(
+    where: Where, registers: list[int], values: list[str], streaming: bool
+) -> None:
+    """Stores of whole registers in a row; around the caches if asked to and able to.
+
+    Whether memory is aligned as such stores need is asked when the kernel runs: one
+    branch for all registers, which always goes the same way.
+    """
+    pointers = [where.pointer(r) for r in registers]
+    pairs = list(zip(pointers, (values[r] for r in registers), strict=True))
+    plain = [_store_text(where, p, x, where.bytes) for p, x in pairs]
+    roots = _stream_roots(where, registers) if streaming else []
+    if not roots:
+        for text in plain:
+            where.v.writer.effect(text)
+        return
+    align = min(LINE, where.v.count * where.bytes)
+    streamed = [f"{_store_text(where, p, x, align)}, !nontemporal !0" for p, x in pairs]
+    where.k.streams = True
+    where.v.writer.choose(_aligned(where, roots, align), streamed, plain)
+
+
+def _stream_roots(where: Where, registers: list[int]) -> list[int]:
+    """A register for each row, whose alignment is that of the row's others.
+
+    None where registers are no vectors of 16, 32 or n·64 bytes, or rows are uneven.
+    """
+    size = where.v.count * where.bytes
+    if not where.v.target.nontemporal or (size not in (16, 32) and size % LINE):
+        return []
+    rows: dict[Dim, tuple[int, int]] = {}
+    for r in registers:
+        varying, known = where.split(r)
+        _, first = rows.setdefault(varying, (r, known))
+        if (known - first) * where.bytes % min(size, LINE):
+            return []
+    return [r for r, _ in rows.values()]
+
+
+def _aligned(where: Where, registers: list[int], align: int) -> str:
+    v = where.k.scalar_lanes("aligned")
+    bits = "0"
+    for r in registers:
+        address = v.write(f"ptrtoint ptr {where.pointer(r)} to i64")
+        bits = address if bits == "0" else v.op("or", "i64", bits, address)
+    return v.test("icmp eq", "i64", v.op("and", "i64", bits, str(align - 1)), "0")
+
+
+def _prefetch(where: Where, distance: Dim) -> None:
+    """Ask for each line that the tile covers, `distance` elements further on."""
+    v = where.k.scalar_lanes("ahead")
+    v.writer.declare("void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+    span = where.v.count * where.bytes if where.step in (1, -1) else 1
+    asked: set[Any] = set()
+    for r in range(len(where.places.origins)):
+        varying, known = where.split(r)
+        first = known - (where.v.count - 1 if where.step == -1 else 0)
+        for start in range(0, span, LINE):
+            line = (varying, (first * where.bytes + start) // LINE)
+            if line in asked:
+                continue
+            asked.add(line)
+            near = where.pointer(r, first - known + start // where.bytes)
+            ahead = where.k.element_pointer(
+                v, where.dtype, near, where.k.index(distance)
+            )
+            v.writer.effect(
+                f"call void @llvm.prefetch.p0(ptr {ahead}, i32 0, i32 3, i32 1)"
+            )
+
+
+# ------------------------------------------------------------------- elements
+
+
+def reverse(v: Lanes, type_: str, x: str) -> str:
+    """The lanes from last to first."""
+    vector = v.type(type_)
+    order = constant_vector("i32", range(v.count)[::-1])
+    return v.write(
+        f"shufflevector {vector} {x}, {vector} poison, <{v.count} x i32> {order}"
+    )
+
+
+def _type(where: Where) -> str:
+    return memory_element(where.dtype)
+
+
+def _mangled(where: Where) -> str:
+    return where.v.of(1).mangled(_type(where))
+
+
+def _mask_text(v: Lanes, mask: Mask) -> str:
+    return v.constant("i1", "true") if mask is True else str(mask)
+
+
+def _vector(v: Lanes, type_: str) -> str:
+    """The type as a vector, of one lane too: masked intrinsics know no scalars."""
+    return f"<{v.count} x {type_}>"
+
+
+def _in_vector(v: Lanes, type_: str, x: str) -> str:
+    return v.write(f"insertelement <1 x {type_}> poison, {type_} {x}, i64 0")
+
+
+def _to_memory(where: Where, x: str) -> str:
+    """Bool becomes a byte."""
+    return where.v.cast("zext", element(where.dtype), x, _type(where))
+
+
+def _from_memory(where: Where, x: str) -> str:
+    if not where.dtype.is_bool:
+        return x
+    return where.v.test("icmp ne", "i8", x, where.v.constant("i8", 0))

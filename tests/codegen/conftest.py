@@ -1,0 +1,55 @@
+"""Running tile functions on this machine, for each target that it can run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fusec.codegen import llvm
+from fusec.codegen.llvm_object import compile_object
+from fusec.ir.core import Function
+from fusec.passes.expand import expand
+from fusec.runtime.launcher_cpu import Code, launch, load, slots
+from fusec.target import TARGETS, Target, host
+
+RUNNABLE = [
+    target for target in TARGETS.values() if {*target.features} <= {*host().features}
+]
+
+Run = Callable[..., None]
+
+
+@pytest.fixture(params=RUNNABLE, ids=lambda target: target.name)
+def target(request: pytest.FixtureRequest) -> Target:
+    return request.param
+
+
+def build(function: Function, target: Target) -> Code:
+    """The function as native code."""
+    closed = expand(function, partial(llvm.supports, target=target))
+    text = llvm.emit(closed, target)
+    code = compile_object(text, target.cpu, target.feature_string)
+    return load(code, [function.name])
+
+
+@pytest.fixture
+def run(target: Target) -> Run:
+    """`run(function, arrays, grid=1, symbols=())`: the kernel on these arrays."""
+    built: dict[Function, Code] = {}
+
+    def go(
+        function: Function,
+        arrays: Sequence[np.ndarray[Any, Any]],
+        grid: int = 1,
+        symbols: Sequence[int] = (),
+    ) -> None:
+        if function not in built:
+            built[function] = build(function, target)
+        arguments = slots([*(a.ctypes.data for a in arrays), *symbols])
+        launch(built[function][function.name], arguments, grid, 1)
+
+    return go
