@@ -1,8 +1,8 @@
-"""Questions about affine indices: digits, inverses, coverage.
+"""Questions about affine indices: digits and coverage.
 
-    split(64*h + d, (12, 64))         == [h, d]
-    invert([64*h + d], [i])           == {h: …, d: …} only if i splits; else None
-    invert([i, j], [a, 2*b + 1])      == {i: a, j: 2*b + 1}
+    split(64*h + d, (12, 64))       == [h, d]        as h < 12, d < 64
+    within(2*i + 1, 100)            if i < 50
+    covers([i, 64*h + d], (5, 768)) if i < 5, h < 12, d < 64
 """
 
 from __future__ import annotations
@@ -67,27 +67,6 @@ def within(digit: Affine, extent: Dim) -> bool:
         return low >= 0 and high < extent
     gap = extent - 1 - high
     return low == 0 and isinstance(gap, int) and gap >= 0
-
-
-def invert(
-    stored: Sequence[Affine], wanted: Sequence[Affine]
-) -> dict[Axis, Affine] | None:
-    """What the axes of a store are where a load finds the element it wants.
-
-    `stored` counts each dimension with axes of its own, clean digits from 0 (every
-    store does). None where a wanted coordinate does not fall apart into such digits.
-    """
-    found: dict[Axis, Affine] = {}
-    for digits, coord in zip(stored, wanted, strict=True):
-        axes = digits.axes
-        if len(axes) == 1:
-            found[axes[0]] = coord
-            continue
-        parts = split(coord, [axis.extent for axis in axes])
-        if parts is None:
-            return None
-        found.update(zip(axes, parts, strict=True))
-    return found
 
 
 def covers(index: Sequence[Affine], shape: Sequence[Dim]) -> bool:

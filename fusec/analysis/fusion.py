@@ -22,23 +22,41 @@ import heapq
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from fusec.analysis.affine import covers, invert
+from fusec.analysis.affine import covers
 from fusec.analysis.cost import Work, seconds
-from fusec.ir.core import Affine, Function, Op, Value, walk
+from fusec.analysis.placement import (
+    Computed,
+    Place,
+    Placement,
+    affine_index,
+    compose,
+    coordinate,
+    invert,
+    is_computed,
+    key,
+    placed,
+)
+from fusec.ir.core import Affine, Function, Value, walk
 from fusec.ir.dims import Dim, Symbol, evaluate, product
 from fusec.ir.ops.elementwise import Elementwise
+from fusec.ir.ops.extern import Extern, Slot
 from fusec.ir.ops.loop import Load, Region, Store
 from fusec.ir.ops.reduction import Reduce
 from fusec.ir.types import Axis, Tensor
 from fusec.target import Target
-
-Placement = Mapping[Axis, Affine]
 
 MAX_OPS = 400
 """Ops in one kernel: beyond it registers spill and compiling takes its time."""
 MAX_BUFFERS = 48
 CHEAP_OPS = 12
 """A producer of so few ops may be computed again for every user."""
+
+
+UNALIGNED = "the reshape between them does not fall apart into whole axes"
+
+_Read = tuple[Value, Load, int, Placement]
+"""A load of a fused tensor: the tensor, the load, its region and where that is."""
+_Members = dict[int, list[Placement]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -148,7 +166,7 @@ class Fusion:
             self.group_of[k] = self._single(k)
         self.after, self.before = self._reachability()
         self.times: dict[Group, float] = {}
-        self.refusals: dict[tuple[int, int], Refusal] = {}
+        self.refusals: dict[tuple[int, int], str] = {}
 
     def _single(self, k: int) -> Group:
         summary = self.summaries.get(k)
@@ -181,7 +199,7 @@ class Fusion:
             self._push(queue, merged)
             for neighbour in self._producers(merged):
                 self._push(queue, neighbour, merged)
-        return Plan(tuple(self._ordered()), tuple(self.refusals.values()))
+        return Plan(tuple(self._ordered()), self._refused())
 
     def _push(
         self,
@@ -231,65 +249,141 @@ class Fusion:
                 )
                 merged = None
         if reason is not None:
-            names = (self.describe(a), self.describe(b))
-            self.refusals[a.number, b.number] = Refusal(*names, reason)
+            self.refusals[a.number, b.number] = reason
         return merged, gain
 
+    def _refused(self) -> tuple[Refusal, ...]:
+        """The last refusal of each two groups that stayed apart."""
+        found: dict[tuple[int, int], Refusal] = {}
+        for (producer, consumer), reason in self.refusals.items():
+            a, b = self.group_of[producer], self.group_of[consumer]
+            if a is not b:
+                names = self.describe(a), self.describe(b)
+                found[a.number, b.number] = Refusal(*names, reason)
+        return tuple(found.values())
+
     def describe(self, group: Group) -> str:
-        """A group by the values it makes."""
-        names = [f"%{v.hint or '?'}" for k in group.members for v in self.ops[k].results]
-        return ", ".join(names[-3:])
+        """A group by what it computes last, and by the line that says so."""
+        last = self.ops[max(group.members, default=group.number)]
+        inner = [
+            op
+            for k in sorted(group.members)
+            for op in walk(self.summaries[k].op.body)
+            if isinstance(op, (Elementwise, Reduce))
+        ]
+        names = " ".join(op.name for op in inner[-3:]) or "copy"
+        loc = inner[-1].loc if inner and inner[-1].loc.file else last.loc
+        return f"{names} at {loc}" if loc.file else names
 
     # Placing
 
     def _merge(self, a: Group, b: Group) -> tuple[Group | None, str | None]:
         """Place the producer group a among the regions of b."""
-        demands: dict[object, Placement] = {}
-        for value, load, placement in self._reads(a, b):
-            wanted = self._demand(a, b, value, load, placement)
-            if isinstance(wanted, str):
-                return None, wanted
-            demands.setdefault(_key(wanted), wanted)
-        places = list(demands.values())
-        copies = sum(self.summaries[k].ops for k in a.members)
-        reduces = any(self.summaries[k].reduced for k in a.members)
-        if len(places) > 1 and (reduces or copies > CHEAP_OPS):
-            return None, f"read at {len(places)} different places, too dear to repeat"
-        merged = Group(b.number, {k: list(p) for k, p in b.members.items()})
-        merged.stored = self._still_read(a, b)
-        for k, placements in a.members.items():
-            composed = [_compose(p, place) for place in places for p in placements]
-            merged.members.setdefault(k, []).extend(composed)
-        return self._checked(merged)
+        reads = list(self._reads(a, b))
+        if any(load.slots or is_computed(p) for _, load, _, p in reads):
+            members, reason = self._placed_anew({*a.members, *b.members})
+        else:
+            members, reason = self._placed_within(a, b, reads)
+        if members is None:
+            return None, reason
+        return self._checked(Group(b.number, members, self._still_read(a, b)))
 
-    def _reads(self, a: Group, b: Group) -> Iterator[tuple[Value, Load, Placement]]:
+    def _placed_within(
+        self, a: Group, b: Group, reads: list[_Read]
+    ) -> tuple[_Members | None, str | None]:
+        """The members of both, those of a where b reads them."""
+        places: dict[object, Placement] = {}
+        for read in reads:
+            (first, *_) = a.members[self.maker[read[0]]]
+            wanted = self._demand(read, first)
+            if wanted is None:
+                return None, UNALIGNED
+            shared = self._share_sweeps(self._axes(a), self._axes(b), wanted)
+            places.setdefault(key(shared), shared)
+        if len(places) > 1 and not self._cheap(a.members):
+            return None, f"read at {len(places)} different places, too dear to repeat"
+        members = {k: list(p) for k, p in b.members.items()}
+        for k, placements in a.members.items():
+            for place in places.values():
+                moved = [compose(p, place) for p in placements]
+                if any(p is None for p in moved):
+                    return None, UNALIGNED
+                members.setdefault(k, []).extend(p for p in moved if p is not None)
+        return members, None
+
+    def _placed_anew(self, numbers: set[int]) -> tuple[_Members | None, str | None]:
+        """Members placed from the last one back, each where its readers want it.
+
+        Whoever is read at a computed coordinate stays where it was for its other
+        readers, so the group cannot be moved as a whole.
+        """
+        members: _Members = {}
+        axes: dict[Axis, None] = {}
+        for k in sorted(numbers, reverse=True):
+            summary = self.summaries[k]
+            demands: dict[object, Placement] = {}
+            for read in self._reads_of(k, members):
+                wanted = self._demand(read, {a: Affine.of(a) for a in summary.axes})
+                if wanted is None:
+                    return None, UNALIGNED
+                shared = self._share_sweeps(list(summary.axes), list(axes), wanted)
+                demands.setdefault(key(shared), shared)
+            if not demands and members:
+                return None, "one is not read by the other"
+            if len(demands) > 1 and not self._cheap({k: []}):
+                return None, "read both in place and at computed indices"
+            identity = {axis: Affine.of(axis) for axis in summary.axes}
+            members[k] = list(demands.values()) or [identity]
+            for placement in members[k]:
+                for axis in summary.axes:
+                    axes.update(dict.fromkeys(coordinate(placement, axis).axes))
+        return members, None
+
+    def _cheap(self, members: Mapping[int, object]) -> bool:
+        """Whether regions may be computed again for every place they are read at."""
+        ops = sum(self.summaries[k].ops for k in members)
+        return ops <= CHEAP_OPS and not any(self.summaries[k].reduced for k in members)
+
+    def _reads(self, a: Group, b: Group) -> Iterator[_Read]:
+        """The loads of b that read a, at every placement."""
         for k, placements in b.members.items():
             for value, load in self.summaries[k].loads:
-                maker = self.maker.get(value)
-                if maker in a.members:
-                    yield from ((value, load, p) for p in placements)
+                if self.maker.get(value) in a.members:
+                    yield from ((value, load, k, p) for p in placements)
 
-    def _demand(
-        self, a: Group, b: Group, value: Value, load: Load, placement: Placement
-    ) -> Placement | str:
-        """Where a has to be placed for one load of b."""
-        maker = self.maker[value]
-        if load.slots:
-            return "read at computed indices"
-        index = [entry.substitute(placement) for entry in load.index]
-        store = self.summaries[maker].stores[value]
-        (first, *_) = a.members[maker]
-        place = invert([entry.substitute(first) for entry in store], index)
-        if place is None:
-            return "the reshape between them does not fall apart into whole axes"
-        return self._share_sweeps(a, b, place)
+    def _reads_of(self, maker: int, members: _Members) -> Iterator[_Read]:
+        """The loads of members that read one region, at every placement."""
+        for k, placements in members.items():
+            for value, load in self.summaries[k].loads:
+                if self.maker.get(value) == maker:
+                    yield from ((value, load, k, p) for p in placements)
 
-    def _share_sweeps(self, a: Group, b: Group, place: Placement) -> Placement:
-        """Let the axes that a sweeps on its own be axes of b where extents agree."""
-        taken = {axis for affine in place.values() for axis in affine.axes}
-        free = [x for x in self._axes(b) if x not in taken]
+    def _demand(self, read: _Read, standing: Placement) -> Placement | None:
+        """Where the maker's group, as it stands, has to be placed for one load."""
+        value, load, reader, placement = read
+        index: list[Place] = []
+        for entry in load.index:
+            if isinstance(entry, Slot):
+                index.append(Computed(reader, load.slots[entry.index], placement))
+            elif (place := placed(entry, placement)) is not None:
+                index.append(place)
+            else:
+                return None
+        store = self.summaries[self.maker[value]].stores[value]
+        stored = affine_index(store, standing)
+        return None if stored is None else invert(stored, index)
+
+    def _share_sweeps(
+        self, own: list[Axis], others: list[Axis], place: Placement
+    ) -> Placement:
+        """Let the axes that a producer sweeps on its own be those of its readers.
+
+        Any two axes of one extent may be one, if no value has both.
+        """
+        taken = {axis for place in place.values() for axis in place.axes}
+        free = [x for x in others if x not in taken]
         shared = dict(place)
-        for axis in self._axes(a):
+        for axis in own:
             if axis in shared:
                 continue
             match = next((x for x in free if x.extent == axis.extent), None)
@@ -304,7 +398,7 @@ class Fusion:
         for k, placements in group.members.items():
             for placement in placements:
                 for axis in self.summaries[k].axes:
-                    found.update(dict.fromkeys(placement.get(axis, Affine.of(axis)).axes))
+                    found.update(dict.fromkeys(coordinate(placement, axis).axes))
         return list(found)
 
     def _still_read(self, a: Group, b: Group) -> set[Value]:
@@ -348,8 +442,8 @@ class Fusion:
         k = self.maker[value]
         store = self.summaries[k].stores[value]
         for at, placement in enumerate(group.members[k]):
-            index = [entry.substitute(placement) for entry in store]
-            if covers(index, _shape(value)):
+            index = affine_index(store, placement)
+            if index is not None and covers(index, _shape(value)):
                 placements = group.members[k]
                 placements[0], placements[at] = placements[at], placements[0]
                 return index
@@ -375,7 +469,7 @@ class Fusion:
             frozenset(
                 axis
                 for old in self.summaries[k].reduced
-                for axis in placement.get(old, Affine.of(old)).axes
+                for axis in coordinate(placement, old).axes
             )
             for k, placements in group.members.items()
             for placement in placements
@@ -389,7 +483,7 @@ class Fusion:
             for k, placements in group.members.items()
             for placement in placements
             for old in self.summaries[k].reduced
-            for axis in placement.get(old, Affine.of(old)).axes
+            for axis in coordinate(placement, old).axes
         }
 
     def inputs(self, group: Group) -> dict[Value, None]:
@@ -432,7 +526,7 @@ class Fusion:
     def _points(self, k: int, placement: Placement) -> int:
         axes: dict[Axis, None] = {}
         for axis in self.summaries[k].axes:
-            axes.update(dict.fromkeys(placement.get(axis, Affine.of(axis)).axes))
+            axes.update(dict.fromkeys(coordinate(placement, axis).axes))
         return self._size(product(axis.extent for axis in axes))
 
     def _bytes(self, value: Value) -> int:
@@ -472,7 +566,9 @@ class Fusion:
         if not between:
             return None
         k = (between & -between).bit_length() - 1
-        return f"{_called(self.ops[k])} must run between them"
+        op = self.ops[k]
+        name = op.target if isinstance(op, Extern) else self.describe(self.group_of[k])
+        return f"{name} must run between them"
 
     def _after(self, group: Group) -> int:
         return self.after[group.number]
@@ -549,18 +645,6 @@ def _readers(function: Function) -> dict[Value, tuple[int, ...]]:
     return {value: tuple(ks) for value, ks in found.items()}
 
 
-def _compose(inner: Placement, outer: Placement) -> Placement:
-    """First into the axes of the producer group, then into the consumer's."""
-    return {axis: affine.substitute(outer) for axis, affine in inner.items()}
-
-
-def _key(placement: Placement) -> object:
-    return frozenset(
-        (axis, frozenset(affine.terms), affine.const)
-        for axis, affine in placement.items()
-    )
-
-
 def _shape(value: Value) -> tuple[Dim, ...]:
     assert isinstance(value.type, Tensor)
     return value.type.shape
@@ -578,8 +662,3 @@ def _each(bits: int) -> Iterator[int]:
         low = bits & -bits
         yield low.bit_length() - 1
         bits ^= low
-
-
-def _called(op: Op) -> str:
-    target = getattr(op, "target", None)
-    return target if isinstance(target, str) else op.name

@@ -14,7 +14,7 @@ result computes the same function.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import lru_cache
+from dataclasses import replace
 from typing import Any
 
 from fusec.errors import InternalError, Loc
@@ -38,10 +38,6 @@ def expand(function: Function, supports: Supports) -> Function:
 
     Raises `InternalError` naming an op that has neither row nor expansion.
     """
-    return _expanded(function, supports)
-
-
-def _expanded(function: Function, supports: Supports) -> Function:
     b = _Expander(function.level, supports)
     env: dict[Value, Value] = {}
     for old in function.params:
@@ -58,12 +54,6 @@ def _expanded(function: Function, supports: Supports) -> Function:
     )
 
 
-@lru_cache(maxsize=256)
-def _expanded_monoid(monoid: Monoid, supports: Supports) -> Monoid:
-    combine = _expanded(monoid.combine, supports)
-    return Monoid(monoid.name, monoid.identity, combine, monoid.commutative)
-
-
 class _Expander(Builder):
     """A builder that takes any elementwise op and emits only those with a row."""
 
@@ -73,6 +63,7 @@ class _Expander(Builder):
         super().__init__(level, parent)
         self._supports = supports
         self._open: tuple[tuple[Any, DType], ...] = parent._open if parent else ()
+        self._monoids: dict[Monoid, Monoid] = parent._monoids if parent else {}
 
     def nested(self) -> Builder:
         return _Expander(self.level, self._supports, self)
@@ -89,13 +80,19 @@ class _Expander(Builder):
         operands = tuple(operands)
         if op_class is ReduceTile:
             dims, monoid = attrs
-            attrs = (dims, _expanded_monoid(monoid, self._supports))
+            attrs = (dims, self._expanded(monoid))
         if not self._lacks(op_class, operands, attrs):
             return super().emit(op_class, operands, attrs, blocks, loc, hints)
         simpler = op_class.simplify(self, operands, attrs)
         if simpler is not None:
             return simpler
         return (self._expand(op_class, operands),)
+
+    def _expanded(self, monoid: Monoid) -> Monoid:
+        if monoid not in self._monoids:
+            combine = expand(monoid.combine, self._supports)
+            self._monoids[monoid] = replace(monoid, combine=combine)
+        return self._monoids[monoid]
 
     def _lacks(self, op_class: type[Op], operands: Values, attrs: Any) -> bool:
         """Whether the op is elementwise and has no row."""

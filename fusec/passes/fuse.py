@@ -12,13 +12,21 @@ alike. A tensor that only the group itself read is never stored.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import reduce
 
 from fusec.analysis.affine import covers, within
-from fusec.analysis.fusion import Fusion, Group, Placement, Plan
+from fusec.analysis.fusion import Fusion, Group, Plan
+from fusec.analysis.placement import (
+    Computed,
+    Place,
+    Placement,
+    coordinate,
+    is_computed,
+    placed,
+)
 from fusec.ir.builder import Builder
-from fusec.ir.core import Affine, Block, Function, Op, Value, Values
+from fusec.ir.core import Affine, Block, Function, Op, Value, Values, definitions
 from fusec.ir.dims import Dim, Symbol
 from fusec.ir.dtypes import i64
 from fusec.ir.ops.elementwise import And, Ge, Lt, Select
@@ -73,7 +81,8 @@ def _emit_group(
     writer = _Writer(builder, fusion, group, env)
     for k in sorted(group.members):
         for placement in group.members[k]:
-            writer.write(k, placement)
+            if not is_computed(placement):
+                writer.write(k, placement)
     inputs = tuple(env.get(v, v) for v in writer.inputs)
     hints = tuple(v.hint for v in writer.outputs)
     loc = fusion.ops[group.number].loc
@@ -114,9 +123,18 @@ class _Writer:
     def write(self, k: int, placement: Placement) -> None:
         """Emit a region in place."""
         op = self.fusion.summaries[k].op
+        self.emit(op, op.body.ops, placement, {})
+
+    def emit(
+        self,
+        op: Region,
+        ops: Sequence[Op],
+        placement: Placement,
+        env: dict[Value, Value],
+    ) -> None:
+        """Emit some ops of a region in place; `env` receives what they become."""
         outer = dict(zip(op.body.params, (*op.inputs, *op.results), strict=True))
-        env: dict[Value, Value] = {}
-        for inner in op.body.ops:
+        for inner in ops:
             self.builder.loc = inner.loc if inner.loc.file else op.loc
             if isinstance(inner, Load):
                 results = (self.load(inner, outer[inner.buffer], placement, env),)
@@ -130,81 +148,147 @@ class _Writer:
     def copy(self, op: Op, placement: Placement, env: Mapping[Value, Value]) -> Values:
         """Emit an op that touches no memory."""
         if isinstance(op, Coordinate):
-            placed = placement.get(op.axis, Affine.of(op.axis))
-            return (affine_value(self.builder, placed),)
+            return (self.number(coordinate(placement, op.axis)),)
         operands = [env.get(v, v) for v in op.operands]
         hints = tuple(v.hint for v in op.results)
         attrs = op.attrs
         if isinstance(op, Reduce):
-            placed = [placement.get(a, Affine.of(a)) for a in op.axes]
-            attrs = (tuple(x for p in placed for x in p.axes), op.monoid)
+            axes = [x for a in op.axes for x in coordinate(placement, a).axes]
+            attrs = (tuple(axes), op.monoid)
         return self.builder.emit(type(op), operands, attrs, (), None, hints)
+
+    def number(self, place: Place) -> Value:
+        """A coordinate as a value."""
+        if isinstance(place, Affine):
+            return affine_value(self.builder, place)
+        return self.compute(place)
+
+    def compute(self, place: Computed) -> Value:
+        """Emit what the reader computes the coordinate from, before its own turn."""
+        op = self.fusion.summaries[place.reader].op
+        needed = _needed(op.body, place.value)
+        env: dict[Value, Value] = {}
+        self.emit(op, [x for x in op.body.ops if x in needed], place.placement, env)
+        return env[place.value]
+
+    def place(
+        self, op: Load | Store, placement: Placement, env: Mapping[Value, Value]
+    ) -> list[Affine | Value]:
+        """The index of an access in the group's axes."""
+        index: list[Affine | Value] = []
+        for entry in op.index:
+            if isinstance(entry, Slot):
+                index.append(env[op.indices[entry.index]])
+                continue
+            place = placed(entry, placement)
+            assert place is not None
+            index.append(self.compute(place) if isinstance(place, Computed) else place)
+        return index
 
     def load(
         self, op: Load, tensor: Value, placement: Placement, env: Mapping[Value, Value]
     ) -> Value:
-        index = _placed(op.index, placement)
-        indices = [env.get(v, v) for v in op.indices]
+        index = self.place(op, placement, env)
+        guard = [env[op.mask], env[op.other]] if op.masked else []
         maker = self.fusion.maker.get(tensor)
         if maker is not None and maker in self.group.members:
-            element = self.points[tensor, _index_key(index)]
-            if not op.masked:
-                return element
-            return self.builder(Select, indices[-2], element, indices[-1])
+            element = self.element(tensor, maker, index)
+            return self.builder(Select, guard[0], element, guard[1]) if guard else element
         if tensor not in self.inputs:
             self.inputs[tensor] = Value(tensor.type, tensor.hint)
-        buffer = self.inputs[tensor]
-        inside = self.inside(index, tensor.type.shape) if self.guarded else None
-        if inside is not None and op.masked:
-            *slots, mask, other = indices
-            indices = [*slots, self.builder(And, mask, inside), other]
-        elif inside is not None:
-            indices += [inside, self.builder.const(0, tensor.type.dtype)]
-        masked = op.masked or inside is not None
-        (value,) = self.builder.emit(Load, (buffer, *indices), (index, masked))
+        inside = None
+        if self.guarded:
+            checked = [] if op.masked else [e for e in index if isinstance(e, Value)]
+            inside = self.inside(index, tensor.type.shape, checked)
+        if inside is not None:
+            zero = self.builder.const(0, tensor.type.dtype)
+            guard = (
+                [self.builder(And, guard[0], inside), guard[1]]
+                if guard
+                else [inside, zero]
+            )
+        return self.read(self.inputs[tensor], index, guard)
+
+    def element(
+        self, tensor: Value, maker: int, index: list[Affine | Value]
+    ) -> Value:
+        """An element of a fused tensor; computed now, if its place is."""
+        at = tensor, _index_key(index)
+        if at not in self.points:
+            for placement in self.group.members[maker]:
+                if is_computed(placement):
+                    self.write(maker, placement)
+        return self.points[at]
+
+    def read(
+        self, buffer: Value, index: list[Affine | Value], guard: list[Value]
+    ) -> Value:
+        slots = [entry for entry in index if isinstance(entry, Value)]
+        numbers = iter(range(len(slots)))
+        entries = tuple(
+            Slot(next(numbers)) if isinstance(entry, Value) else entry
+            for entry in index
+        )
+        operands = (buffer, *slots, *guard)
+        (value,) = self.builder.emit(Load, operands, (entries, bool(guard)))
         return value
 
     def inside(
-        self, index: tuple[Affine | Slot, ...], shape: tuple[Dim, ...]
+        self,
+        index: Sequence[Affine | Value],
+        shape: tuple[Dim, ...],
+        checked: Sequence[Value],
     ) -> Value | None:
         """Whether an index lies in its tensor; None where it always does.
 
         A producer that is read under a mask is computed at every point, also where
-        its own index leaves the tensor and nobody wants the element.
+        its own index leaves the tensor and nobody wants the element. Of computed
+        coordinates only the `checked` may do so.
         """
         b = self.builder
         checks: list[Value] = []
         for entry, extent in zip(index, shape, strict=True):
-            if isinstance(entry, Slot) or within(entry, extent):
+            if isinstance(entry, Affine):
+                if within(entry, extent):
+                    continue
+                at = affine_value(b, entry)
+            elif entry in checked:
+                at = entry
+            else:
                 continue
-            at = affine_value(b, entry)
             checks += [b(Ge, at, b.const(0, i64)), b(Lt, at, b.size(extent))]
         return reduce(lambda x, y: b(And, x, y), checks) if checks else None
 
     def store(
         self, op: Store, tensor: Value, placement: Placement, env: Mapping[Value, Value]
     ) -> None:
-        index = _placed(op.index, placement)
+        index = self.place(op, placement, env)
         value = env.get(op.value, op.value)
         self.points[tensor, _index_key(index)] = value
         wanted = tensor in self.group.stored and tensor not in self.outputs
         affine = [entry for entry in index if isinstance(entry, Affine)]
-        if not wanted or not covers(affine, tensor.type.shape):
+        if not wanted or len(affine) < len(index):
+            return
+        if not covers(affine, tensor.type.shape):
             return
         self.outputs[tensor] = Value(tensor.type, tensor.hint)
-        self.builder.emit(Store, (value, self.outputs[tensor]), (index,))
+        self.builder.emit(Store, (value, self.outputs[tensor]), (tuple(affine),))
 
 
-def _placed(
-    index: tuple[Affine | Slot, ...], placement: Placement
-) -> tuple[Affine | Slot, ...]:
-    return tuple(
-        entry.substitute(placement) if isinstance(entry, Affine) else entry
-        for entry in index
-    )
+def _needed(block: Block, value: Value) -> set[Op]:
+    """The ops of a block that a value is computed from."""
+    made = definitions(block)
+    needed: set[Op] = set()
+    stack = [value]
+    while stack:
+        op = made.get(stack.pop())
+        if op is not None and op not in needed:
+            needed.add(op)
+            stack.extend(op.operands)
+    return needed
 
 
-def _index_key(index: tuple[Affine | Slot, ...]) -> object:
+def _index_key(index: Sequence[Affine | Value]) -> object:
     return tuple(
         (frozenset(entry.terms), entry.const) if isinstance(entry, Affine) else entry
         for entry in index
