@@ -24,7 +24,7 @@ from fusec.codegen.llvm_kernel import Kernel, Register, dtype_of, hint_of
 from fusec.codegen.llvm_lanes import Lanes, element
 from fusec.codegen.llvm_memory import load_tile, store_tile
 from fusec.codegen.llvm_reduce import reduce_tile
-from fusec.codegen.llvm_rows import elementwise, supports
+from fusec.codegen.llvm_rows import spelling, supports
 from fusec.codegen.llvm_tile import broadcast_tile, convert, guard, iota_tile, scratch
 from fusec.errors import InternalError
 from fusec.ir.core import Block, Function, Op, Value
@@ -87,18 +87,23 @@ def _emit_op(k: Kernel, op: Op) -> None:
 def _elementwise(k: Kernel, op: Op) -> None:
     result = op.result
     dtypes = tuple(dtype_of(x) for x in (*op.operands, result))
+    spell = spelling(op, dtypes)
     if isinstance(result.type, Scalar):
         scalar = k.scalar_lanes(hint_of(op))
-        operands = [k.scalar(x) for x in op.operands]
-        k.define(result, (_spelled(scalar, op, dtypes, operands),))
+        k.define(result, (spell(scalar, *(k.scalar(x) for x in op.operands)),))
         return
     places = k.places(result)
     v = k.lanes(places.lanes, hint_of(op))
     columns = [_spread(k, v, x, len(places.origins)) for x in op.operands]
-    k.define(
-        result,
-        [_one_register(v, op, dtypes, row) for row in zip(*columns, strict=True)],
-    )
+    zeros = [v.zero(dtype) for dtype in dtypes]
+    registers: list[Register] = []
+    for row in zip(*columns, strict=True):
+        if _is_void(op, row):
+            registers.append(None)
+            continue
+        filled = zip(row, zeros, strict=False)
+        registers.append(spell(v, *(zero if x is None else x for x, zero in filled)))
+    k.define(result, registers)
 
 
 def _spread(k: Kernel, v: Lanes, x: Value, count: int) -> tuple[Register, ...]:
@@ -112,26 +117,10 @@ def _spread(k: Kernel, v: Lanes, x: Value, count: int) -> tuple[Register, ...]:
 _CHOOSING = (ew.Select, ew.And, ew.Or)
 
 
-def _one_register(
-    v: Lanes, op: Op, dtypes: tuple[Any, ...], row: tuple[Register, ...]
-) -> Register:
-    present = [x for x in row if x is not None]
-    if not present or (len(present) < len(row) and not isinstance(op, _CHOOSING)):
-        return None
-    operands = [
-        v.zero(dtype) if x is None else x for x, dtype in zip(row, dtypes, strict=False)
-    ]
-    return _spelled(v, op, dtypes, operands)
-
-
-def _spelled(v: Lanes, op: Op, dtypes: tuple[Any, ...], operands: list[str]) -> str:
-    try:
-        return elementwise(v, op, dtypes, operands)
-    except KeyError:
-        names = ", ".join(dtype.name for dtype in dtypes[:-1])
-        raise InternalError(
-            f"the LLVM backend has no row for {type(op).name} of {names}", op.loc
-        ) from None
+def _is_void(op: Op, row: tuple[Register, ...]) -> bool:
+    """Whether the op's elements do not exist, since those of an operand do not."""
+    missing = sum(x is None for x in row)
+    return missing == len(row) if isinstance(op, _CHOOSING) else missing > 0
 
 
 # ------------------------------------------------------------------- control

@@ -42,6 +42,8 @@ class Bounds:
 
     def mask(self, register: int) -> Mask:
         """Which lanes of a register hold an element that exists."""
+        if not self._known and not self._bounds:
+            return True
         known = self._known_lanes(register)
         if not any(known):
             return False

@@ -21,7 +21,7 @@ from fusec.codegen.llvm_kernel import (
 from fusec.codegen.llvm_lanes import Lanes, element
 from fusec.codegen.llvm_mask import Bounds
 from fusec.codegen.llvm_places import Coords, Places, added, moved
-from fusec.codegen.llvm_rows import elementwise
+from fusec.codegen.llvm_rows import spelling
 from fusec.errors import InternalError
 from fusec.ir.core import Monoid, Value
 from fusec.ir.dtypes import DType
@@ -69,7 +69,7 @@ def combine(v: Lanes, monoid: Monoid, left: State, right: State) -> State:
             held[op.result] = v.number(op.dtype, op.value)
             continue
         dtypes = tuple(dtype_of(x) for x in (*op.operands, op.result))
-        held[op.result] = elementwise(v, op, dtypes, [held[x] for x in op.operands])
+        held[op.result] = spelling(op, dtypes)(v, *(held[x] for x in op.operands))
     return tuple(held[x] for x in body.yields)
 
 

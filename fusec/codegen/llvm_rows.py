@@ -24,6 +24,8 @@ from fusec.codegen.llvm_math import (
     trunc,
     trunc_div,
 )
+from fusec.errors import InternalError
+from fusec.ir.core import Op
 from fusec.ir.dtypes import DType, f32, f64
 from fusec.ir.ops import elementwise as ew
 from fusec.ir.ops.cast import Bitcast, Cast
@@ -76,22 +78,31 @@ def supports(op_class: Any, dtype: DType, target: Target) -> bool:
     return (op_class, family(dtype)) in ROWS
 
 
-def elementwise(v: Lanes, op: Any, dtypes: tuple[DType, ...], xs: list[str]) -> str:
-    """Emit an op; `dtypes` are those of its operands, the result's last."""
-    if isinstance(op, Cast):
-        return cast(v, dtypes[0], dtypes[-1], xs[0])
-    if isinstance(op, Bitcast):
-        return bitcast(v, dtypes[0], dtypes[-1], xs[0])
+def spelling(op: Op, dtypes: tuple[DType, ...]) -> Callable[..., str]:
+    """What emits an op: `spelling(…)(lanes, *operands)`.
+
+    `dtypes` are those of the operands, the result's last. Raises `InternalError` where
+    there is no row.
+    """
+    if isinstance(op, (Cast, Bitcast)):
+        change = cast if isinstance(op, Cast) else bitcast
+
+        def converted(v: Lanes, x: str) -> str:
+            return change(v, dtypes[0], dtypes[-1], x)
+
+        return converted
     dtype = dtypes[1] if isinstance(op, ew.Select) else dtypes[0]
-    return row(type(op), dtype)(v, dtype, *xs)
+    kind: type[Op] = type(op)
+    row = ROWS.get((kind, family(dtype)))
+    if row is None:
+        raise InternalError(
+            f"the LLVM backend has no row for {kind.name} of {dtype.name}", op.loc
+        )
 
+    def spelled(v: Lanes, *xs: str) -> str:
+        return row(v, dtype, *xs)
 
-def row(op_class: Any, dtype: DType) -> Row:
-    """The row of an op. Raises `KeyError` where there is none."""
-    group = family(dtype)
-    if group is None:
-        raise KeyError(op_class.name)
-    return ROWS[op_class, group]
+    return spelled
 
 
 # ------------------------------------------------------------------- kinds of rows

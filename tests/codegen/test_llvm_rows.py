@@ -187,11 +187,12 @@ def test_exact_ops_compute_the_reference(
         assert equal.all(), outcome.report(op, equal)
 
 
-# Without FMA instructions the large expansions compile slowly, all in one block.
 @pytest.mark.parametrize("op", ELEMENTARY, ids=lambda op: op.name)
 def test_elementary_functions_are_near_the_reference(
-    op: Any, run: Callable[..., None]
+    op: Any, run: Callable[..., None], target: Target
 ) -> None:
+    if not target.has("fma") and op not in (ew.Exp, ew.Log, ew.Tanh, ew.Sin):
+        pytest.skip("the rows are the same, and compile slowly without FMA")
     outcome = Outcome([op], f32)
     outcome.run(run)
     got, expected = outcome.got(op), outcome.expected(op)
