@@ -26,6 +26,7 @@ LAYERS = (
     "analysis frontend runtime",
     "passes codegen",
     "compiler",
+    "explain",
     "api",
     "cli",
 )
@@ -48,7 +49,11 @@ OWNERS = {
 
 # The files that may do what all others may not.
 READS_ENVIRONMENT = ["fusec/options.py"]
-IMPORTS_BY_NAME = ["fusec/__init__.py", "fusec/codegen/backend.py"]
+IMPORTS_BY_NAME = [
+    "fusec/__init__.py",
+    "fusec/cli/loading.py",
+    "fusec/codegen/backend.py",
+]
 
 
 @dataclass(frozen=True)

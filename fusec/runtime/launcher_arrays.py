@@ -85,3 +85,8 @@ def _torch_dtype(dtype: DType) -> torch.dtype:
 
 def _value(dim: Dim, sizes: Mapping[Symbol, int]) -> int:
     return dim if isinstance(dim, int) else evaluate(dim, sizes)
+
+
+def threads() -> int:
+    """The threads that torch lends to a kernel."""
+    return torch.get_num_threads()

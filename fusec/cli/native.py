@@ -1,0 +1,49 @@
+"""What `fusec run` needs torch for: compiled host functions, and calls to its ops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fusec.compiler import compile_module
+from fusec.errors import FusecError, UserError
+from fusec.ir.core import Function, Level, Module, walk
+from fusec.ir.types import Tile
+from fusec.options import Options
+from fusec.runtime.launcher_arrays import call, extern_calls
+
+__all__ = ["extern_calls", "run_compiled"]
+
+
+def run_compiled(
+    module: Module, arguments: list[Any], options: Options
+) -> tuple[Any, ...]:
+    """The results of a host function, its kernels compiled for this machine.
+
+    Raises `UserError` for kernels that cannot be compiled, and where the program fails.
+    """
+    for kernel in module.functions[1:]:
+        _check(kernel)
+    program = compile_module(module, options)
+    return _called(lambda: call(program, module.entry, arguments))
+
+
+def _check(kernel: Function) -> None:
+    tiles = [v.type for op in walk(kernel.body) for v in op.results]
+    laid_out = all(t.layout is not None for t in tiles if isinstance(t, Tile))
+    if kernel.level is not Level.TILE or not laid_out:
+        raise UserError(
+            f"@{kernel.name} cannot be compiled: a kernel is a tile function with"
+            " layouts",
+            fix="print it with `fusec dump --stage host`, or run with --interpret",
+        )
+
+
+def _called(run: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
+    try:
+        return run()
+    except FusecError:
+        raise
+    except Exception as error:
+        # An index out of bounds, or what an op of torch's refuses.
+        raise UserError(f"the program failed: {error}") from error

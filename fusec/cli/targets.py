@@ -1,0 +1,195 @@
+"""From the TARGET of a command line to the graphs of a call.
+
+model.py:mlp    →    mlp, mlp_inputs    →    record(mlp, inputs)
+"""
+
+from __future__ import annotations
+
+import pkgutil
+import sys
+import traceback
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from fusec.cli.arguments import chosen
+from fusec.cli.output import note, progress
+from fusec.compiler import Journey, compile_graph, lower
+from fusec.errors import FusecError, Loc, UserError
+from fusec.frontend.record import Inputs, Recorded, record, with_arrays
+from fusec.ir.arguments import load_npz
+from fusec.options import Options
+
+_FORM = "write file.py:name or module:name"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A callable and what to call it with."""
+
+    function: Callable[..., Any]
+    inputs: Inputs
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """One graph of a target, at every stage."""
+
+    recorded: Recorded
+    journey: Journey
+
+
+def take(arguments: Namespace) -> Taken:
+    """The graph that a command line asks for. Raises `UserError`."""
+    options = Options.from_mapping(chosen(arguments))
+    with progress(f"loading {arguments.target}"):
+        call = resolve(arguments.target)
+    if arguments.inputs:
+        arrays = load_npz(arguments.inputs)
+        call = Call(call.function, with_arrays(call.function, call.inputs, arrays))
+    with progress(f"running {arguments.target}"):
+        graphs = _record(call, options, arguments)
+    recorded = _pick(graphs, arguments)
+    with progress("lowering"):
+        imported = recorded.imported
+        return Taken(recorded, lower(imported.function, options, imported.hints))
+
+
+def _record(call: Call, options: Options, arguments: Namespace) -> list[Recorded]:
+    # The call runs here, whatever machine the code that is shown is for.
+    own = Options.from_mapping({**chosen(arguments), "target": None})
+    compile = partial(compile_graph, options=own)
+    with _users_code(arguments.target):
+        return record(
+            call.function,
+            call.inputs,
+            compile,
+            options,
+            dynamic=arguments.dynamic,
+            backward=arguments.backward,
+        )
+
+
+def _pick(graphs: list[Recorded], arguments: Namespace) -> Recorded:
+    if not graphs:
+        raise UserError(
+            f"{arguments.target} gave fusec no graph: it computes nothing on tensors,"
+            " or all of it runs through ATen"
+        )
+    number = arguments.graph or 0
+    if not 0 <= number < len(graphs):
+        raise UserError(
+            f"there is no graph {number}",
+            fix=f"the call has {len(graphs)}: --graph 0 to {len(graphs) - 1}",
+        )
+    if len(graphs) > 1 and arguments.graph is None:
+        names = ", ".join(g.imported.function.name for g in graphs)
+        note(f"graph 0 of {len(graphs)} ({names}); choose with --graph")
+    return graphs[number]
+
+
+def resolve(target: str) -> Call:
+    """What `file.py:name` or `module:name` names. Raises `UserError`."""
+    where, colon, name = target.rpartition(":")
+    if not colon or not where or not name:
+        raise UserError(f"{target!r} does not name a function", fix=_FORM)
+    with _users_code(target):
+        module = _module(where)
+        found = _attribute(module, name, target)
+        return _call(found, name, module, target)
+
+
+def _module(where: str) -> Any:
+    if not where.endswith(".py") and "/" not in where:
+        # Modules of the folder that one stands in count, as with `python -m`.
+        sys.path.insert(0, str(Path.cwd()))
+        return pkgutil.resolve_name(where)
+    path = Path(where)
+    if not path.is_file():
+        raise UserError(f"there is no file {where}", fix=_FORM)
+    # Files beside it can be imported from it, as when Python runs it.
+    sys.path.insert(0, str(path.parent.resolve()))
+    spec = spec_from_file_location(path.stem, path.resolve())
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _attribute(module: ModuleType, name: str, target: str) -> Any:
+    found: Any = module
+    for part in name.split("."):
+        if not hasattr(found, part):
+            known = sorted(k for k in vars(module) if not k.startswith("_"))
+            raise UserError(
+                f"{target}: no {name!r} there", fix=f"it has {', '.join(known)}"
+            )
+        found = getattr(found, part)
+    return found
+
+
+def _call(found: Any, name: str, module: ModuleType, target: str) -> Call:
+    inputs: Any = None
+    if isinstance(found, tuple) and len(found) == 2:
+        found, inputs = found
+    else:
+        companion = getattr(module, f"{name}_inputs", None)
+        inputs = getattr(found, "example_inputs", companion)
+    if not callable(found):
+        raise UserError(
+            f"{target} is a {type(found).__name__}, which cannot be called",
+            fix="name a function, a module, or a tuple (callable, inputs)",
+        )
+    if inputs is None:
+        raise UserError(
+            f"nothing says what to call {target} with",
+            fix=f"define {name}_inputs beside it, a tuple of arguments",
+        )
+    return Call(found, _inputs(inputs() if callable(inputs) else inputs))
+
+
+def _inputs(given: Any) -> Inputs:
+    if isinstance(given, Mapping):
+        return Inputs((), dict(given))
+    if isinstance(given, (tuple, list)):
+        return Inputs(tuple(given))
+    return Inputs((given,))
+
+
+@contextmanager
+def _users_code(target: str) -> Iterator[None]:
+    """Whatever the user's own code raises becomes a `UserError` with its line."""
+    try:
+        yield
+    except FusecError:
+        raise
+    except Exception as error:
+        raise _failure(target, error) from error
+
+
+def _failure(target: str, error: Exception) -> UserError:
+    # torch wraps what a backend raises.
+    inner = getattr(error, "inner_exception", None)
+    if isinstance(inner, FusecError):
+        return UserError(f"{target}: {inner}")
+    frames = traceback.extract_tb(error.__traceback__)
+    own = Path(__file__).parents[1]
+    places = [
+        Loc(frame.filename, frame.lineno or 0, frame.name, frame.line or "")
+        for frame in frames
+        if "site-packages" not in frame.filename
+        and not Path(frame.filename).is_relative_to(own)
+        and not frame.filename.startswith("<")
+        and "/lib/python" not in frame.filename
+    ]
+    summary = str(error).strip().splitlines() or [""]
+    what = f"{target} failed: {type(error).__name__}: {summary[0]}"
+    return UserError(what, places[-1] if places else Loc.UNKNOWN)
