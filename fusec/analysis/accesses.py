@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Union
 
 from fusec.ir.core import Affine, Op, Value, walk
 from fusec.ir.dims import Dim, product
@@ -27,7 +26,7 @@ from fusec.ir.types import Axis, Points, Tensor, strides_of
 class Access:
     """One load or store: an affine address, plus computed indices times strides."""
 
-    op: Union[Load, Store]
+    op: Load | Store
     address: Affine
     computed: tuple[tuple[Value, Dim], ...] = ()
 
@@ -41,11 +40,11 @@ class Accesses:
     """The memory behaviour of a region, over merged axes."""
 
     region: Region
-    all: list[Access] = field(default_factory=list)
-    axes: list[Axis] = field(default_factory=list)
-    swept: list[Axis] = field(default_factory=list)
+    all: list[Access] = field(default_factory=list[Access])
+    axes: list[Axis] = field(default_factory=list[Axis])
+    swept: list[Axis] = field(default_factory=list[Axis])
     """Axes that a program walks: reduced ones, and those some store lacks."""
-    renamed: dict[Axis, Axis | None] = field(default_factory=dict)
+    renamed: dict[Axis, Axis | None] = field(default_factory=dict[Axis, "Axis | None"])
     """What became of each original axis: itself, the axis it lies in, or nothing."""
 
     @property
@@ -56,15 +55,13 @@ class Accesses:
     @property
     def narrowest(self) -> int:
         """Bits of the narrowest element that is loaded or stored."""
-        return min((a.buffer.type.dtype.bits for a in self.all), default=32)
+        return min((a.buffer.dtype.bits for a in self.all), default=32)
 
     @property
     def bytes(self) -> Dim:
         """Memory that the region touches, each tensor once."""
         buffers = dict.fromkeys(access.buffer for access in self.all)
-        return sum(
-            (product(b.type.shape) * (b.type.dtype.bits // 8) for b in buffers), 0
-        )
+        return sum((product(b.shape) * (b.dtype.bits // 8) for b in buffers), 0)
 
     def of(self, op: Op) -> Access:
         """The access of a load or store."""
@@ -91,7 +88,8 @@ def accesses(region: Region) -> Accesses:
         elif isinstance(op, Reduce):
             reduced.append(op.axes)
             spaces.append(set(op.axes))
-        spaces.extend(set(v.type.axes) for v in op.results if isinstance(v.type, Points))
+        points = (v for v in op.results if isinstance(v.type, Points))
+        spaces.extend(set(v.axes) for v in points)
     found.axes = list(dict.fromkeys(a for space in map(_sorted, spaces) for a in space))
     _order(found)
     _merge(found, spaces, fixed, reduced)
@@ -106,7 +104,8 @@ def _sorted(space: set[Axis]) -> list[Axis]:
 def _access(op: Load | Store) -> Access:
     tensor = op.buffer.type
     assert isinstance(tensor, Tensor)
-    address, computed = Affine(), []
+    address = Affine()
+    computed: list[tuple[Value, Dim]] = []
     for entry, stride in zip(op.index, strides_of(tensor), strict=True):
         if isinstance(entry, Slot):
             computed.append((op.indices[entry.index], stride))
@@ -181,9 +180,7 @@ def _mergeable(
     )
 
 
-def _join(
-    found: Accesses, together: list[set[Axis]], outer: Axis, inner: Axis
-) -> Axis:
+def _join(found: Accesses, together: list[set[Axis]], outer: Axis, inner: Axis) -> Axis:
     joined = Axis(outer.name + inner.name, outer.extent * inner.extent)
     for old, new in [*found.renamed.items()]:
         if new is inner:

@@ -1,8 +1,8 @@
 """Questions about affine indices: digits and coverage.
 
-    split(64*h + d, (12, 64))       == [h, d]        as h < 12, d < 64
-    within(2*i + 1, 100)            if i < 50
-    covers([i, 64*h + d], (5, 768)) if i < 5, h < 12, d < 64
+split(64*h + d, (12, 64))       == [h, d]        as h < 12, d < 64
+within(2*i + 1, 100)            if i < 50
+covers([i, 64*h + d], (5, 768)) if i < 5, h < 12, d < 64
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 from fusec.ir.core import Affine
 from fusec.ir.dims import Dim, exact_div, product
-from fusec.ir.types import Axis
 
 
 def split(linear: Affine, extents: Sequence[Dim]) -> list[Affine] | None:

@@ -16,11 +16,12 @@ wanted it becomes a computed index.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 from fusec.ir.core import Function, Op, Value
 from fusec.ir.dims import Dim, exact_div
-from fusec.ir.ops.reduction import ReduceDims
 from fusec.ir.ops.extern import Extern
+from fusec.ir.ops.reduction import ReduceDims
 from fusec.ir.ops.view import Index, Permute, Reshape
 from fusec.ir.types import Tensor
 
@@ -37,8 +38,9 @@ def factors(function: Function) -> Factors:
             found.tie(a, b)
         if isinstance(op, Reshape):
             reshapes.append(op)
-    while any([_carry(found, op) for op in reshapes]):
-        pass
+    changed = True
+    while changed:
+        changed = sum(_carry(found, op) for op in reshapes) > 0
     return found
 
 
@@ -50,13 +52,13 @@ class Factors:
         self._cuts: dict[Place, tuple[Dim, ...]] = {}
 
     def of(self, value: Value) -> tuple[tuple[Dim, ...], ...]:
-        """The factors of each dimension, major to minor; their product is its extent."""
+        """The factors of each dimension, major to minor; they multiply to its extent."""
         return tuple(self.dimension(value, d) for d in range(len(_shape(value))))
 
     def dimension(self, value: Value, dim: int) -> tuple[Dim, ...]:
         """The factors of one dimension."""
         sizes = [_shape(value)[dim], *reversed(self.cuts((value, dim)))]
-        quotients = [exact_div(a, b) for a, b in zip(sizes, sizes[1:], strict=False)]
+        quotients = [exact_div(a, b) for a, b in pairwise(sizes)]
         return (*(q for q in quotients if q is not None), sizes[-1])
 
     def cuts(self, place: Place) -> tuple[Dim, ...]:
@@ -100,7 +102,7 @@ def _chain(cuts: tuple[Dim, ...], extent: Dim) -> tuple[Dim, ...] | None:
             at += 1
         ordered.insert(at, cut)
     whole = [*ordered, extent]
-    fits = all(_divides(a, b) for a, b in zip(whole, whole[1:], strict=False))
+    fits = all(_divides(a, b) for a, b in pairwise(whole))
     return tuple(ordered) if fits and extent not in ordered else None
 
 
@@ -137,9 +139,9 @@ def _equal_extents(x: Value, y: Value) -> Iterator[tuple[Place, Place]]:
     """Dimensions in the same position with the same extent, if the ranks agree."""
     if not isinstance(x.type, Tensor) or not isinstance(y.type, Tensor):
         return
-    if len(x.type.shape) != len(y.type.shape):
+    if len(x.shape) != len(y.shape):
         return
-    for dim, (a, b) in enumerate(zip(x.type.shape, y.type.shape, strict=True)):
+    for dim, (a, b) in enumerate(zip(x.shape, y.shape, strict=True)):
         if a == b and a != 1:
             yield (x, dim), (y, dim)
 
@@ -210,4 +212,4 @@ def _cut_at(
 
 def _shape(value: Value) -> tuple[Dim, ...]:
     assert isinstance(value.type, Tensor)
-    return value.type.shape
+    return value.shape

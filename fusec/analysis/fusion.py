@@ -97,9 +97,7 @@ def summarise(op: Region) -> Summary:
         elif isinstance(inner, Elementwise):
             weight += COSTS.get(inner.name, 1.0)
     axes.update(reduced)
-    return Summary(
-        op, tuple(loads), stores, tuple(reduced), tuple(axes), count, weight
-    )
+    return Summary(op, tuple(loads), stores, tuple(reduced), tuple(axes), count, weight)
 
 
 COSTS: Mapping[str, float] = {
@@ -122,9 +120,9 @@ class Group:
     """Regions that run as one, placed in the axes of `root`."""
 
     number: int
-    members: dict[int, list[Placement]] = field(default_factory=dict)
+    members: _Members = field(default_factory=dict[int, list[Placement]])
     """For each region, by its position in the function: where it is placed."""
-    stored: set[Value] = field(default_factory=set)
+    stored: set[Value] = field(default_factory=set[Value])
     """Results that others read."""
 
 
@@ -647,7 +645,7 @@ def _readers(function: Function) -> dict[Value, tuple[int, ...]]:
 
 def _shape(value: Value) -> tuple[Dim, ...]:
     assert isinstance(value.type, Tensor)
-    return value.type.shape
+    return value.shape
 
 
 def _bits(group: Group) -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Union
 
 from fusec.analysis.affine import split
 from fusec.ir.core import Affine, Value
@@ -34,7 +33,7 @@ class Computed:
         return tuple(dict.fromkeys(axis for place in placed for axis in place.axes))
 
 
-Place = Union[Affine, Computed]
+Place = Affine | Computed
 Placement = Mapping[Axis, Place]
 
 
@@ -63,9 +62,7 @@ def is_computed(placement: Placement) -> bool:
     return any(isinstance(place, Computed) for place in placement.values())
 
 
-def affine_index(
-    index: Sequence[Affine], placement: Placement
-) -> list[Affine] | None:
+def affine_index(index: Sequence[Affine], placement: Placement) -> list[Affine] | None:
     """A store's index in the group's axes, if all of it stays affine."""
     places = [placed(entry, placement) for entry in index]
     affine = [place for place in places if isinstance(place, Affine)]

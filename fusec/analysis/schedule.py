@@ -73,9 +73,7 @@ class Schedule:
         return counts * ceil_div(last.axis.extent, last.extent)
 
 
-def choose(
-    accesses: Accesses, target: Target, hints: Mapping[Symbol, int]
-) -> Schedule:
+def choose(accesses: Accesses, target: Target, hints: Mapping[Symbol, int]) -> Schedule:
     """The schedule that is expected to be fast."""
     free = [a for a in accesses.grid if a not in accesses.swept]
     lane = _lane_axis(accesses)

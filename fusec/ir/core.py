@@ -22,8 +22,9 @@ from typing import Any, ClassVar
 
 from fusec.errors import Loc
 from fusec.ir.dims import NO_FACTS, Dim, Facts, Symbol
+from fusec.ir.dtypes import DType
 from fusec.ir.opdef import OpMeta
-from fusec.ir.types import Axis, Type
+from fusec.ir.types import Axis, Points, Tensor, Tile, Token, Type
 
 
 class Level(Enum):
@@ -44,6 +45,27 @@ class Value:
 
     def __repr__(self) -> str:
         return f"%{self.hint or hex(id(self) & 0xFFFF)}"
+
+    @property
+    def dtype(self) -> DType:
+        """The element type. Raises `TypeError` for a token."""
+        if isinstance(self.type, Token):
+            raise TypeError(f"{self} is a token and has no elements")
+        return self.type.dtype
+
+    @property
+    def shape(self) -> tuple[Dim, ...]:
+        """The extents of a tensor or tile. Raises `TypeError` for what has none."""
+        if not isinstance(self.type, (Tensor, Tile)):
+            raise TypeError(f"{self} is {self.type} and has no shape")
+        return self.type.shape
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """The axes of points. Raises `TypeError` for what has none."""
+        if not isinstance(self.type, Points):
+            raise TypeError(f"{self} is {self.type} and has no axes")
+        return self.type.axes
 
 
 Values = tuple[Value, ...]

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Union
 
 from fusec.ir.dims import Dim
 from fusec.ir.dtypes import DType
@@ -87,8 +86,8 @@ class Token:
     """The order of an effect: who consumes it runs after who made it."""
 
 
-Type = Union[Tensor, Points, Tile, Buffer, Scalar, Token]
-Element = Union[Tensor, Points, Tile, Scalar]
+Type = Tensor | Points | Tile | Buffer | Scalar | Token
+Element = Tensor | Points | Tile | Scalar
 """The types that an elementwise op accepts."""
 
 

@@ -42,7 +42,7 @@ def _converted(b: Builder, value: Value, schedule: Schedule) -> Value:
     """A value in the layout that its shape has under the schedule."""
     if not isinstance(value.type, Tile):
         return value
-    wanted = layout_of(value.type.shape, schedule)
+    wanted = layout_of(value.shape, schedule)
     return b(Convert, value, layout=wanted)
 
 

@@ -108,9 +108,7 @@ class _Writer:
         """Tensors of the function that are read, with the block's name for each."""
         self.outputs: dict[Value, Value] = {}
         self.guarded = any(
-            load.masked
-            for k in group.members
-            for _, load in fusion.summaries[k].loads
+            load.masked for k in group.members for _, load in fusion.summaries[k].loads
         )
         self.points: dict[tuple[Value, object], Value] = {}
         """Elements of fused tensors, by the index at which they are known."""
@@ -193,15 +191,17 @@ class _Writer:
         maker = self.fusion.maker.get(tensor)
         if maker is not None and maker in self.group.members:
             element = self.element(tensor, maker, index)
-            return self.builder(Select, guard[0], element, guard[1]) if guard else element
+            if not guard:
+                return element
+            return self.builder(Select, guard[0], element, guard[1])
         if tensor not in self.inputs:
             self.inputs[tensor] = Value(tensor.type, tensor.hint)
         inside = None
         if self.guarded:
             checked = [] if op.masked else [e for e in index if isinstance(e, Value)]
-            inside = self.inside(index, tensor.type.shape, checked)
+            inside = self.inside(index, tensor.shape, checked)
         if inside is not None:
-            zero = self.builder.const(0, tensor.type.dtype)
+            zero = self.builder.const(0, tensor.dtype)
             guard = (
                 [self.builder(And, guard[0], inside), guard[1]]
                 if guard
@@ -209,11 +209,9 @@ class _Writer:
             )
         return self.read(self.inputs[tensor], index, guard)
 
-    def element(
-        self, tensor: Value, maker: int, index: list[Affine | Value]
-    ) -> Value:
+    def element(self, tensor: Value, maker: int, index: list[Affine | Value]) -> Value:
         """An element of a fused tensor; computed now, if its place is."""
-        at = tensor, _index_key(index)
+        at = tensor, _index_key(index, tensor.shape)
         if at not in self.points:
             for placement in self.group.members[maker]:
                 if is_computed(placement):
@@ -264,12 +262,12 @@ class _Writer:
     ) -> None:
         index = self.place(op, placement, env)
         value = env.get(op.value, op.value)
-        self.points[tensor, _index_key(index)] = value
+        self.points[tensor, _index_key(index, tensor.shape)] = value
         wanted = tensor in self.group.stored and tensor not in self.outputs
         affine = [entry for entry in index if isinstance(entry, Affine)]
         if not wanted or len(affine) < len(index):
             return
-        if not covers(affine, tensor.type.shape):
+        if not covers(affine, tensor.shape):
             return
         self.outputs[tensor] = Value(tensor.type, tensor.hint)
         self.builder.emit(Store, (value, self.outputs[tensor]), (tuple(affine),))
@@ -288,8 +286,13 @@ def _needed(block: Block, value: Value) -> set[Op]:
     return needed
 
 
-def _index_key(index: Sequence[Affine | Value]) -> object:
+def _index_key(index: Sequence[Affine | Value], shape: Sequence[Dim]) -> object:
+    """An index as something to compare by; in an extent of 1 all of them are 0."""
     return tuple(
-        (frozenset(entry.terms), entry.const) if isinstance(entry, Affine) else entry
-        for entry in index
+        None
+        if extent == 1
+        else (frozenset(entry.terms), entry.const)
+        if isinstance(entry, Affine)
+        else entry
+        for entry, extent in zip(index, shape, strict=True)
     )

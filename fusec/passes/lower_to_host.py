@@ -122,7 +122,7 @@ class _Lowering:
             attrs = (value.type, value in self.escaping, False)
             (made,) = self.builder.emit(Alloc, (), attrs, (), None, (value.hint,))
             self.env[value] = made
-        if all(0 in value.type.shape for value in op.results):
+        if all(0 in value.shape for value in op.results):
             return
         name = self.kernel(op)
         kernel = self.kernels[name]
@@ -171,9 +171,7 @@ class _Lowering:
 
     def write_back(self) -> None:
         """Copy results into the parameters that they replace."""
-        pairs = zip(
-            self.function.body.yields, self.function.returns_into, strict=False
-        )
+        pairs = zip(self.function.body.yields, self.function.returns_into, strict=False)
         for value, position in pairs:
             if position is not None:
                 target = self.env[self.function.params[position]]

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Union
+from typing import Any
 
 from fusec.analysis.affine import split
 from fusec.analysis.factors import factors, groups
@@ -26,7 +26,7 @@ from fusec.ir.dtypes import bool_, i64
 from fusec.ir.ops.cast import Cast
 from fusec.ir.ops.constant import Const, SizeOf
 from fusec.ir.ops.contraction import Matmul
-from fusec.ir.ops.elementwise import Add, And, FloorDiv, Ge, Lt, Mul, Rem, Select, Sub
+from fusec.ir.ops.elementwise import Add, And, FloorDiv, Ge, Lt, Mul, Rem, Select
 from fusec.ir.ops.extern import Extern, Slot
 from fusec.ir.ops.loop import Check, Coordinate, Load, Region, Store, View
 from fusec.ir.ops.reduction import Reduce, ReduceDims
@@ -46,7 +46,7 @@ from fusec.ir.types import Axis, Scalar, Tensor, strides_of
 
 AXIS_NAMES = "ijklmnopqrstuvwxy"
 
-Coord = Union[Affine, Value]
+Coord = Affine | Value
 """Where a point reads along one dimension: linear in axes, or computed."""
 
 
@@ -130,9 +130,7 @@ class _Lowering:
     def strided(self, value: Value) -> Value:
         """A graph value for an op that takes any strides: a view where one exists."""
         if isinstance(value.type, Scalar):
-            return self.stored.get(value) or emit_scalar(
-                self.builder, self.made, value
-            )
+            return self.stored.get(value) or emit_scalar(self.builder, self.made, value)
         if value in self.stored:
             return self.stored[value]
         base, place = _strided_view(self, value)
@@ -156,7 +154,7 @@ class _Lowering:
         if base in self.function.params or base in self.lent:
             return None
         self.lent.add(base)
-        type_ = Tensor(place.type.dtype, place.type.shape, op.strides)
+        type_ = Tensor(op.x.dtype, op.x.shape, op.strides)
         hints = (op.result.hint,)
         (view,) = self.builder.emit(
             View, (held,), (type_, place.offset), (), None, hints
@@ -192,7 +190,7 @@ def _strided_view(lowering: _Lowering, value: Value) -> tuple[Value, _Place | No
     if None in strides:
         return base, None
     known = tuple(s for s in strides if s is not None)
-    return base, _Place(Tensor(type_.dtype, value.type.shape, known), address.const)
+    return base, _Place(Tensor(type_.dtype, value.shape, known), address.const)
 
 
 def _same_strides(tensor: Tensor, strides: tuple[Dim, ...]) -> bool:
@@ -232,7 +230,7 @@ def _is_lazy(op: Op) -> bool:
 
 def _matmul_call(op: Op) -> tuple[Any, ...]:
     """A matrix product as a call of ATen."""
-    rank = len(op.result.type.shape)  # type: ignore[union-attr]
+    rank = len(op.result.shape)  # type: ignore[union-attr]
     target = "aten.mm.default" if rank == 2 else "aten.bmm.default"
     return (target, (Slot(0), Slot(1)), (), (op.result.type,))
 
@@ -311,9 +309,7 @@ class RegionBuilder:
             return emit_scalar(self.builder, self.lowering.made, value)
         return self.load(self.param(self.lowering.stored[value]), coords, mask)
 
-    def load(
-        self, buffer: Value, coords: Sequence[Coord], mask: Value | None
-    ) -> Value:
+    def load(self, buffer: Value, coords: Sequence[Coord], mask: Value | None) -> Value:
         slots: list[Value] = []
         index: list[Affine | Slot] = []
         for coord in coords:
@@ -323,7 +319,7 @@ class RegionBuilder:
             index.append(Slot(len(slots)))
             slots.append(coord)
         if mask is not None:
-            other = self.builder.const(0, buffer.type.dtype)  # type: ignore[union-attr]
+            other = self.builder.const(0, buffer.dtype)  # type: ignore[union-attr]
             slots += [mask, other]
         attrs = (tuple(index), mask is not None)
         (value,) = self.builder.emit(Load, (buffer, *slots), attrs)
@@ -331,7 +327,7 @@ class RegionBuilder:
 
     def checked(self, x: Value, indices: Mapping[int, Value]) -> Value:
         """Check that indices lie in their dimensions; where they do, as bool."""
-        b, shape = self.builder, x.type.shape  # type: ignore[union-attr]
+        b, shape = self.builder, x.shape  # type: ignore[union-attr]
         inside: Value | None = None
         for dim, index in indices.items():
             low = b(Ge, index, b.const(0, i64))
@@ -393,9 +389,9 @@ def _iota(r: RegionBuilder, op: Iota, coords: Sequence[Coord]) -> Values:
 
 def _reduce(r: RegionBuilder, op: ReduceDims, coords: Sequence[Coord]) -> Values:
     first = op.values[0]
-    if any(first.type.shape[dim] == 0 for dim in op.dims):
+    if any(first.shape[dim] == 0 for dim in op.dims):
         identity = zip(op.values, op.monoid.identity, strict=True)
-        return tuple(r.builder.const(i, v.type.dtype) for v, i in identity)
+        return tuple(r.builder.const(i, v.dtype) for v, i in identity)
     reduced = {
         dim: tuple(
             Axis(f"r{dim}{k or ''}", n)
@@ -405,8 +401,10 @@ def _reduce(r: RegionBuilder, op: ReduceDims, coords: Sequence[Coord]) -> Values
         for dim in op.dims
     }
     kept = iter(coords)
-    rank = len(first.type.shape)
-    inner = [coordinate(reduced[d]) if d in reduced else next(kept) for d in range(rank)]
+    inner = [
+        coordinate(reduced[dim]) if dim in reduced else next(kept)
+        for dim in range(len(first.shape))
+    ]
     values = [r.read(value, inner) for value in op.values]
     axes = tuple(axis for dim in op.dims for axis in reduced[dim])
     return r.builder.emit(Reduce, values, (axes, op.monoid))
@@ -420,7 +418,7 @@ def _concat(r: RegionBuilder, op: Concat, coords: Sequence[Coord]) -> Values:
     result: Value | None = None
     for x in reversed(_with_starts(op)):
         value, start, length = x
-        inside = _between(b, at, start, length, op.result.type.shape[dim])
+        inside = _between(b, at, start, length, op.result.shape[dim])
         shifted = list(coords)
         shifted[dim] = _shift(b, coords[dim], -1 * start)
         element = r.read(value, shifted, inside)
@@ -433,7 +431,7 @@ def _with_starts(op: Concat) -> list[tuple[Value, Dim, Dim]]:
     start: Dim = 0
     parts: list[tuple[Value, Dim, Dim]] = []
     for x in op.xs:
-        length = x.type.shape[op.dim]
+        length = x.shape[op.dim]
         if length != 0:
             parts.append((x, start, length))
         start = start + length
@@ -444,9 +442,7 @@ def _pad(r: RegionBuilder, op: Pad, coords: Sequence[Coord]) -> Values:
     b = r.builder
     inside: Value | None = None
     shifted: list[Coord] = []
-    for coord, low, high, n in zip(
-        coords, op.low, op.high, op.x.type.shape, strict=True
-    ):
+    for coord, low, high, n in zip(coords, op.low, op.high, op.x.shape, strict=True):
         shifted.append(_shift(b, coord, -1 * low))
         if low == 0 and high == 0:
             continue
@@ -475,14 +471,14 @@ def _gather(r: RegionBuilder, op: Gather, coords: Sequence[Coord]) -> Values:
 
 
 def _index(r: RegionBuilder, op: Index, coords: Sequence[Coord]) -> Values:
-    rank = len(op.indices[0].type.shape)
+    rank = len(op.indices[0].shape)
     chosen = coords[op.at : op.at + rank]
     kept = iter([*coords[: op.at], *coords[op.at + rank :]])
     picked = {
         dim: r.integer(r.read(index, chosen))
         for dim, index in zip(op.dims, op.indices, strict=True)
     }
-    dims = range(len(op.x.type.shape))
+    dims = range(len(op.x.shape))
     inner = [picked[d] if d in picked else next(kept) for d in dims]
     return (r.read(op.x, inner, r.checked(op.x, picked)),)
 
@@ -512,7 +508,7 @@ def _permute(r: RegionBuilder, op: Permute, coords: Sequence[Coord]) -> list[Coo
 
 
 def _broadcast(r: RegionBuilder, op: Broadcast, coords: Sequence[Coord]) -> list[Coord]:
-    shape = op.x.type.shape
+    shape = op.x.shape
     return [Affine() if n == 1 else c for c, n in zip(coords, shape, strict=True)]
 
 
@@ -530,7 +526,7 @@ def _shift(b: Builder, coord: Coord, start: Dim, step: int = 1) -> Coord:
 
 
 def _reshape(r: RegionBuilder, op: Reshape, coords: Sequence[Coord]) -> list[Coord]:
-    old, new = op.x.type.shape, op.shape
+    old, new = op.x.shape, op.shape
     inner: list[Coord] = [Affine() for _ in old]
     for run_old, run_new in groups(old, new):
         run = [(coords[d], new[d]) for d in run_new]

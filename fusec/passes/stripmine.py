@@ -90,11 +90,11 @@ class _Scope:
 
     builder: Builder
     parent: _Scope | None = None
-    origins: Mapping[int, Value] = field(default_factory=dict)
+    origins: Mapping[int, Value] = field(default_factory=dict[int, Value])
     """Where the current chunk of each dimension with an open loop begins."""
-    limits: Mapping[int, Value] = field(default_factory=dict)
+    limits: Mapping[int, Value] = field(default_factory=dict[int, Value])
     """How many elements exist, of the dimensions whose chunk here is partial."""
-    values: dict[Value, Value] = field(default_factory=dict)
+    values: dict[Value, Value] = field(default_factory=dict[Value, Value])
     """What is computed here, by the value it was before."""
 
     def open(
@@ -130,9 +130,9 @@ class _Scope:
 class _Nest:
     """What one loop nest is there for."""
 
-    reductions: list[ReduceTile] = field(default_factory=list)
-    stores: list[StoreTile] = field(default_factory=list)
-    kept: list[Value] = field(default_factory=list)
+    reductions: list[ReduceTile] = field(default_factory=list[ReduceTile])
+    stores: list[StoreTile] = field(default_factory=list[StoreTile])
+    kept: list[Value] = field(default_factory=list[Value])
 
 
 Once = Callable[[_Scope, Values], Values]
@@ -160,7 +160,8 @@ class _Stripmining:
         top.limits = {**self.padding(top), **self.given(top)}
         for value in self.keep:
             self.reserve(value)
-        for self.now in range(max(self.sweeps.values(), default=0) + 1):
+        for sweep in range(max(self.sweeps.values(), default=0) + 1):
+            self.now = sweep
             for dims, nest in self.nests().items():
                 self.emit_nest(top, sorted(dims), nest)
         return self.builder.function(
@@ -348,7 +349,7 @@ class _Stripmining:
         if not isinstance(op, StoreTile):
             # Every chunk of a broadcast is the same one.
             spread = op.operands if isinstance(op, BroadcastTile) else op.results
-            scope = scope.home(frozenset().union(*map(time_dims, spread)))
+            scope = scope.home(frozenset[int]().union(*map(time_dims, spread)))
         scope.builder.loc = op.loc
         rule = CHUNKED.get(type(op), _same)
         operands, attrs = rule(self, scope, op)
@@ -377,9 +378,7 @@ class _Stripmining:
             if shape[dim] != 1 and op.strides[dim] != 0:
                 step = b(Mul, origin, b.size(op.strides[dim]))
                 offset = b(Add, offset, step)
-        limits = {
-            d: scope[v] for d, v in op.limits.items() if d not in scope.origins
-        }
+        limits = {d: scope[v] for d, v in op.limits.items() if d not in scope.origins}
         limits |= {d: v for d, v in scope.limits.items() if shape[d] != 1}
         dims = tuple(sorted(limits))
         others = [scope[v] for v in op.rest[len(op.limited) :]]
@@ -390,7 +389,8 @@ class _Stripmining:
     def reserve(self, value: Value) -> None:
         """Scratch memory for all chunks of a value."""
         type_ = value.type
-        assert isinstance(type_, Tile) and type_.layout is not None
+        assert isinstance(type_, Tile)
+        assert type_.layout is not None
         shape = tuple(type_.layout.padded_shape)
         buffer = Buffer(
             type_.dtype, strided(shape, _dense(shape), type_.dtype.bits), Space.SCRATCH
@@ -422,7 +422,7 @@ class _Stripmining:
 # How each op reads for one chunk: its operands and attributes.
 
 
-def _same(s: _Stripmining, scope: _Scope, op: Op) -> tuple[list[Value], tuple[Any, ...]]:
+def _same(s: _Stripmining, scope: _Scope, op: Op) -> Any:
     return [scope[v] for v in op.operands], op.attrs
 
 
@@ -434,7 +434,7 @@ def _load(s: _Stripmining, scope: _Scope, op: LoadTile) -> Any:
 
 
 def _store(s: _Stripmining, scope: _Scope, op: StoreTile) -> Any:
-    offset, limited, rest = s.access(scope, op, op.value.type.shape)
+    offset, limited, rest = s.access(scope, op, op.value.shape)
     attrs = (op.strides, limited, op.indirect, op.masked, op.streaming)
     return [scope[op.value], scope[op.buffer], offset, *rest], attrs
 
@@ -470,7 +470,8 @@ CHUNKED: Mapping[type, Callable[[_Stripmining, _Scope, Any], Any]] = {
 
 def _chunk(type_: Any) -> Tile:
     """The type of one chunk of a tile."""
-    assert isinstance(type_, Tile) and type_.layout is not None
+    assert isinstance(type_, Tile)
+    assert type_.layout is not None
     layout = _without_time(type_.layout)
     return Tile(type_.dtype, layout.shape, layout)
 

@@ -71,14 +71,17 @@ class _Tiling:
         self.locate()
         for op in region.body.ops:
             self.builder.loc = op.loc
-            rule = RULES.get(type(op), _elementwise)
+            kind: type = type(op)
+            rule = RULES.get(kind, _elementwise)
             self.env.update(zip(op.results, rule(self, op), strict=True))
         return self.builder.function(name, symbols=_symbols(self))
 
     def locate(self) -> None:
         """Find the program's place on every grid axis from its number."""
         b, schedule = self.builder, self.schedule
-        counted = [(axis, axis.extent, 1) for axis in schedule.grid]
+        counted: list[tuple[Axis, Dim, Dim]] = [
+            (axis, axis.extent, 1) for axis in schedule.grid
+        ]
         if schedule.blocked:
             last = schedule.tile[-1]
             blocks = ceil_div(last.axis.extent, last.extent)
@@ -113,12 +116,12 @@ class _Tiling:
 
     def wide(self, value: Value, shape: tuple[Dim, ...]) -> Value:
         """A value as a tile of this shape."""
-        type_ = Tile(value.type.dtype, shape)  # type: ignore[union-attr]
+        type_ = Tile(value.dtype, shape)  # type: ignore[union-attr]
         return self.builder(BroadcastTile, value, type=type_)
 
     def joined(self, values: Sequence[Value]) -> tuple[Dim, ...]:
         """The shape that broadcasting these values gives."""
-        shapes = [v.type.shape for v in values if isinstance(v.type, Tile)]
+        shapes = [v.shape for v in values if isinstance(v.type, Tile)]
         return tuple(
             next((n for n in extents if n != 1), 1)
             for extents in zip(*shapes, strict=True)
@@ -173,9 +176,7 @@ def _elementwise(t: _Tiling, op: Op) -> Values:
     if all(isinstance(v.type, Scalar) for v in operands):
         return t.builder.emit(type(op), operands, op.attrs, (), None, _hints(op))
     shape = t.joined(operands)
-    spread = [
-        v if isinstance(v.type, Scalar) else t.wide(v, shape) for v in operands
-    ]
+    spread = [v if isinstance(v.type, Scalar) else t.wide(v, shape) for v in operands]
     return t.builder.emit(type(op), spread, op.attrs, (), None, _hints(op))
 
 
@@ -192,7 +193,7 @@ def _coordinate(t: _Tiling, op: Coordinate) -> Values:
 
 def _load(t: _Tiling, op: Load) -> Values:
     access = t.access[id(op)]
-    shape = t.shape(op.result.type.axes)
+    shape = t.shape(op.result.axes)
     limited, limits = t.limits(shape)
     rest = list(limits)
     index = t.index(access, shape)
@@ -202,7 +203,7 @@ def _load(t: _Tiling, op: Load) -> Values:
         rest += [t.wide(t.env[op.mask], shape), t.wide(t.env[op.other], shape)]
     operands = (t.env[op.buffer], t.offset(access.address), *rest)
     attrs = (
-        Tile(op.buffer.type.dtype, shape),
+        Tile(op.buffer.dtype, shape),
         t.strides(access.address, shape),
         limited,
         index is not None,
@@ -236,9 +237,7 @@ def _reduce(t: _Tiling, op: Reduce) -> Values:
     for dim in dims:
         shape[dim] = t.extents[dim]
     spread = [t.wide(v, tuple(shape)) for v in operands]
-    return t.builder.emit(
-        ReduceTile, spread, (dims, op.monoid), (), None, _hints(op)
-    )
+    return t.builder.emit(ReduceTile, spread, (dims, op.monoid), (), None, _hints(op))
 
 
 def _check(t: _Tiling, op: Check) -> Values:
@@ -247,7 +246,7 @@ def _check(t: _Tiling, op: Check) -> Values:
     bad = b(Not, t.env[op.ok])
     if isinstance(bad.type, Scalar):
         bad = t.wide(bad, (1,) * rank)
-    dims = tuple(d for d, n in enumerate(bad.type.shape) if n != 1)
+    dims = tuple(d for d, n in enumerate(bad.shape) if n != 1)
     if dims:
         bad = b(ReduceTile, bad, dims=dims, monoid=monoid("any", bool_))
     one = t.wide(b.const(1, i64), (1,) * rank)
@@ -287,7 +286,7 @@ def _symbols(t: _Tiling) -> tuple[Symbol, ...]:
     found: set[Symbol] = set()
     for param in t.accesses.region.body.params:
         if isinstance(param.type, Tensor):
-            for dim in (*param.type.shape, *strides_of(param.type)):
+            for dim in (*param.shape, *strides_of(param.type)):
                 found |= symbols(dim)
     for access in t.accesses.all:
         dims = [access.address.const, *(s for _, s in access.address.terms)]
