@@ -30,7 +30,9 @@ from fusec.ir.types import Tensor, Type
 BY_DESIGN = frozenset(
     f"aten.{name}"
     for name in (
+        "_assert_scalar",
         "_int_mm",
+        "_local_scalar_dense",
         "_scaled_dot_product_flash_attention_for_cpu",
         "_scaled_dot_product_flash_attention_for_cpu_backward",
         "addmm",
@@ -41,7 +43,8 @@ BY_DESIGN = frozenset(
         "mm",
     )
 )
-"""Ops that run through ATen because its kernels are the ones to use."""
+"""Ops that run through ATen because its kernels are the ones to use, or because only
+the host can do what they do."""
 
 Found = Any
 """What a node stands for: a term, a dim, a number, a module, or a tuple of these."""

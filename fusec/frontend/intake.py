@@ -36,7 +36,7 @@ from fusec.ir.builder import Builder
 from fusec.ir.core import Block, Function, Level, Op, Value
 from fusec.ir.dims import Expr, Symbol, symbols
 from fusec.ir.dtypes import bool_, f64, i64
-from fusec.ir.types import Tensor, Type
+from fusec.ir.types import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ class _Intake:
         self.env: dict[fx.Node, Found] = {}
         self.arguments: dict[fx.Node, int] = {}
         self.bound: dict[Symbol, None] = {}
-        """The symbols that arguments decide, in order."""
+        """The symbols that arguments or, later, results of externs decide."""
         self.updates: dict[fx.Node, Term] = {}
         """What each overwritten placeholder holds in the end."""
         self.externs = Externs()
@@ -146,7 +146,7 @@ class _Intake:
         self.arguments[node] = len(self.arguments)
         type_ = type_of(meta, loc_of(node))
         symbol = symbol_of(meta) if isinstance(meta, torch.SymInt) else None
-        self.bound.update(dict.fromkeys([symbol] if symbol else _symbols_of(type_)))
+        self.bound.update(dict.fromkeys(_symbols_of(meta)))
         value = self.e.b.param(type_, symbol.name if symbol else node.name)
         size = _size(meta)
         return Term(self.e, value) if size is None else size
@@ -188,6 +188,7 @@ class _Intake:
         if _packet(node) not in BY_DESIGN:
             self.fallbacks.append(Unsupported(str(node.target), reason, loc_of(node)))
         found = self.externs.call(e, node, self.env)
+        self.bound.update(dict.fromkeys(_symbols_of(node.meta.get("val"))))
         size = _size(node.meta.get("val"))
         return found if size is None else size
 
@@ -328,10 +329,9 @@ def _settled(e: Emitter, node: fx.Node, term: Term, type_: Tensor | None) -> Ter
     return term
 
 
-def _symbols_of(type_: Type) -> list[Symbol]:
-    if not isinstance(type_, Tensor):
-        return []
-    named = {s for dim in (*type_.shape, *(type_.strides or ())) for s in symbols(dim)}
+def _symbols_of(meta: Any) -> list[Symbol]:
+    """The symbols in the sizes of a node's value."""
+    named = {symbol for size in symints(meta) for symbol in symbols(to_dim(size))}
     return sorted(named, key=lambda symbol: symbol.name)
 
 

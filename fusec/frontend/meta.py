@@ -23,7 +23,7 @@ _SCALARS = (
     ((float, torch.SymFloat), f64),
 )
 
-_FRAME = re.compile(r'File "(?P<file>.+)", line (?P<line>\d+), in (?P<function>.+)')
+_FRAME = re.compile(r'File "(?P<file>.+)", line (\d+), in (.+)\n?(.*)')
 _TORCH = str(Path(torch.__file__).parent)
 
 
@@ -95,13 +95,9 @@ def symints(meta: Any) -> Iterator[torch.SymInt]:
 
 def loc_of(node: fx.Node) -> Loc:
     """The innermost line of the user's own that a node came from."""
-    lines = (node.meta.get("stack_trace") or "").splitlines()
-    frames = [
-        (k, match) for k, line in enumerate(lines) if (match := _FRAME.search(line))
-    ]
+    frames = list(_FRAME.finditer(node.meta.get("stack_trace") or ""))
     if not frames:
         return Loc.UNKNOWN
-    own = [frame for frame in frames if not frame[1]["file"].startswith(_TORCH)]
-    k, match = (own or frames)[-1]
-    text = lines[k + 1].strip() if k + 1 < len(lines) else ""
-    return Loc(match["file"], int(match["line"]), match["function"], text)
+    own = [frame for frame in frames if not frame["file"].startswith(_TORCH)]
+    file, line, function, text = (own or frames)[-1].groups()
+    return Loc(file, int(line), function, text.strip())

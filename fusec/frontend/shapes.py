@@ -54,6 +54,15 @@ def symbol_of(size: torch.SymInt) -> Symbol | None:
     return Symbol(expr.name) if isinstance(expr, sympy.Symbol) else None
 
 
+def likely(size: int | torch.SymInt) -> int:
+    """A size as it was in the traced call; 2 for what only the data decides."""
+    if isinstance(size, int):
+        return size
+    env, expr = size.node.shape_env, size.node.expr
+    hints = {symbol: symbol_hint(env, symbol) or 2 for symbol in expr.free_symbols}
+    return int(expr.subs(hints))
+
+
 def _dim(expr: Any) -> Dim:
     if isinstance(expr, (int, sympy.Integer)):
         return int(expr)

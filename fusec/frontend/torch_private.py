@@ -10,19 +10,18 @@ from typing import Any
 from torch._decomp import core_aten_decompositions
 from torch._functorch.aot_autograd import aot_module_simplified
 from torch._functorch.partitioners import min_cut_rematerialization_partition
-from torch._ops import HigherOrderOperator, OpOverload
-from torch._subclasses.fake_tensor import FakeTensor
+from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 __all__ = [
-    "FakeTensor",
-    "HigherOrderOperator",
     "OpOverload",
     "ShapeEnv",
     "aot_module_simplified",
     "core_aten_decompositions",
     "min_cut_rematerialization_partition",
     "symbol_hint",
+    "unset_fake_temporarily",
 ]
 
 

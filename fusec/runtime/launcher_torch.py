@@ -95,7 +95,10 @@ class Program:
         self._threads = threads
         for value in function.params:
             self._slot(value)
-        self._bindings = [_binding(function, s) for s in function.symbols]
+        known = _defined(function)
+        self._bindings = [
+            _binding(function, s) for s in function.symbols if s.name not in known
+        ]
         binder = _Binder(self, addresses, callables)
         self._steps = binder.steps(function)
         self._results = [self._slot(v) for v in function.body.yields]
@@ -336,6 +339,20 @@ def _zeroed(make: Callable[[Sizes], torch.Tensor]) -> Callable[[Sizes], torch.Te
 
 def _evaluated(dims: Sequence[Dim], sizes: Sizes) -> tuple[int, ...]:
     return tuple(n if isinstance(n, int) else evaluate(n, sizes) for n in dims)
+
+
+def _defined(function: Function) -> set[str]:
+    """The symbols whose values externs find out (see `runtime.extern`)."""
+    found: set[str] = set()
+    for op in function.body.ops:
+        if isinstance(op, Extern):
+            found.update(value.hint for value in op.results if value.hint)
+            types = [v.type for v in op.results if isinstance(v.type, Tensor)]
+            extents = [n for type_ in types for n in type_.shape]
+            found.update(n.name for n in extents if isinstance(n, Symbol))
+    given = [v.type.shape for v in function.params if isinstance(v.type, Tensor)]
+    names = {n.name for shape in given for n in shape if isinstance(n, Symbol)}
+    return found - names - {param.hint for param in function.params}
 
 
 def _binding(

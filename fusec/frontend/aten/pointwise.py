@@ -152,9 +152,11 @@ def pow_tensor_scalar(e: Emitter, x: Term, exponent: Operand) -> Term | None:
     if dtype.is_bool:
         return None
     x = x.cast(dtype)
+    if dtype is f16:
+        # ATen has no shortcuts here: C's pow, by an exponent that is rounded first.
+        return call(ops.Pow, x.cast(f32), e.const(exponent, f16).cast(f32)).cast(f16)
     if dtype.is_float:
-        base = x.cast(f32) if dtype is f16 else x
-        return _float_power(e, base, exponent).cast(dtype)
+        return _float_power(e, x, exponent)
     return call(ops.Pow, x, exponent) if exponent >= 0 else None
 
 
@@ -283,6 +285,16 @@ def convert_element_type(e: Emitter, x: Term, dtype: Any) -> Term | None:
 def copy(e: Emitter, x: Term, source: Term, non_blocking: bool = False) -> Term:
     """The functional copy_: x, overwritten."""
     return source.cast(x.dtype).broadcast(x.shape)
+
+
+@lowers("aten.__lshift__.Scalar", "aten.__lshift__.Tensor")
+def lshift(e: Emitter, x: Term, y: Operand) -> Term | None:
+    return elementwise(e, ops.Shl, x, y) if e.dtype.is_int else None
+
+
+@lowers("aten.__rshift__.Scalar", "aten.__rshift__.Tensor")
+def rshift(e: Emitter, x: Term, y: Operand) -> Term | None:
+    return elementwise(e, ops.Shr, x, y) if e.dtype.is_int else None
 
 
 def _install() -> None:

@@ -6,6 +6,7 @@ dimension or several; none and [] mean all of them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -240,6 +241,30 @@ def logsumexp(e: Emitter, x: Term, dim: Dims, keepdim: bool = False) -> Term:
     shift = where(call(ops.IsInf, top), 0, top)
     result = log(exp(x - shift).reduce("sum", dims, True)) + shift
     return result if keepdim else _squeezed(result, dims)
+
+
+@lowers("aten.linalg_vector_norm.default")
+def vector_norm(
+    e: Emitter,
+    x: Term,
+    ord: Number = 2,
+    dim: Dims = None,
+    keepdim: bool = False,
+    *,
+    dtype: Any = None,
+) -> Term:
+    """(Σ|x|ᵖ)^(1/p); its limits at ±inf, and at 0 the number of nonzeros."""
+    x, dims = call(ops.Abs, x.cast(e.dtype).wide()), dims_of(x, dim)
+    if ord in (math.inf, -math.inf):
+        return x.reduce("max" if ord > 0 else "min", dims, keepdim)
+    if ord == 0:
+        return call(ops.Ne, x, 0).cast(x.dtype).reduce("sum", dims, keepdim)
+    if ord == 1:
+        return x.reduce("sum", dims, keepdim)
+    if ord == 2:
+        return call(ops.Sqrt, (x * x).reduce("sum", dims, keepdim))
+    powers = call(ops.Pow, x, ord).reduce("sum", dims, keepdim)
+    return call(ops.Pow, powers, 1 / ord)
 
 
 def _squeezed(x: Term, dims: Sequence[int]) -> Term:

@@ -1,0 +1,183 @@
+"""AOTAutograd around the intake: from Dynamo's graphs to callables for torch.
+
+    Dynamo's graph ─AOTAutograd─▶ inference, forward, backward graphs of ATen ops
+                                    └─ each: import_graph ─▶ compile ─▶ a boxed callable
+
+AOTAutograd calls a *boxed* callable with a list of arguments, which the callee empties
+so that each can be freed after its last use.
+
+A graph that fusec cannot take in, or fails on, still runs: through ATen, as traced.
+The first is said once for each reason; the second is a bug, said each time, and leaves
+a file that reproduces it.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch import fx
+
+from fusec.errors import InternalError, Unsupported, UnsupportedError, UserError
+from fusec.frontend.decompositions import decompositions
+from fusec.frontend.intake import Argument, Imported, Output, import_graph
+from fusec.frontend.meta import leaves, loc_of
+from fusec.frontend.reproducer import write_reproducer
+from fusec.frontend.torch_private import (
+    aot_module_simplified,
+    min_cut_rematerialization_partition,
+    unset_fake_temporarily,
+)
+from fusec.logs import logger
+from fusec.options import Options
+
+Program = Callable[[list[Any]], list[Any]]
+"""Runs a function: a list of arguments, which it empties, to a list of its yields."""
+
+Compile = Callable[[Imported], Program]
+
+
+class Boxed:
+    """A callable that AOTAutograd may call with a list of arguments."""
+
+    def __init__(self, run: Program) -> None:
+        self._run = run
+        # AOTAutograd looks for the mark on the instance, not on the class.
+        self._boxed_call = True
+
+    def __call__(self, arguments: list[Any]) -> list[Any]:
+        return self._run(arguments)
+
+
+def compile_dynamo_graph(
+    gm: fx.GraphModule,
+    example_inputs: Sequence[Any],
+    compile: Compile,
+    options: Options,
+) -> Callable[..., Any]:
+    """What a torch.compile backend returns for a graph of Dynamo's.
+
+    `compile` makes a program of each graph that AOTAutograd derives from it. Raises
+    `UnsupportedError` if `options.fallback` forbids to run some op through ATen.
+    """
+
+    def compiler(role: str) -> Callable[[fx.GraphModule, Sequence[Any]], Boxed]:
+        return partial(compile_aten_graph, compile=compile, options=options, role=role)
+
+    return aot_module_simplified(
+        gm,
+        list(example_inputs),
+        fw_compiler=compiler("forward"),  # type: ignore[arg-type]
+        bw_compiler=compiler("backward"),  # type: ignore[arg-type]
+        inference_compiler=compiler("inference"),  # type: ignore[arg-type]
+        partition_fn=min_cut_rematerialization_partition,
+        decompositions=decompositions(),
+        keep_inference_input_mutations=True,
+    )
+
+
+def compile_aten_graph(
+    gm: fx.GraphModule,
+    example_inputs: Sequence[Any],
+    *,
+    compile: Compile,
+    options: Options,
+    role: str,
+) -> Boxed:
+    """A boxed callable for one graph of ATen ops. Raises as `compile_dynamo_graph`."""
+    try:
+        # torch compiles amid fake tensors; constants and compiled programs are real.
+        with unset_fake_temporarily():
+            return _compiled(gm, example_inputs, compile, options, role)
+    except UnsupportedError as error:
+        if not options.fallback:
+            raise
+        _say_once(f"this {role} graph runs through ATen: {error}")
+    except UserError:
+        raise
+    except Exception as error:
+        _report_bug(gm, example_inputs, role, options, error)
+    return Boxed(_through_aten(gm))
+
+
+def _compiled(
+    gm: fx.GraphModule,
+    example_inputs: Sequence[Any],
+    compile: Compile,
+    options: Options,
+    role: str,
+) -> Boxed:
+    _check_devices(gm)
+    imported = import_graph(gm, example_inputs, name=role, numerics=options.numerics)
+    if imported.fallbacks and not options.fallback:
+        raise UnsupportedError(imported.fallbacks)
+    return Boxed(_runner(compile(imported), imported.outputs))
+
+
+def _check_devices(gm: fx.GraphModule) -> None:
+    for node in gm.graph.nodes:
+        for leaf in leaves(node.meta.get("val")):
+            if isinstance(leaf, torch.Tensor) and leaf.device.type != "cpu":
+                thing = f"a tensor on {leaf.device}"
+                reason = "fusec compiles for the CPU only"
+                raise UnsupportedError([Unsupported(thing, reason, loc_of(node))])
+
+
+def _runner(program: Program, outputs: Sequence[Output]) -> Program:
+    """The program with the outputs of the graph in place of the function's yields."""
+    if list(outputs) == list(range(len(outputs))):
+        count = len(outputs)
+        return lambda arguments: program(arguments)[:count]
+    passed = [o.index for o in outputs if isinstance(o, Argument)]
+
+    def run(arguments: list[Any]) -> list[Any]:
+        kept = {k: arguments[k] for k in passed}
+        made = program(arguments)
+        return [_pick(output, made, kept) for output in outputs]
+
+    return run
+
+
+def _pick(output: Output, made: list[Any], kept: dict[int, Any]) -> Any:
+    if output is None:
+        return None
+    return kept[output.index] if isinstance(output, Argument) else made[output]
+
+
+def _through_aten(gm: fx.GraphModule) -> Program:
+    def run(arguments: list[Any]) -> list[Any]:
+        values = list(arguments)
+        arguments.clear()
+        return gm.forward(*values)
+
+    return run
+
+
+def _report_bug(
+    gm: fx.GraphModule,
+    example_inputs: Sequence[Any],
+    role: str,
+    options: Options,
+    error: Exception,
+) -> None:
+    """Write a reproducer, and warn; `InternalError` instead if fallback is off."""
+    path = write_reproducer(gm, example_inputs, options.cache_dir, error)
+    what = f"{type(error).__name__}: {error}"
+    bug = InternalError(f"{what} (in a {role} graph)", reproducer=str(path))
+    if not options.fallback:
+        raise bug from error
+    logger("graph").warning("%s\n  the graph runs through ATen instead", bug)
+    logger("graph").debug("%s", "".join(traceback.format_exception(error)))
+
+
+@cache
+def _say_once(message: str) -> None:
+    logger("graph").warning("%s", message)
+
+
+def forget_warnings() -> None:
+    """Say again what was said."""
+    _say_once.cache_clear()

@@ -1,0 +1,106 @@
+"""Views, factories and indexing against eager, bit for bit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+VIEWS = {
+    "view": lambda x: x.view(6, -1),
+    "reshape": lambda x: x.transpose(0, 1).reshape(-1),
+    "permute": lambda x: x.permute(2, 0, -2),
+    "transpose": lambda x: x.transpose(-1, 0),
+    "expand": lambda x: x[:, :1].expand(-1, 5, -1),
+    "slice": lambda x: x[:, 1:-1, ::2],
+    "slice_beyond": lambda x: x[5:, -9:9],
+    "select": lambda x: x[-1] + x[0, 1],
+    "squeeze": lambda x: x[:1].squeeze() + x.unsqueeze(1).squeeze(1)[0],
+    "flip": lambda x: x.flip(0, -1),
+    "roll": lambda x: x.roll((1, 2), (0, 2)),
+    "cat": lambda x: torch.cat([x, x[:, :1].double(), x[:, :0]], 1),
+    "cat_empty": lambda x: torch.cat([torch.empty(0), x], -1),
+    "stack": lambda x: torch.stack([x, x * 2], -1),
+    "split": lambda x: x.split(2, 1),
+    "chunk": lambda x: x.chunk(3, -1),
+    "unbind": lambda x: x.unbind(1),
+    "pad": lambda x: F.pad(x, (1, 2, -1, 1), value=3.5),
+    "repeat": lambda x: x.repeat(2, 1, 3, 1),
+    "diagonal": lambda x: x.diagonal(1, 1, 2)[:, 1:] + x.diagonal(-1, -2, -1),
+    "tril": lambda x: x.tril(-1) + x.triu(1),
+    "unfold": lambda x: x.unfold(2, 2, 1),
+    "as_strided": lambda x: x.as_strided((2, 3), (5, 1), 1) * 2,
+    "movedim": lambda x: x.movedim(0, -1).flatten(1),
+    "t": lambda x: x[0].t() @ x[1],
+    "where": lambda x: torch.where(x > 0, x, torch.zeros_like(x)),
+}
+
+
+def each(x: torch.Tensor) -> dict[str, Any]:
+    """All views at once: compiling takes longer than running."""
+    return {name: view(x) for name, view in VIEWS.items()}
+
+
+def test_views_of_results(check: Any) -> None:
+    x = torch.arange(24.0).reshape(2, 3, 4) - 11.5
+    captured = check(lambda x: each(x + 1), x, exact=True)
+    assert captured.fallbacks == {"aten.unfold.default", "aten.as_strided.default"}
+
+
+def test_views_of_inputs(check: Any) -> None:
+    check(each, torch.arange(24.0).reshape(2, 3, 4) - 11.5, exact=True)
+
+
+def test_writes_to_views_become_concatenation(check: Any) -> None:
+    def f(x: Any, y: Any) -> Any:
+        z = x * 2
+        z[:, 1:3] = y
+        z[0] += 1
+        z[..., -1].zero_()
+        return z
+
+    check(f, torch.randn(2, 4, 3), torch.randn(3), exact=True)
+
+
+def test_factories(check: Any) -> None:
+    def f(x: Any) -> Any:
+        n = x.shape[0]
+        grid = torch.arange(n) * 2 + torch.arange(1.0, 2.0, 0.25)[:, None]
+        return grid, torch.full((2, n), 3.5) + x, torch.eye(3), torch.linspace(0, 1, 5)
+
+    check(f, torch.randn(5))
+
+
+def test_constants_of_a_graph(check: Any) -> None:
+    table = torch.tensor([1.0, 2.0, 3.0])
+    check(lambda x: x * torch.tensor(2.5) + table, torch.randn(4, 3))
+
+
+def test_indexing(check: Any) -> None:
+    x = torch.randn(5, 6, 7)
+    i, j = torch.tensor([[0, 4], [2, 2]]), torch.tensor([1, 3])
+
+    def f(x: Any, i: Any, j: Any) -> Any:
+        return (
+            x[i],
+            x[-i, j],
+            x[:, i, j - 5],
+            x[i, :, j],
+            x.index_select(1, j),
+            F.embedding(i, x[0]),
+            x.gather(2, j.expand(5, 6, 2)),
+        )
+
+    captured = check(f, x, i, j, exact=True)
+    assert captured.fallbacks == set()
+
+
+def test_indexing_by_a_mask_is_left_to_aten(check: Any) -> None:
+    x = torch.randn(6, 3)
+    torch._dynamo.config.capture_dynamic_output_shape_ops = True
+    try:
+        captured = check(lambda x: x[x[:, 0] > 0].exp().sum(0), x)
+    finally:
+        torch._dynamo.config.capture_dynamic_output_shape_ops = False
+    assert captured.fallbacks == {"aten.index.Tensor"}
