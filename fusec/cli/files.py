@@ -17,8 +17,6 @@ def read_module(path: str) -> Module:
     Raises `UserError`, `ParseError` or `VerificationError`.
     """
     module = parse_module(_read(path), "<stdin>" if path == "-" else path)
-    if not module.functions:
-        raise UserError(f"{path} holds no function", fix="print one with `fusec dump`")
     verify(module)
     return module
 

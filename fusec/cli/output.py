@@ -28,17 +28,17 @@ class Output:
 @contextmanager
 def progress(doing: str) -> Iterator[None]:
     """Say what is being done, if it takes over a second and someone is looking."""
-
-    def tell() -> None:
-        print(f"fusec: {doing} …", file=sys.stderr, flush=True)
-
-    timer = threading.Timer(_PATIENCE, tell)
+    timer = threading.Timer(_PATIENCE, lambda: _tell(doing))
     if sys.stderr.isatty():
         timer.start()
     try:
         yield
     finally:
         timer.cancel()
+
+
+def _tell(doing: str) -> None:
+    note(f"{doing} …")
 
 
 def note(text: str) -> None:

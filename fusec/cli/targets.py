@@ -115,11 +115,13 @@ def _module(where: str) -> Any:
         raise UserError(f"there is no file {where}", fix=_FORM)
     # Files beside it can be imported from it, as when Python runs it.
     sys.path.insert(0, str(path.parent.resolve()))
-    spec = spec_from_file_location(path.stem, path.resolve())
+    # A file may be called as a module that is loaded already is.
+    name = f"fusec_target_{path.stem}" if path.stem in sys.modules else path.stem
+    spec = spec_from_file_location(name, path.resolve())
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
-    sys.modules[path.stem] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 

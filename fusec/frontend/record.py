@@ -1,6 +1,6 @@
 """Taking in the graphs of a call, with the arguments that each was run on.
 
-    record(f, Inputs((x,)), compile)    →    [Recorded(graph @inference(%x, %fc_weight))]
+    record(f, Inputs((x,)), compile)   →   [Recorded(graph @inference(%x, %fc_weight))]
 
 The call really runs, through torch.compile and the programs that `compile` makes, so
 what is recorded is what would run: one graph, or several where Dynamo breaks the
@@ -56,8 +56,11 @@ def record(
     """The graphs of `function(*inputs)`, in the order in which they were taken in.
 
     `dynamic` leaves sizes open. `backward` also runs the gradient of the sum of the
-    results. Raises what the function raises.
+    results. Raises what the function raises, and `UserError` for tensors elsewhere
+    than in the memory of the CPU.
     """
+    named = dict(_tensors(function, inputs))
+    _require_cpu(named)
     graphs: list[Recorded] = []
 
     def keep(imported: Imported) -> Callable[[list[Any]], list[Any]]:
@@ -76,7 +79,7 @@ def record(
     def backend(gm: torch.fx.GraphModule, examples: Sequence[Any]) -> Any:
         return compile_dynamo_graph(gm, examples, keep, options)
 
-    names = dict(_places(function, inputs))
+    names = {_place(tensor): name for name, tensor in named.items()}
     compiled = torch.compile(function, backend=backend, dynamic=dynamic or None)
     with nullcontext() if backward else torch.no_grad():
         results = compiled(*inputs.args, **inputs.kwargs)
@@ -147,17 +150,26 @@ def _name(path: Sequence[Any], params: Sequence[str]) -> str:
 Place = tuple[int, tuple[int, ...], tuple[int, ...], torch.dtype]
 
 
-def _places(
+def _tensors(
     function: Callable[..., Any], inputs: Inputs
-) -> Iterator[tuple[Place, str]]:
-    """The memory of every tensor that the source has a name for."""
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor that the source has a name for."""
     if isinstance(function, torch.nn.Module):
         for weights in (function.named_buffers(), function.named_parameters()):
             for name, tensor in weights:
-                yield _place(tensor), name.replace(".", "_")
+                yield name.replace(".", "_"), tensor
     for name, leaf in _leaves(function, inputs)[0].items():
         if isinstance(leaf, torch.Tensor):
-            yield _place(leaf), name
+            yield name, leaf
+
+
+def _require_cpu(named: Mapping[str, torch.Tensor]) -> None:
+    for name, tensor in named.items():
+        if tensor.device.type != "cpu":
+            raise UserError(
+                f"{name} is on the device {tensor.device}; fusec compiles for the CPU",
+                fix="move the inputs, and the module, with .cpu()",
+            )
 
 
 def _place(x: torch.Tensor) -> Place:

@@ -200,10 +200,15 @@ def _same_strides(tensor: Tensor, strides: tuple[Dim, ...]) -> bool:
 
 
 def _single_stride(address: Affine, factors: tuple[Axis, ...]) -> Dim | None:
-    """The one stride that all factors of a dimension step by, if there is one."""
+    """The one stride that all factors of a dimension step by, if there is one.
+
+    A flip steps backwards, which the strides of a tensor cannot.
+    """
     if not factors:
         return 1
     stride = below = address.stride(factors[-1])
+    if isinstance(stride, int) and stride < 0:
+        return None
     for axis in reversed(factors):
         if address.stride(axis) != below:
             return None
@@ -384,7 +389,8 @@ def _fill(r: RegionBuilder, op: Op, coords: Sequence[Coord]) -> Values:
 
 
 def _iota(r: RegionBuilder, op: Iota, coords: Sequence[Coord]) -> Values:
-    return (r.value(coords[op.dim]),)
+    dim: int = op.dim
+    return (r.value(coords[dim]),)
 
 
 def _reduce(r: RegionBuilder, op: ReduceDims, coords: Sequence[Coord]) -> Values:
@@ -412,7 +418,8 @@ def _reduce(r: RegionBuilder, op: ReduceDims, coords: Sequence[Coord]) -> Values
 
 def _concat(r: RegionBuilder, op: Concat, coords: Sequence[Coord]) -> Values:
     """The operand whose range the coordinate falls in; the others are not read."""
-    b, dim = r.builder, op.dim
+    b = r.builder
+    dim: int = op.dim
     at = r.value(coords[dim])
     start: Dim = 0
     result: Value | None = None
@@ -514,7 +521,8 @@ def _broadcast(r: RegionBuilder, op: Broadcast, coords: Sequence[Coord]) -> list
 
 def _slice(r: RegionBuilder, op: Slice, coords: Sequence[Coord]) -> list[Coord]:
     inner = list(coords)
-    inner[op.dim] = _shift(r.builder, coords[op.dim], op.start, op.step)
+    dim: int = op.dim
+    inner[dim] = _shift(r.builder, coords[dim], op.start, op.step)
     return inner
 
 

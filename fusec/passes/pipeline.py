@@ -21,6 +21,7 @@ from fusec.analysis.staging import kept
 from fusec.errors import OptionError, UserError
 from fusec.ir.core import Function, Level, Module
 from fusec.ir.dims import Symbol
+from fusec.ir.ops.tile import For
 from fusec.ir.verifier import verify
 from fusec.passes.expand import Supports, expand
 from fusec.passes.fuse import fuse
@@ -103,6 +104,8 @@ def _named(name: str) -> Pass:
 
 def stripmined(function: Function, target: Target) -> Function:
     """A kernel with loops, dear values kept from sweep to sweep."""
+    if any(isinstance(op, For) for op in function.body.ops):
+        return function  # a file may hold kernels that have their loops
     sweeps = number_sweeps(function)
     keep = kept(function, sweeps, lambda value: bool(time_dims(value)), target)
     return stripmine(function, keep)

@@ -1,0 +1,544 @@
+"""The command line: what each command prints, and what it says of bad input."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fusec.cli import main, output
+from fusec.ir.parser import parse_module
+from fusec.ir.printer import format_function, format_module
+from fusec.ir.verifier import verify
+
+MODEL = """
+import torch
+import torch.nn.functional as F
+
+
+def norm(x, w, b):
+    y = x @ w
+    return F.softmax(F.layer_norm(y, (32,), b, b), -1), y.sum(1) + x.sum()
+
+
+norm_inputs = (torch.randn(8, 20), torch.randn(20, 32), torch.randn(32))
+
+
+def reversed_use(x, y):
+    return y.exp() - x
+
+
+def reversed_use_inputs():
+    return {"y": torch.rand(4, 5), "x": torch.rand(4, 5)}
+
+
+class Layer(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = torch.nn.Linear(8, 16)
+
+    def forward(self, x):
+        return F.gelu(self.fc(x)).cumsum(0)
+
+    def example_inputs(self):
+        return torch.rand(4, 8)
+
+
+torch.manual_seed(0)
+layer = Layer()
+pair = (torch.nn.Softmax(-1), (torch.rand(3, 70),))
+
+
+def broken(x):
+    return x + no_such_name
+
+
+broken_inputs = torch.rand(3)
+
+
+def alone(x):
+    return x
+
+
+def broken_in_two(x):
+    y = x * 2
+    torch._dynamo.graph_break()
+    return y.sin()
+
+
+broken_in_two_inputs = torch.rand(3)
+elsewhere = (torch.sin, torch.empty(3, device="meta"))
+number = 7
+"""
+
+STAGES = ("graph", "loop", "fused", "tile", "host")
+
+PLUS_ONE = """\
+graph @f(%x: f32[n, 3]) -> (f32[n, 3])
+    symbols [n] {
+  %0 = const(1.0) : f32
+  %1 = add %x, %0 : f32[n, 3]
+  yield %1
+}
+"""
+
+Fusec = Callable[..., SimpleNamespace]
+
+
+@pytest.fixture
+def fusec(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Fusec:
+    """`fusec("dump", …)` in a folder with model.py: status, out and err."""
+    (tmp_path / "model.py").write_text(MODEL)
+    (tmp_path / "f.fir").write_text(PLUS_ONE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for name in ("model", "axes"):
+        sys.modules.pop(name, None)
+    monkeypatch.setenv("FUSEC_CACHE_DIR", str(tmp_path / "cache"))
+    torch._dynamo.reset()
+
+    def call(*argv: str) -> SimpleNamespace:
+        try:
+            status = main(argv)
+        except SystemExit as stop:
+            status = stop.code
+        out, err = capsys.readouterr()
+        return SimpleNamespace(status=status, out=out, err=err)
+
+    return call
+
+
+def dumped(fusec: Fusec, *argv: str, to: str = "k.fir") -> str:
+    done = fusec("dump", *argv, "-o", to)
+    assert (done.status, done.out) == (0, ""), done.err
+    return Path(to).read_text()
+
+
+def results(fusec: Fusec, *argv: str) -> list[np.ndarray]:
+    done = fusec("run", *argv, "--save", "out.npz")
+    assert done.status == 0, done.err
+    return list(np.load("out.npz").values())
+
+
+def canonical(text: str) -> list[str]:
+    """The functions of a module without the names that the text gives to values."""
+    functions = parse_module(text).functions
+    return [format_function(function, canonical=True) for function in functions]
+
+
+# ------------------------------------------------------------------------ dump
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("target", ["norm", "layer"])
+def test_what_is_dumped_reads_back_as_it_was(
+    fusec: Fusec, stage: str, target: str
+) -> None:
+    text = dumped(fusec, f"model.py:{target}", "--stage", stage)
+    module = parse_module(text)
+    verify(module)
+    assert format_module(module) == text
+    assert fusec("opt", "k.fir").out == text
+
+
+@pytest.mark.parametrize("flag", ["--dynamic", "--backward"])
+def test_dumps_of_open_sizes_and_of_training_read_back(fusec: Fusec, flag: str) -> None:
+    text = dumped(fusec, "model.py:layer", flag)
+    assert format_module(parse_module(text)) == text
+    assert ("symbols" in text) == (flag == "--dynamic")
+
+
+def test_parameters_have_the_names_of_the_source(fusec: Fusec) -> None:
+    text = dumped(fusec, "model.py:layer", "--stage", "graph")
+    assert "%x: f32[4, 8]" in text
+    assert "%fc_weight: f32[16, 8]" in text
+
+
+def test_a_dump_can_tell_source_lines(fusec: Fusec) -> None:
+    argv = ("model.py:norm", "--stage", "graph", "--locations")
+    text = dumped(fusec, *argv)
+    line = MODEL.splitlines().index("    y = x @ w") + 1
+    assert f"model.py:{line}" in text
+    assert "#" not in format_module(parse_module(text))
+
+
+@pytest.mark.parametrize(("stage", "holds"), [("llvm", "define"), ("asm", ".globl")])
+def test_the_code_of_kernels_can_be_dumped(
+    fusec: Fusec, stage: str, holds: str
+) -> None:
+    whole = fusec("dump", "model.py:pair", "--stage", stage).out
+    name = whole.splitlines()[0].split()[1]
+    assert holds in whole
+    only = fusec("dump", "model.py:pair", "--stage", stage, "--kernel", name).out
+    assert only == whole
+
+
+def test_code_for_another_target_is_its_own(fusec: Fusec) -> None:
+    argv = ("dump", "model.py:pair", "--stage", "asm", "--option")
+    assert "zmm" in fusec(*argv, "target=x86-64-v4").out
+    assert "ymm" not in fusec(*argv, "target=x86-64").out
+
+
+def test_one_of_several_graphs_is_chosen(fusec: Fusec) -> None:
+    first = fusec("dump", "model.py:broken_in_two", "--stage", "graph")
+    assert "mul" in first.out
+    assert "--graph" in first.err
+    argv = ("dump", "model.py:broken_in_two", "--stage", "graph", "--graph", "1")
+    assert "sin" in fusec(*argv).out
+    assert "--graph 0 to 1" in fusec(*argv[:-1], "2").err
+
+
+# ------------------------------------------------------------------------- run
+
+
+def test_a_dumped_program_gives_the_results_of_the_program(fusec: Fusec) -> None:
+    x, w, b = torch.randn(8, 20), torch.randn(20, 32), torch.randn(32)
+    np.savez("in.npz", x=x.numpy(), w=w.numpy(), b=b.numpy())
+    dumped(fusec, "model.py:norm", "--stage", "host", "--inputs", "in.npz")
+    given = results(fusec, "k.fir", "--inputs", "in.npz")
+    y = x @ w
+    softmax = torch.softmax(torch.nn.functional.layer_norm(y, (32,), b, b), -1)
+    for ours, theirs in zip(given, (softmax, y.sum(1) + x.sum()), strict=True):
+        np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_inputs_go_by_name_whatever_the_order_of_use(fusec: Fusec) -> None:
+    x, y = torch.rand(4, 5), torch.rand(4, 5)
+    np.savez("in.npz", x=x.numpy(), y=y.numpy())
+    dumped(fusec, "model.py:reversed_use", "--inputs", "in.npz")
+    (given,) = results(fusec, "k.fir", "--inputs", "in.npz")
+    np.testing.assert_allclose(given, (y.exp() - x).numpy(), rtol=1e-5)
+
+
+def test_weights_travel_in_a_file_of_their_own(fusec: Fusec) -> None:
+    dumped(fusec, "model.py:layer", "--save", "all.npz")
+    saved = np.load("all.npz")
+    linear = saved["x"] @ saved["fc_weight"].T + saved["fc_bias"]
+    gelu = torch.nn.functional.gelu(torch.from_numpy(linear))
+    (given,) = results(fusec, "k.fir", "--inputs", "all.npz")
+    np.testing.assert_allclose(given, gelu.cumsum(0).numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("target", ["norm", "layer"])
+def test_every_stage_gives_the_same_results_on_the_same_seed(
+    fusec: Fusec, target: str
+) -> None:
+    runs = []
+    for stage in ("graph", "loop", "fused", "host"):
+        dumped(fusec, f"model.py:{target}", "--stage", stage)
+        runs.append(results(fusec, "k.fir", "--seed", "3"))
+    runs.append(results(fusec, "k.fir", "--seed", "3", "--interpret"))
+    for run in runs[1:]:
+        for ours, first in zip(run, runs[0], strict=True):
+            np.testing.assert_allclose(ours, first, rtol=1e-3, atol=1e-4)
+    other = results(fusec, "k.fir", "--seed", "4")
+    assert not np.allclose(other[0], runs[0][0])
+
+
+def test_a_kernel_alone_runs_by_its_grid(fusec: Fusec) -> None:
+    dumped(fusec, "model.py:pair", "--stage", "tile")
+    (rows,) = results(fusec, "k.fir", "--grid", "3")
+    np.testing.assert_allclose(rows.reshape(3, 70).sum(1), 1, rtol=1e-5)
+
+
+def test_symbols_get_the_sizes_that_are_asked_for(fusec: Fusec) -> None:
+    (given,) = results(fusec, "f.fir", "--size", "n=5")
+    assert given.shape == (5, 3)
+
+
+def test_results_print_as_json(fusec: Fusec) -> None:
+    np.savez("in.npz", np.arange(6, dtype=np.float32).reshape(2, 3))
+    done = json.loads(fusec("run", "f.fir", "--inputs", "in.npz", "--json").out)
+    (result,) = done["results"]
+    assert result["values"] == [[1, 2, 3], [4, 5, 6]]
+    assert result["type"] == "f32[n, 3]"
+
+
+# ------------------------------------------------------------------------- opt
+
+
+def test_passes_take_a_graph_to_a_program(fusec: Fusec) -> None:
+    dumped(fusec, "model.py:norm", "--stage", "graph", to="graph.fir")
+    wanted = results(fusec, "graph.fir")
+    names = "lower_to_loops,fuse,lower_to_host,stripmine,expand"
+    done = fusec("opt", "graph.fir", "--passes", names, "-o", "host.fir")
+    assert done.status == 0, done.err
+    module = parse_module(Path("host.fir").read_text())
+    assert module.entry.level.value == "host"
+    for flags in ((), ("--interpret",)):
+        given = results(fusec, "host.fir", *flags)
+        for ours, theirs in zip(given, wanted, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_the_stages_of_a_dump_are_what_the_passes_make(fusec: Fusec) -> None:
+    texts = [dumped(fusec, "model.py:norm", "--stage", s, to=s) for s in STAGES]
+    graph, loop, fused, _, host = texts
+    for before, name, after in (
+        ("graph", "lower_to_loops", loop),
+        ("loop", "fuse", fused),
+        ("fused", "lower_to_host", host),
+    ):
+        made = fusec("opt", before, "--passes", name).out
+        assert canonical(made) == canonical(after)
+    assert fusec("opt", "graph").out == graph
+
+
+def test_passes_are_listed_with_their_promises(fusec: Fusec) -> None:
+    listed = json.loads(fusec("opt", "--list", "--json").out)["passes"]
+    assert all(p["promise"] and p["level"] for p in listed)
+    text = fusec("opt", "--list").out
+    assert [line.split()[0] for line in text.splitlines()] == [
+        p["name"] for p in listed
+    ]
+
+
+def test_standard_input_is_a_file(
+    fusec: Fusec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(read=lambda: PLUS_ONE))
+    assert fusec("opt", "-").out == PLUS_ONE
+
+
+# --------------------------------------------------------------------- explain
+
+
+def test_explain_tells_kernels_calls_and_source_lines(fusec: Fusec) -> None:
+    text = fusec("explain", "model.py:norm").out
+    assert "F.softmax(F.layer_norm(y, (32,), b, b), -1)" in text
+    assert "aten.mm.default at model.py:" in text
+    assert "of the roofline" in text
+    assert "reg" in text
+
+
+def test_explain_tells_what_it_told_as_json(fusec: Fusec) -> None:
+    report = json.loads(fusec("explain", "model.py:layer", "--json").out)
+    assert [k["launches"] for k in report["kernels"]]
+    assert all(k["seconds"] >= k["roofline"] > 0 for k in report["kernels"])
+    cumsum = [e for e in report["externs"] if "cumsum" in e["target"]]
+    assert cumsum[0]["why"]
+
+
+def test_explain_gives_the_reason_of_a_refusal(fusec: Fusec) -> None:
+    source = """
+import torch
+def two_axes(x):
+    a = x - x.amax(1, keepdim=True)
+    return a - a.amax(0, keepdim=True)
+two_axes_inputs = torch.rand(64, 48)
+"""
+    Path("axes.py").write_text(source)
+    report = json.loads(fusec("explain", "axes.py:two_axes", "--json").out)
+    assert report["refusals"]
+    assert all("axes.py" in r["producer"] for r in report["refusals"])
+    assert all(r["reason"] for r in report["refusals"])
+
+
+# ------------------------------------------------------- layout, doctor, cache
+
+
+def test_a_layout_is_drawn(fusec: Fusec) -> None:
+    text = fusec("layout", "(2:reg@2, 2:reg 2:lane)").out
+    assert text.splitlines()[-1] == "1  l0 r2  l1 r2  l0 r3  l1 r3"
+    data = json.loads(fusec("layout", "(4:lane)", "--json").out)
+    assert data["axes"] == ["lane"]
+
+
+def test_the_doctor_compiles_and_runs_a_check(fusec: Fusec) -> None:
+    done = fusec("doctor", "--json")
+    found = json.loads(done.out)
+    assert (done.status, found["ok"]) == (0, True), found
+    assert found["torch"] == torch.__version__
+    assert int(found["threads"]) >= 1
+
+
+def test_the_doctor_reports_what_is_wrong(
+    fusec: Fusec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    done = fusec("doctor")
+    assert done.status == 1
+    assert done.out.splitlines()[-1].split() == ["self", "check", "failed"]
+
+
+def test_the_cache_is_listed_checked_and_emptied(fusec: Fusec, tmp_path: Path) -> None:
+    fusec("explain", "model.py:pair")
+    listed = json.loads(fusec("cache", "ls", "--json").out)
+    assert listed["entries"]
+    assert fusec("cache", "verify").out.endswith(" 0 dropped\n")
+    key = listed["entries"][0]["key"]
+    (tmp_path / "cache" / key).write_bytes(b"rubbish")
+    assert json.loads(fusec("cache", "verify", "--json").out)["dropped"] == [key]
+    count = len(listed["entries"]) - 1
+    assert json.loads(fusec("cache", "clear", "--json").out)["removed"] == count
+    assert json.loads(fusec("cache", "ls", "--json").out)["entries"] == []
+
+
+# ------------------------------------------------------------------- bad input
+
+BAD_TEXT = (
+    "graph @f(%x: f32[4]) -> (f32[4]) {\n  %y = expp %x : f32[4]\n  yield %y\n}\n"
+)
+BAD_IR = "graph @f(%x: f32[4]) -> (f32[4]) {\n  %y = exp %z : f32[4]\n  yield %y\n}\n"
+
+MISTAKES: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
+    (("dump", "model.py:norm", "--stage", "hots"), ("invalid choice: 'hots'", "host")),
+    (("dump", "model.py:norm", "--option", "numeric=fast"), ("did you mean",)),
+    (("dump", "model.py:norm", "--option", "numerics"), ("write NAME=VALUE",)),
+    (("dump", "model.py:norm", "--option", "target=h100"), ("no target 'h100'",)),
+    (("dump", "model.py:norm", "--kernel", "k"), ("no kernel 'k'", "the kernels are")),
+    (("dump", "model.py:norm", "--inputs", "no.npz"), ("cannot read arrays", "no.npz")),
+    (("dump", "model.py:norm", "--inputs", "f.fir"), ("numpy.savez",)),
+    (("dump", "model.py:norm", "--inputs", "one.npz"), ("3 tensors (x, w, b)",)),
+    (("dump", "model.py:norm", "-o", "no/such"), ("cannot write no/such",)),
+    (("dump", "model.py:none"), ("no 'none' there", "layer")),
+    (("dump", "model.py:alone"), ("alone_inputs",)),
+    (("dump", "model.py:number"), ("int, which cannot be called",)),
+    (("dump", "model.py:broken"), ("NameError", "return x + no_such_name")),
+    (("dump", "model.py:elsewhere"), ("on the device meta", ".cpu()")),
+    (("dump", "other.py:f"), ("there is no file other.py",)),
+    (("dump", "no_such_module:f"), ("No module named 'no_such_module'",)),
+    (("dump", "model.py"), ("write file.py:name",)),
+    (("opt", "text.fir"), ("text.fir:2:", "^", "exp")),
+    (("opt", "ir.fir"), ("ir.fir", "%z")),
+    (("opt", "model.npz"), ("is not text",)),
+    (("opt", "empty.fir"), ("there is no function",)),
+    (("opt", "no.fir"), ("cannot read no.fir: No such file",)),
+    (("opt", "f.fir", "--passes", "fuze"), ("did you mean 'fuse'",)),
+    (("opt", "f.fir", "--passes", "fuse"), ("fuse takes loop functions",)),
+    (("opt",), ("no file given",)),
+    (("run", "f.fir", "--size", "m=4"), ("no symbol 'm'", "it has n")),
+    (("run", "f.fir", "--size", "n=0"), ("not a number above zero",)),
+    (("run", "f.fir", "--inputs", "three.npz"), ("takes 1 arrays (x)",)),
+    (("run", "f.fir", "--inputs", "words.npz"), ("%x takes f32",)),
+    (("run", "f.fir", "--inputs", "one.npz"), ("x",)),
+    (("run", "extern.fir"), ("torch has no operator my.op.default",)),
+    (("layout", "(4:reg"), ("column 7", "(4:reg 16:lane)")),
+    (("layout", "(2:reg, 2:reg, 2:reg)"), ("rank 3",)),
+    (("cache", "drop"), ("invalid choice",)),
+    ((), ("COMMAND",)),
+]
+
+
+@pytest.mark.parametrize(("argv", "says"), MISTAKES)
+def test_a_mistake_gets_one_clear_message(
+    fusec: Fusec, argv: tuple[str, ...], says: tuple[str, ...]
+) -> None:
+    Path("text.fir").write_text(BAD_TEXT)
+    Path("ir.fir").write_text(BAD_IR)
+    Path("empty.fir").write_text("")
+    Path("model.npz").write_bytes(b"\xff\xfe\x00")
+    np.savez("one.npz", np.zeros(3, np.float32))
+    np.savez("three.npz", *[np.zeros(3, np.float32)] * 3)
+    np.savez("words.npz", np.array(["a"]))
+    Path("extern.fir").write_text(
+        "graph @f(%x: f32[4]) -> (f32[4]) {\n"
+        '  %y = extern %x {target="my.op.default", arguments=($0,), keywords=()}'
+        " : f32[4]\n  yield %y\n}\n"
+    )
+    done = fusec(*argv)
+    assert done.status == 2, done.err
+    assert done.out == ""
+    for text in says:
+        assert text in done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_traceback_is_shown_when_asked(fusec: Fusec) -> None:
+    done = fusec("opt", "no.fir", "--traceback")
+    assert done.status == 2
+    assert "Traceback" in done.err
+
+
+def test_a_bug_of_ours_says_so(fusec: Fusec, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(arguments: Any) -> None:
+        raise KeyError("lost")
+
+    monkeypatch.setattr("fusec.cli.layout.run", fail)
+    done = fusec("layout", "(4:lane)")
+    assert done.status == 1
+    assert "internal error: KeyError: 'lost'" in done.err
+    assert "report it" in done.err
+
+
+# --------------------------------------------------- the command line as a whole
+
+
+def python(program: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        **options,
+    )
+
+
+def test_help_and_mistakes_load_nothing_heavy() -> None:
+    program = """
+import sys
+from fusec.cli import main
+try: main(["dump", "--help"])
+except SystemExit: pass
+main(["layout", "(4:reg"])
+print({"torch", "llvmlite", "lark"} & set(sys.modules))
+"""
+    done = python(program)
+    assert done.stdout.endswith("set()\n")
+    assert "TARGET is `file.py:name`" in done.stdout
+
+
+def test_ir_runs_without_torch(tmp_path: Path) -> None:
+    (tmp_path / "f.fir").write_text(PLUS_ONE)
+    program = """
+import sys
+sys.modules["torch"] = None
+from fusec.cli import main
+assert main(["opt", "f.fir", "--passes", "lower_to_loops,fuse", "-o", "g.fir"]) == 0
+assert main(["run", "g.fir"]) == 0
+assert main(["explain", "model.py:f"]) == 2
+"""
+    done = python(program, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "%result0 : f32[n, 3]" in done.stdout
+    assert "needs the package torch" in done.stderr
+
+
+def test_a_reader_may_leave_early(tmp_path: Path) -> None:
+    lines = "".join(f"  %{k} = exp %x : f32[4]\n" for k in range(20_000))
+    text = f"graph @f(%x: f32[4]) -> (f32[4]) {{\n{lines}  yield %1\n}}\n"
+    (tmp_path / "long.fir").write_text(text)
+    program = "import sys; from fusec.cli import main; sys.exit(main())"
+    command = f"{sys.executable} -c '{program}' opt long.fir | head -1"
+    done = subprocess.run(
+        command, shell=True, capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.stdout.startswith("graph @f")
+    assert done.stderr == ""
+
+
+def test_progress_is_told_to_those_who_wait(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(output, "_PATIENCE", 0.0)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    said = []
+    monkeypatch.setattr(output, "_tell", said.append)
+    with output.progress("thinking"):
+        for _ in range(200):
+            if said:
+                break
+            output.threading.Event().wait(0.01)
+    assert said == ["thinking"]
