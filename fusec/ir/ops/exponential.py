@@ -38,6 +38,7 @@ class Exp(Unary, name="exp"):
 
     takes = staticmethod(floating)
     aten = ("aten.exp.default",)
+    ulps = (1.1, 1.0)
 
     @staticmethod
     def numpy(x: Any) -> Any:
@@ -53,6 +54,7 @@ class Exp2(Unary, name="exp2"):
 
     takes = staticmethod(floating)
     aten = ("aten.exp2.default",)
+    ulps = (1.0, 0.95)
 
     @staticmethod
     def numpy(x: Any) -> Any:
@@ -68,6 +70,7 @@ class Expm1(Unary, name="expm1"):
 
     takes = staticmethod(floating)
     aten = ("aten.expm1.default",)
+    ulps = (1.4, 1.5)
 
     @staticmethod
     def numpy(x: Any) -> Any:
@@ -83,6 +86,7 @@ class Log(Unary, name="log"):
 
     takes = staticmethod(floating)
     aten = ("aten.log.default",)
+    ulps = (0.9, 0.9)
 
     @staticmethod
     def numpy(x: Any) -> Any:
@@ -98,6 +102,7 @@ class Log2(Unary, name="log2"):
 
     takes = staticmethod(floating)
     aten = ("aten.log2.default",)
+    ulps = (0.75, 0.7)
 
     @staticmethod
     def numpy(x: Any) -> Any:
@@ -113,6 +118,7 @@ class Log10(Unary, name="log10"):
 
     takes = staticmethod(floating)
     aten = ("aten.log10.default",)
+    ulps = (0.7, 0.7)
 
     @staticmethod
     def numpy(x: Any) -> Any:
@@ -128,6 +134,7 @@ class Log1p(Unary, name="log1p"):
 
     takes = staticmethod(floating)
     aten = ("aten.log1p.default",)
+    ulps = (0.9, 0.85)
 
     @staticmethod
     def numpy(x: Any) -> Any:
@@ -147,6 +154,7 @@ class Pow(Binary, name="pow"):
 
     takes = staticmethod(numeric)
     aten = ("aten.pow.Tensor_Tensor", "aten.pow.Tensor_Scalar")
+    ulps = (0.51, 1.2)
 
     @staticmethod
     def numpy(x: Any, y: Any) -> Any:
@@ -182,6 +190,7 @@ class Sigmoid(Unary, name="sigmoid"):
 
     takes = staticmethod(floating)
     aten = ("aten.sigmoid.default",)
+    ulps = (2.4, 1.9)
 
     @staticmethod
     def numpy(x: Any) -> Any:

@@ -19,6 +19,7 @@ class Sinh(Unary, name="sinh"):
 
     takes = staticmethod(floating)
     aten = ("aten.sinh.default",)
+    ulps = (1.65, 1.7)
 
     @staticmethod
     def numpy(x: Any) -> Any:
@@ -34,6 +35,7 @@ class Cosh(Unary, name="cosh"):
 
     takes = staticmethod(floating)
     aten = ("aten.cosh.default",)
+    ulps = (1.55, 1.55)
 
     @staticmethod
     def numpy(x: Any) -> Any:
@@ -49,6 +51,7 @@ class Tanh(Unary, name="tanh"):
 
     takes = staticmethod(floating)
     aten = ("aten.tanh.default",)
+    ulps = (1.5, 1.5)
 
     @staticmethod
     def numpy(x: Any) -> Any:
@@ -64,6 +67,7 @@ class Asinh(Unary, name="asinh"):
 
     takes = staticmethod(floating)
     aten = ("aten.asinh.default",)
+    ulps = (0.51, 1.7)
 
     @staticmethod
     def numpy(x: Any) -> Any:
@@ -79,6 +83,7 @@ class Acosh(Unary, name="acosh"):
 
     takes = staticmethod(floating)
     aten = ("aten.acosh.default",)
+    ulps = (0.51, 1.95)
 
     @staticmethod
     def numpy(x: Any) -> Any:
@@ -94,6 +99,7 @@ class Atanh(Unary, name="atanh"):
 
     takes = staticmethod(floating)
     aten = ("aten.atanh.default",)
+    ulps = (0.51, 1.6)
 
     @staticmethod
     def numpy(x: Any) -> Any:

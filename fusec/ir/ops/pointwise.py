@@ -11,11 +11,13 @@ arguments agree, and, where a backend may lack it, its expansion into simpler op
         aten = ("aten.rsqrt.default",)
 
         @staticmethod
-        def numpy(x): return 1 / np.sqrt(x)
+        def numpy(x):
+            return np.ones_like(x) / np.sqrt(x)
 
         @classmethod
         def expand(cls, b, *xs):
-            return b(Reciprocal, b(Sqrt, xs[0]))
+            x = Term(b, xs[0])             # operators that emit ops, see `formula`
+            return (1.0 / x.sqrt()).value
 
 A reference computes on arrays in the *carrier* of the dtype (see `dtypes`); who
 calls it quantizes the result. `rules` never go to worse code, are exact in every
@@ -76,6 +78,9 @@ class Elementwise(Op):
     aten: ClassVar[tuple[str, ...]] = ()
     """ATen overloads that map here argument by argument, once dtypes are promoted."""
     commutes: ClassVar[bool] = False
+    ulps: ClassVar[tuple[float, float] | None] = None
+    """The largest error of an expansion that rounds, in units of the last place of f32
+    and f64, as tests measure it; None for one that is exact."""
     numpy: ClassVar[Callable[..., Any]]
     """The reference, on arrays in the carriers of their dtypes."""
 

@@ -20,6 +20,7 @@ class Sin(Unary, name="sin"):
 
     takes = staticmethod(floating)
     aten = ("aten.sin.default",)
+    ulps = (0.8, 0.95)
 
     @staticmethod
     def numpy(x: Any) -> Any:
@@ -35,6 +36,7 @@ class Cos(Unary, name="cos"):
 
     takes = staticmethod(floating)
     aten = ("aten.cos.default",)
+    ulps = (0.85, 0.95)
 
     @staticmethod
     def numpy(x: Any) -> Any:
@@ -50,6 +52,7 @@ class Tan(Unary, name="tan"):
 
     takes = staticmethod(floating)
     aten = ("aten.tan.default",)
+    ulps = (0.51, 2.3)
 
     @staticmethod
     def numpy(x: Any) -> Any:
@@ -65,6 +68,7 @@ class Asin(Unary, name="asin"):
 
     takes = staticmethod(floating)
     aten = ("aten.asin.default",)
+    ulps = (1.25, 1.2)
 
     @staticmethod
     def numpy(x: Any) -> Any:
@@ -80,6 +84,7 @@ class Acos(Unary, name="acos"):
 
     takes = staticmethod(floating)
     aten = ("aten.acos.default",)
+    ulps = (0.85, 0.85)
 
     @staticmethod
     def numpy(x: Any) -> Any:
@@ -95,6 +100,7 @@ class Atan(Unary, name="atan"):
 
     takes = staticmethod(floating)
     aten = ("aten.atan.default",)
+    ulps = (1.9, 1.8)
 
     @staticmethod
     def numpy(x: Any) -> Any:
@@ -112,6 +118,7 @@ class Atan2(Binary, name="atan2"):
 
     takes = staticmethod(floating)
     aten = ("aten.atan2.default",)
+    ulps = (0.51, 1.7)
 
     @staticmethod
     def numpy(x: Any, y: Any) -> Any:
@@ -127,6 +134,7 @@ class Hypot(Binary, name="hypot"):
 
     takes = staticmethod(floating)
     aten = ("aten.hypot.default",)
+    ulps = (0.51, 1.25)
 
     @staticmethod
     def numpy(x: Any, y: Any) -> Any:
