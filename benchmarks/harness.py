@@ -1,0 +1,176 @@
+"""Timing side by side, so that a shared machine is unfair to all candidates alike.
+
+A *round* times each candidate once, and each round starts with another candidate. What
+counts is the median over rounds, and the quartiles of the ratios *within* rounds: a
+burst of other work slows whole rounds and leaves their ratios alone.
+
+    samples = interleave({"eager": lambda: f(x), "fusec": lambda: g(x)}, rounds=20)
+    median(samples["eager"])                       # seconds per call
+    ratio(samples["eager"], samples["fusec"])      # how many times as fast fusec is
+
+Memory decides as much as code does. As shipped, glibc maps fresh pages for each large
+output and gives them back after it; filling 64 MiB of those takes several times as long
+as filling memory that is there. `warm_memory` keeps freed memory, for all candidates
+alike. Every table tells which of both it shows.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+import numpy as np
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+LEAST_SAMPLE = 2e-3
+"""Seconds that one sample takes at least: calls are repeated until it does."""
+
+Call = Callable[[], Any]
+Samples = list[float]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A median between its quartiles."""
+
+    low: float
+    middle: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.middle:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+def interleave(candidates: Mapping[str, Call], rounds: int) -> dict[str, Samples]:
+    """Seconds per call of each candidate, a sample per round."""
+    repeats = {name: repeats_of(call) for name, call in candidates.items()}
+    samples: dict[str, Samples] = {name: [] for name in candidates}
+    names = list(candidates)
+    for n in range(rounds):
+        first = n % len(names)
+        for name in names[first:] + names[:first]:
+            samples[name].append(seconds(candidates[name], repeats[name]))
+    return samples
+
+
+def repeats_of(call: Call) -> int:
+    """How many calls make a sample. Also warms up."""
+    repeats = 1
+    call()
+    while seconds(call, repeats) * repeats < LEAST_SAMPLE:
+        repeats *= 2
+    return repeats
+
+
+def seconds(call: Call, repeats: int) -> float:
+    """Seconds per call of `repeats` calls."""
+    start = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    return (time.perf_counter() - start) / repeats
+
+
+def ratio(base: Sequence[float], other: Sequence[float]) -> Spread:
+    """How many times as fast as `base` the `other` was, by rounds; at least two."""
+    return Spread(*quantiles([b / o for b, o in zip(base, other, strict=True)]))
+
+
+# The limit that memory sets.
+
+
+def copies(moved: int) -> dict[str, Call]:
+    """Two ways to move `moved` bytes, half read and half written, on torch's threads.
+
+    Candidates for the same rounds as what they are the limit of: the faster one is the
+    roofline. torch's copy starts its threads quickly; memcpy writes past the caches.
+    """
+    count = max(moved // 8, 1)
+    source, target = torch.ones(count), torch.zeros(count)
+    threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(threads)
+    sources = np.array_split(source.numpy(), threads)
+    targets = np.array_split(target.numpy(), threads)
+
+    def memcpy() -> torch.Tensor:
+        list(pool.map(np.copyto, targets, sources))
+        return target
+
+    return {"copy": lambda: target.copy_(source), "memcpy": memcpy}
+
+
+# Memory.
+
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
+
+
+def warm_memory() -> bool:
+    """Let the process keep what it frees from now on; False where malloc cannot.
+
+    Switches off malloc's own mappings for large blocks and giving memory back (see
+    mallopt(3)), both of which only glibc has.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    libc = ctypes.CDLL(None)
+    return bool(libc.mallopt(_MMAP_MAX, 0) and libc.mallopt(_TRIM_THRESHOLD, -1))
+
+
+# Results.
+
+
+def environment() -> dict[str, Any]:
+    """What the timings depend on beside the code."""
+    huge_pages = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    allocator = ("LD_PRELOAD", "GLIBC_TUNABLES", "THP_MEM_ALLOC_ENABLE")
+    return {
+        "cpu": cpu_name(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "huge pages": huge_pages.read_text().strip() if huge_pages.exists() else "",
+        "allocator": {n: os.environ[n] for n in allocator if n in os.environ},
+    }
+
+
+def cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    for line in info.read_text().splitlines() if info.exists() else ():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def save(name: str, rows: Sequence[Any]) -> Path:
+    """Write dataclasses `rows` and the environment to results/`name`.json."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    content = {"environment": environment(), "rows": [asdict(row) for row in rows]}
+    path.write_text(json.dumps(content, indent=1) + "\n")
+    return path
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table; the first column is aligned left, the others right."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        first, *others = zip(cells, widths, strict=True)
+        aligned = [first[0].ljust(first[1]), *(c.rjust(w) for c, w in others)]
+        return f"| {' | '.join(aligned)} |"
+
+    rule = ["-" * widths[0], *("-" * (w - 1) + ":" for w in widths[1:])]
+    return "\n".join([line(header), line(rule), *map(line, rows)])
+
+
+def microseconds(samples: Samples) -> str:
+    return f"{median(samples) * 1e6:.1f}"
