@@ -59,7 +59,8 @@ class Graph:
     pool: list[Value] = field(default_factory=list)
 
     def pick(self, *dtypes: DType) -> Value:
-        fitting = [v for v in self.pool if v.type.dtype in (dtypes or (f32, i64, bool_))]
+        wanted = dtypes or (f32, i64, bool_)
+        fitting = [v for v in self.pool if v.type.dtype in wanted]
         return self.draw(st.sampled_from(fitting))
 
     def alike(self, x: Value) -> Value:
@@ -210,9 +211,7 @@ def reduce_(g: Graph) -> Value | None:
     rank = len(x.type.shape)
     dims = g.draw(st.sets(st.integers(0, rank - 1), min_size=1))
     name = g.draw(st.sampled_from(["sum", "max", "min"]))
-    made = g.builder(
-        ReduceDims, x, dims=tuple(sorted(dims)), monoid=monoid(name, f32)
-    )
+    made = g.builder(ReduceDims, x, dims=tuple(sorted(dims)), monoid=monoid(name, f32))
     return g.bounded(made)
 
 

@@ -52,7 +52,7 @@ class Factors:
         self._cuts: dict[Place, tuple[Dim, ...]] = {}
 
     def of(self, value: Value) -> tuple[tuple[Dim, ...], ...]:
-        """The factors of each dimension, major to minor; they multiply to its extent."""
+        """Factors of each dimension, major to minor; they multiply to its extent."""
         return tuple(self.dimension(value, d) for d in range(len(_shape(value))))
 
     def dimension(self, value: Value, dim: int) -> tuple[Dim, ...]:

@@ -7,7 +7,7 @@ appearance: equal fingerprints mean equal code.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from fusec.ir.builder import attrs_key
 from fusec.ir.core import Affine, Block, Value
@@ -59,5 +59,5 @@ class _Numbers:
             terms = tuple((self.axis(axis), stride) for axis, stride in attr.terms)
             return terms, attr.const
         if isinstance(attr, tuple):
-            return tuple(self.attr(part) for part in attr)
+            return tuple(self.attr(part) for part in cast("tuple[Any, ...]", attr))
         return attrs_key((attr,))

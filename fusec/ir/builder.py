@@ -215,6 +215,3 @@ def _default(op_class: OpMeta, name: str, default: Any) -> Any:
     if default is REQUIRED:
         raise TypeError(f"{op_class.name} needs the attribute {name}")
     return default
-
-
-

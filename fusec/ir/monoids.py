@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
-from typing import Union
+from functools import cache
 
 from fusec.ir.builder import Builder
 from fusec.ir.core import Level, Monoid, Value, Values
@@ -40,7 +39,7 @@ from fusec.ir.types import Scalar
 Combine = Callable[[Builder, Values, Values], Values]
 
 
-@lru_cache(maxsize=None)
+@cache
 def monoid(name: str, dtype: DType) -> Monoid:
     """The monoid of that name over elements of `dtype`.
 
@@ -61,7 +60,7 @@ def combine(b: Builder, m: Monoid, left: Values, right: Values) -> Values:
     return b.inline(m.combine.body, (*left, *right))
 
 
-Number = Union[float, int, bool]
+Number = float | int | bool
 Parts = tuple[tuple[Number, ...], tuple[DType, ...], Combine]
 Maker = Callable[[DType], Parts]
 

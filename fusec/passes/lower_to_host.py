@@ -206,7 +206,8 @@ def _last_uses(function: Function) -> dict[int, list[Value]]:
         for value in op.operands:
             last[base.get(value, value)] = k
         if isinstance(op, View):
-            base[op.result] = base.get(op.x, op.x)
+            x: Value = op.x
+            base[op.result] = base.get(x, x)
         for value in op.results:
             last.setdefault(base.get(value, value), k)
     uses: dict[int, list[Value]] = {}

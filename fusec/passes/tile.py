@@ -69,10 +69,10 @@ class _Tiling:
             type_ = _buffer(Tensor(i64, (len(self.checks),)))
             self.flags = self.builder.param(type_, "flags")
         self.locate()
-        for op in region.body.ops:
+        ops: tuple[Op, ...] = region.body.ops
+        for op in ops:
             self.builder.loc = op.loc
-            kind: type = type(op)
-            rule = RULES.get(kind, _elementwise)
+            rule = RULES.get(type(op), _elementwise)
             self.env.update(zip(op.results, rule(self, op), strict=True))
         return self.builder.function(name, symbols=_symbols(self))
 
@@ -261,7 +261,7 @@ def messages(region: Region) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-RULES: Mapping[type, Any] = {
+RULES: Mapping[type[Op], Any] = {
     Check: _check,
     Coordinate: _coordinate,
     Load: _load,

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from strategies import arguments, graphs
 
 from fusec.analysis.fusion import Fusion
-from fusec.ir.core import Function
+from fusec.ir.core import Function, Module
 from fusec.ir.interpreter import interpret
 from fusec.ir.verifier import verify
 from fusec.passes.fuse import emit_plan
 from fusec.passes.lower_to_host import lower_to_host
 from fusec.passes.lower_to_loops import lower_to_loops
+from fusec.passes.stripmine import stripmine
 from fusec.target import TARGETS, Target
 
 V4 = TARGETS["x86-64-v4"]
@@ -70,9 +71,6 @@ def test_tiles_keep_the_meaning(data: Any, name: str) -> None:
 @thorough
 @given(st.data())
 def test_stripmining_keeps_the_meaning(data: Any) -> None:
-    from fusec.ir.core import Module
-    from fusec.passes.stripmine import stripmine
-
     graph = data.draw(graphs(6))
     values = arguments(data.draw, graph)
     lowered = lower_to_host(fused(lower_to_loops(graph)), V4, {})
@@ -102,5 +100,3 @@ def run(graph: Function, values: list[np.ndarray]) -> list[np.ndarray]:
     program = compile_function(graph, options)
     results = program([torch.from_numpy(v.copy()) for v in values])
     return [r.numpy() for r in results]
-
-

@@ -153,5 +153,3 @@ def _space(indices: Values, attrs: tuple[Any, ...]) -> Element:
         raise TypeError(f"mask of type {indices[-2].type}")
     spaces = axes + [v.type for v in indices]
     return common_space(spaces) if spaces else Points(i64, ())
-
-

@@ -26,7 +26,7 @@ def common_space(types: Sequence[Type]) -> Element:
     if not isinstance(first, (Tensor, Tile)):
         raise TypeError(f"no elements in {first}")
     for other in wide[1:]:
-        if type(other) is not type(first) or other.shape != first.shape:
+        if not isinstance(other, type(first)) or other.shape != first.shape:
             raise TypeError(f"{first} and {other} differ in shape; broadcast first")
     return first
 

@@ -76,7 +76,8 @@ class Permute(Op, name="permute", levels=GRAPH):
     def infer(
         cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
     ) -> tuple[Type, ...]:
-        x, (order,) = tensor(operands[0].type), attrs
+        x = tensor(operands[0].type)
+        order: tuple[int, ...] = attrs[0]
         if sorted(order) != list(range(len(x.shape))):
             raise TypeError(f"{order} is no permutation of {len(x.shape)} dimensions")
         strides = tuple(x.strides[d] for d in order) if x.strides else None
@@ -148,9 +149,9 @@ class Slice(Op, name="slice", levels=GRAPH):
         cls, builder: Any, operands: Values, attrs: tuple[Any, ...]
     ) -> Values | None:
         # slice x : all of it -> x
-        dim, start, length, step = attrs
-        whole = tensor(operands[0].type).shape[dim] == length
-        return operands if whole and start == 0 and step == 1 else None
+        dim: int = attrs[0]
+        extent = tensor(operands[0].type).shape[dim]
+        return operands if attrs[1:] == (0, extent, 1) else None
 
 
 class Pad(Op, name="pad", levels=GRAPH):
@@ -180,7 +181,8 @@ class Concat(Op, name="concat", levels=GRAPH):
     def infer(
         cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
     ) -> tuple[Type, ...]:
-        types, (dim,) = [tensor(v.type) for v in operands], attrs
+        types = [tensor(v.type) for v in operands]
+        dim: int = attrs[0]
         first = types[0]
         for other in types[1:]:
             if other.dtype is not first.dtype:
@@ -221,7 +223,7 @@ class Index(Op, name="index", levels=GRAPH):
         x, (dims, at) = tensor(operands[0].type), attrs
         shapes = {tensor(v.type).shape for v in operands[1:]}
         if len(shapes) != 1 or len(dims) != len(operands) - 1:
-            raise TypeError(f"index needs one shape and one dim per index, got {shapes}")
+            raise TypeError(f"index needs a shape and a dim per index, got {shapes}")
         kept = tuple(n for d, n in enumerate(x.shape) if d not in dims)
         (shape,) = shapes
         return (Tensor(x.dtype, (*kept[:at], *shape, *kept[at:])),)
