@@ -31,6 +31,7 @@ from fusec.ir.dims import Symbol, format_dim
 from fusec.ir.ops.constant import Const, SizeOf
 from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.loop import Load, Region, Store
+from fusec.ir.ops.reduction import Reduce
 from fusec.target import Target
 
 _SILENT = (Load, Store, Const, SizeOf)
@@ -193,12 +194,17 @@ def _source_lines(ops: Iterable[Op]) -> tuple[SourceLine, ...]:
     for op in ops:
         if not isinstance(op, _SILENT):
             at = op.loc.file, op.loc.line
-            found.setdefault(at, []).append(op.name)
+            found.setdefault(at, []).append(_called(op))
             texts.setdefault(at, op.loc.text or linecache.getline(*at))
     return tuple(
         SourceLine(_place(Loc(*at)), texts[at].strip(), tuple(names))
         for at, names in found.items()
     )
+
+
+def _called(op: Op) -> str:
+    """What an op is to its reader: a reduction is its monoid."""
+    return op.monoid.name.partition("<")[0] if isinstance(op, Reduce) else op.name
 
 
 def _place(loc: Loc) -> str:
