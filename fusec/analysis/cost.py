@@ -9,12 +9,16 @@ are the target's; a calibration run replaces them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from fusec.ir.dims import Dim, Symbol, evaluate, symbols
 from fusec.target import Target
 
 LAUNCH = 1.5e-6
 """Seconds to start a kernel and to join its threads."""
+MIDDLING = 512
+"""A size to reckon with where none was seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,13 @@ class Work:
     """Simple f32 operations."""
     programs: int
     """Parts that may run at the same time."""
+
+
+def likely(dim: Dim, hints: Mapping[Symbol, int]) -> int:
+    """A size to reckon with: exact where it is known, else by the hints."""
+    if isinstance(dim, int):
+        return dim
+    return evaluate(dim, {s: hints.get(s, MIDDLING) for s in symbols(dim)})
 
 
 def seconds(work: Work, target: Target) -> float:

@@ -21,9 +21,10 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from fusec.analysis.affine import covers
-from fusec.analysis.cost import Work, seconds
+from fusec.analysis.cost import Work, likely, seconds
 from fusec.analysis.placement import (
     Computed,
     Place,
@@ -36,8 +37,9 @@ from fusec.analysis.placement import (
     key,
     placed,
 )
-from fusec.ir.core import Affine, Function, Value, walk
-from fusec.ir.dims import Dim, Symbol, evaluate, product
+from fusec.errors import InternalError
+from fusec.ir.core import Affine, Function, Op, Value, walk
+from fusec.ir.dims import Dim, Symbol, product
 from fusec.ir.ops.elementwise import Elementwise
 from fusec.ir.ops.extern import Extern, Slot
 from fusec.ir.ops.loop import Load, Region, Store
@@ -125,6 +127,11 @@ class Group:
     stored: set[Value] = field(default_factory=set[Value])
     """Results that others read."""
 
+    @property
+    def first(self) -> int:
+        """The earliest of its ops."""
+        return min(self.members, default=self.number)
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -162,7 +169,7 @@ class Fusion:
         self.group_of: dict[int, Group] = {}
         for k in range(len(self.ops)):
             self.group_of[k] = self._single(k)
-        self.after, self.before = self._reachability()
+        self.effects = _effects(function)
         self.times: dict[Group, float] = {}
         self.refusals: dict[tuple[int, int], str] = {}
 
@@ -193,7 +200,7 @@ class Fusion:
             if gain < -negative:
                 heapq.heappush(queue, (-gain, a, b))
                 continue
-            self._commit(producer, consumer, merged)
+            self._commit(merged)
             self._push(queue, merged)
             for neighbour in self._producers(merged):
                 self._push(queue, neighbour, merged)
@@ -534,57 +541,46 @@ class Fusion:
         return self._size(product(type_.shape)) * type_.dtype.bits // 8
 
     def _size(self, dim: Dim) -> int:
-        if isinstance(dim, int):
-            return dim
-        return evaluate(dim, _Hints(self.hints))
+        return likely(dim, self.hints)
 
     # Order
 
-    def _reachability(self) -> tuple[list[int], list[int]]:
-        """For every op, the ops after it and before it, as bit sets."""
-        count = len(self.ops)
-        before = [0] * count
-        for k, op in enumerate(self.ops):
-            for value in op.operands:
-                maker = self.maker.get(value)
-                if maker is not None:
-                    before[k] |= before[maker] | 1 << maker
-        after = [0] * count
-        for k in reversed(range(count)):
-            for value in self.ops[k].operands:
-                maker = self.maker.get(value)
-                if maker is not None:
-                    after[maker] |= after[k] | 1 << k
-        return after, before
-
     def _cycle(self, a: Group, b: Group) -> str | None:
         """Whether something outside must run after a and before b."""
-        inside = _bits(a) | _bits(b)
-        between = self._after(a) & self._before(b) & ~inside
-        if not between:
-            return None
-        k = (between & -between).bit_length() - 1
-        op = self.ops[k]
-        name = op.target if isinstance(op, Extern) else self.describe(self.group_of[k])
-        return f"{name} must run between them"
+        last = max(b.members)
+        seen = {a.number, b.number}
+        stack = [g for g in self._successors(a) if g is not b]
+        while stack:
+            group = stack.pop()
+            if group.number in seen or group.first > last:
+                continue
+            seen.add(group.number)
+            for successor in self._successors(group):
+                if successor is b:
+                    return f"{self._called(group)} must run between them"
+                stack.append(successor)
+        return None
 
-    def _after(self, group: Group) -> int:
-        return self.after[group.number]
+    def _successors(self, group: Group) -> list[Group]:
+        """The groups and externs that read what a group makes."""
+        found: dict[int, Group] = {}
+        for k in group.members or (group.number,):
+            for value in self.ops[k].results:
+                for reader in self.readers.get(value, ()):
+                    found[self.group_of[reader].number] = self.group_of[reader]
+        effect = self.effects.get(group.number)
+        if effect is not None:
+            found[effect] = self.group_of[effect]
+        found.pop(group.number, None)
+        return list(found.values())
 
-    def _before(self, group: Group) -> int:
-        return self.before[group.number]
+    def _called(self, group: Group) -> str:
+        op = self.ops[group.number]
+        return op.target if isinstance(op, Extern) else self.describe(group)
 
-    def _commit(self, a: Group, b: Group, merged: Group) -> None:
+    def _commit(self, merged: Group) -> None:
         for k in merged.members:
             self.group_of[k] = merged
-        inside = _bits(merged)
-        after = (self.after[a.number] | self.after[b.number]) & ~inside
-        before = (self.before[a.number] | self.before[b.number]) & ~inside
-        self.after[merged.number], self.before[merged.number] = after, before
-        for k in _each(before):
-            self.after[k] |= after | inside
-        for k in _each(after):
-            self.before[k] |= before | inside
 
     def _ordered(self) -> list[Group]:
         """Groups and externs in an order that respects every dependence.
@@ -607,6 +603,8 @@ class Fusion:
                 waiting[m].discard(n)
                 if not waiting[m]:
                     heapq.heappush(ready, m)
+        if len(ordered) != len(groups):
+            raise InternalError("fused regions wait for one another in a circle")
         return ordered
 
     def _needs(self, group: Group) -> set[int]:
@@ -617,22 +615,18 @@ class Fusion:
             for v in self.ops[k].operands
             if v in self.maker
         }
-        if not group.members:
-            makers.update(self._previous_effect(group.number))
+        makers.update(k for k, after in self.effects.items() if after == group.number)
         return makers - {group.number}
 
-    def _previous_effect(self, k: int) -> set[int]:
-        for j in range(k - 1, -1, -1):
-            if not isinstance(self.ops[j], Region) and not self.ops[j].pure:
-                return {j} if not self.ops[k].pure else set()
-        return set()
+
+def _effects(function: Function) -> dict[int, int]:
+    """For each op with an effect, the next one: these keep their order."""
+    effects = [k for k, op in enumerate(function.body.ops) if _has_effect(op)]
+    return dict(pairwise(effects))
 
 
-class _Hints(dict[Symbol, int]):
-    """Sizes to price with: what was seen at tracing, or something middling."""
-
-    def __missing__(self, symbol: Symbol) -> int:
-        return 512
+def _has_effect(op: Op) -> bool:
+    return not isinstance(op, Region) and not op.pure
 
 
 def _readers(function: Function) -> dict[Value, tuple[int, ...]]:
@@ -646,13 +640,6 @@ def _readers(function: Function) -> dict[Value, tuple[int, ...]]:
 def _shape(value: Value) -> tuple[Dim, ...]:
     assert isinstance(value.type, Tensor)
     return value.shape
-
-
-def _bits(group: Group) -> int:
-    bits = 1 << group.number
-    for k in group.members:
-        bits |= 1 << k
-    return bits
 
 
 def _each(bits: int) -> Iterator[int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from fusec.analysis.affine import split
 from fusec.ir.core import Affine, Value
@@ -44,17 +45,12 @@ def coordinate(placement: Placement, axis: Axis) -> Place:
 
 def placed(entry: Affine, placement: Placement) -> Place | None:
     """An index in the group's axes; None if a computed coordinate enters into a sum."""
-    computed = [
-        (place, stride)
-        for axis, stride in entry.terms
-        if isinstance(place := placement.get(axis), Computed)
-    ]
-    if not computed:
-        affine = {a: p for a, p in placement.items() if isinstance(p, Affine)}
-        return entry.substitute(affine)
-    (place, stride), *more = computed
-    alone = not more and len(entry.terms) == 1 and stride == 1 and entry.const == 0
-    return place if alone else None
+    for axis, stride in entry.terms:
+        place = placement.get(axis)
+        if isinstance(place, Computed):
+            alone = len(entry.terms) == 1 and stride == 1 and entry.const == 0
+            return place if alone else None
+    return entry.substitute(cast("Mapping[Axis, Affine]", placement))
 
 
 def is_computed(placement: Placement) -> bool:

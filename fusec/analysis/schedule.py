@@ -16,8 +16,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fusec.analysis.accesses import Accesses
+from fusec.analysis.cost import likely
 from fusec.ir.core import Value
-from fusec.ir.dims import Dim, Symbol, ceil_div, evaluate, product, symbols
+from fusec.ir.dims import Dim, Symbol, ceil_div, product
 from fusec.ir.types import Axis
 from fusec.target import Target
 
@@ -85,13 +86,13 @@ def choose(accesses: Accesses, target: Target, hints: Mapping[Symbol, int]) -> S
     blocked = lane in free
     if blocked:
         trips = 1 if others else BLOCK_TRIPS
-        if _size(lane.extent, hints) > split.chunk * trips:
+        if likely(lane.extent, hints) > split.chunk * trips:
             split = _split(lane, split.chunk * trips, lanes, hints)
         else:
             blocked = not isinstance(lane.extent, int)
             extent = lane.extent if not blocked else split.chunk * trips
             split = _split(lane, extent, lanes, hints)
-    footprint = _size(accesses.bytes, hints)
+    footprint = likely(accesses.bytes, hints)
     sweeps = [Split(axis, axis.extent) for axis in others]
     return Schedule(
         tuple(axis for axis in free if axis is not lane),
@@ -124,9 +125,3 @@ def _benefit(stride: Dim) -> float:
     if stride == 1:
         return 1.0
     return 0.25 if stride == 0 else -0.5
-
-
-def _size(dim: Dim, hints: Mapping[Symbol, int]) -> int:
-    if isinstance(dim, int):
-        return dim
-    return evaluate(dim, {s: hints.get(s, 512) for s in symbols(dim)})

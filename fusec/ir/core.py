@@ -168,10 +168,17 @@ class Affine:
 
     def substitute(self, env: Mapping[Axis, Affine]) -> Affine:
         """Replace axes by affine expressions over others."""
-        total = Affine((), self.const)
+        sums: dict[Axis, Dim] = {}
+        const = self.const
         for axis, stride in self.terms:
-            total = total + env.get(axis, Affine.of(axis)) * stride
-        return total
+            place = env.get(axis)
+            if place is None:
+                sums[axis] = sums.get(axis, 0) + stride
+                continue
+            for inner, step in place.terms:
+                sums[inner] = sums.get(inner, 0) + step * stride
+            const = const + place.const * stride
+        return Affine(tuple(t for t in sums.items() if t[1] != 0), const)
 
     @property
     def axes(self) -> tuple[Axis, ...]:

@@ -29,7 +29,7 @@ from fusec.ir.builder import Builder
 from fusec.ir.core import Affine, Block, Function, Op, Value, Values, definitions
 from fusec.ir.dims import Dim, Symbol
 from fusec.ir.dtypes import i64
-from fusec.ir.ops.elementwise import And, Ge, Lt, Select
+from fusec.ir.ops.elementwise import Add, And, Ge, Lt, Mul, Select
 from fusec.ir.ops.extern import Slot
 from fusec.ir.ops.loop import Coordinate, Load, Region, Store
 from fusec.ir.ops.reduction import Reduce
@@ -179,9 +179,18 @@ class _Writer:
                 index.append(env[op.indices[entry.index]])
                 continue
             place = placed(entry, placement)
-            assert place is not None
-            index.append(self.compute(place) if isinstance(place, Computed) else place)
+            affine = isinstance(place, Affine)
+            index.append(place if affine else self.total(entry, placement))
         return index
+
+    def total(self, entry: Affine, placement: Placement) -> Value:
+        """An index as a value, from axes some of which are computed."""
+        b = self.builder
+        total = b.size(entry.const)
+        for axis, stride in entry.terms:
+            number = self.number(coordinate(placement, axis))
+            total = b(Add, total, b(Mul, number, b.size(stride)))
+        return total
 
     def load(
         self, op: Load, tensor: Value, placement: Placement, env: Mapping[Value, Value]

@@ -143,17 +143,19 @@ class _Lowering:
         return view
 
     def as_view(self, op: Restride) -> Value | None:
-        """A tensor with these strides that is there already, if nobody returns it.
+        """A tensor with these strides that is there already, if it may be shared.
 
-        Results of a program never share memory, so each tensor is lent only once.
+        Results of a program never share memory with each other or with a parameter,
+        so a tensor is lent to one of them at most.
         """
         base, place = _strided_view(self, op.x)
         held = self.stored[base]
         if place is None or not _same_strides(place.type, op.strides):
             return None
-        if base in self.function.params or base in self.lent:
-            return None
-        self.lent.add(base)
+        if op.result in self.function.body.yields:
+            if base in self.function.params or base in self.lent:
+                return None
+            self.lent.add(base)
         type_ = Tensor(op.x.dtype, op.x.shape, op.strides)
         hints = (op.result.hint,)
         (view,) = self.builder.emit(
@@ -186,34 +188,36 @@ def _strided_view(lowering: _Lowering, value: Value) -> tuple[Value, _Place | No
         if not isinstance(coord, Affine):
             return base, None
         address = address + coord * stride
-    strides = [_single_stride(address, factors) for factors in axes]
-    if None in strides:
+    strides = _single_strides(address, axes)
+    if strides is None:
         return base, None
-    known = tuple(s for s in strides if s is not None)
-    return base, _Place(Tensor(type_.dtype, value.shape, known), address.const)
+    return base, _Place(Tensor(type_.dtype, value.shape, strides), address.const)
+
+
+def _single_strides(
+    address: Affine, axes: Sequence[tuple[Axis, ...]]
+) -> tuple[Dim, ...] | None:
+    """The stride of each dimension, if all its factors step by one.
+
+    A dimension of one element may have any; it gets that of a dense tensor.
+    """
+    strides: list[Dim] = []
+    below: Dim = 1
+    for digits in reversed(axes):
+        stride = address.stride(digits[-1]) if digits else below
+        below = stride
+        for axis in reversed(digits):
+            if address.stride(axis) != below:
+                return None
+            below = below * axis.extent
+        strides.append(stride)
+    return tuple(reversed(strides))
 
 
 def _same_strides(tensor: Tensor, strides: tuple[Dim, ...]) -> bool:
     """Whether a tensor has these strides, wherever a stride matters."""
     pairs = zip(tensor.shape, strides_of(tensor), strides, strict=True)
     return all(n == 1 or a == b for n, a, b in pairs)
-
-
-def _single_stride(address: Affine, factors: tuple[Axis, ...]) -> Dim | None:
-    """The one stride that all factors of a dimension step by, if there is one.
-
-    A flip steps backwards, which the strides of a tensor cannot.
-    """
-    if not factors:
-        return 1
-    stride = below = address.stride(factors[-1])
-    if isinstance(stride, int) and stride < 0:
-        return None
-    for axis in reversed(factors):
-        if address.stride(axis) != below:
-            return None
-        below = below * axis.extent
-    return stride
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,7 +360,9 @@ def affine_value(b: Builder, affine: Affine) -> Value:
     """An affine index as an i64 value."""
     total: Value | None = None
     for axis, stride in affine.terms:
-        term = b(Mul, b(Coordinate, axis=axis), b.size(stride))
+        term = b(Coordinate, axis=axis)
+        if stride != 1:
+            term = b(Mul, term, b.size(stride))
         total = term if total is None else b(Add, total, term)
     if total is None:
         return b.size(affine.const)
