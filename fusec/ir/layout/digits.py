@@ -18,6 +18,7 @@ from fusec.ir.dims import Dim, exact_div, product
 GRID, TIME, WARP, LANE, REG, MEM = "grid", "time", "warp", "lane", "reg", "mem"
 AXES = (GRID, TIME, WARP, LANE, REG, MEM)
 _SYMBOLIC_EXTENT = (GRID, TIME, MEM)
+_SYMBOLIC_STRIDE = (MEM, TIME, GRID)
 
 
 class NotRepresentable(Exception):
@@ -51,7 +52,7 @@ class Digit:
         if isinstance(self.stride, int):
             if self.stride < 0:
                 raise ValueError(f"a digit's stride is not negative: {self.stride}")
-        elif self.axis != MEM:
+        elif self.axis not in _SYMBOLIC_STRIDE:
             raise NotRepresentable(f"symbolic stride {self.stride} on {self.axis}")
 
     @property
