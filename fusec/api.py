@@ -24,6 +24,7 @@ import torch
 
 from fusec.compiler import Journey, compile_graph, kernel_text
 from fusec.errors import UserError
+from fusec.explain import explain as report
 from fusec.frontend.capture import compile_dynamo_graph, forget_warnings
 from fusec.frontend.intake import Imported
 from fusec.ir.printer import format_function, format_module
@@ -110,7 +111,7 @@ class Jitted:
 
     def explain(self, *args: Any, **kwargs: Any) -> str:
         """What a call runs: kernels, what did not fuse and why, what ATen does."""
-        return "\n".join(_explained(graph) for graph in self.graphs(*args, **kwargs))
+        return "\n\n".join(map(_explained, self.graphs(*args, **kwargs)))
 
     def graphs(self, *args: Any, **kwargs: Any) -> list[Compiled]:
         """The graphs that a call with these arguments runs."""
@@ -160,15 +161,8 @@ _STAGES: Mapping[str, Callable[[Journey], str]] = {
 
 
 def _explained(graph: Compiled) -> str:
-    journey = graph.journey
-    lines = [f"graph {journey.graph.name} for {journey.target.name}"]
-    lines += [f"  kernel {name}" for name in journey.lowered.kernels]
-    lines += [
-        f"  not fused: {r.producer} into {r.consumer}, {r.reason}"
-        for r in journey.refusals
-    ]
-    lines += [f"  through ATen: {thing}" for thing in graph.imported.fallbacks]
-    return "\n".join(lines)
+    imported = graph.imported
+    return str(report(graph.journey, imported.hints, imported.fallbacks))
 
 
 def _is_array(x: Any) -> bool:
