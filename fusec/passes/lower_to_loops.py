@@ -199,12 +199,15 @@ def _single_strides(
 ) -> tuple[Dim, ...] | None:
     """The stride of each dimension, if all its factors step by one.
 
-    A dimension of one element may have any; it gets that of a dense tensor.
+    A dimension of one element may have any; it gets that of a dense tensor. A flip
+    steps backwards, which the strides of a tensor cannot.
     """
     strides: list[Dim] = []
     below: Dim = 1
     for digits in reversed(axes):
         stride = address.stride(digits[-1]) if digits else below
+        if isinstance(stride, int) and stride < 0:
+            return None
         below = stride
         for axis in reversed(digits):
             if address.stride(axis) != below:
