@@ -46,6 +46,9 @@ from fusec.ir.types import Buffer, Space, Tile
 
 Dims = frozenset[int]
 
+CASCADE = 32
+"""Trips of a loop whose results are combined before they join the others."""
+
 
 def stripmine(function: Function, keep: Iterable[Value] = ()) -> Function:
     """The kernel with a loop for every time digit.
@@ -252,10 +255,52 @@ class _Stripmining:
         chunk, extent = self.chunk_of(dim), self.extent(scope, dim)
         whole = self.whole(scope, dim)
         start = scope.builder.const(0, i64)
+        if self.cascades(scope, nest, whole, chunk):
+            start, carried = self.cascade(scope, dim, whole, nest, carried, once)
         carried = self.loop(scope, dim, start, whole, chunk, carried, once, False)
         if chunk == 1:
             return carried
         return self.loop(scope, dim, whole, extent, chunk, carried, once, True)
+
+    def cascades(self, scope: _Scope, nest: _Nest, whole: Value, chunk: int) -> bool:
+        """Whether a loop is long enough, or may be, for its sums to lose digits."""
+        inexact = any(op.values[0].dtype.is_float for op in nest.reductions)
+        count = scope.builder.constant(whole)
+        return inexact and (count is None or count > 2 * CASCADE * chunk)
+
+    def cascade(
+        self,
+        scope: _Scope,
+        dim: int,
+        whole: Value,
+        nest: _Nest,
+        carried: Values,
+        once: Once,
+    ) -> tuple[Value, Values]:
+        """Reduce runs of `CASCADE` chunks apart, then their results together.
+
+        The error of a sum grows with the longest chain of additions, which becomes the
+        number of runs plus the length of one. Returns where the last run ended.
+        """
+        b, chunk = scope.builder, self.chunk_of(dim)
+        run = b.const(CASCADE * chunk, i64)
+        stop = b(Mul, b(TruncDiv, whole, run), run)
+        body = b.nested()
+        origin = body.param(run.type, "run")
+        params = tuple(body.param(v.type) for v in carried)
+        inits = tuple(v for op in nest.reductions for v in self.identities(op))
+        inner = _Scope(body, scope, scope.origins, scope.limits)
+        end = body(Add, origin, run)
+        found = self.loop(inner, dim, origin, end, chunk, inits, once, False)
+        yields: list[Value] = []
+        for op in nest.reductions:
+            count = len(op.results)
+            left, params = params[:count], params[count:]
+            right, found = found[:count], found[count:]
+            yields += combine(body, op.monoid, left, right)
+        operands = (b.const(0, i64), stop, *carried)
+        block = body.block(yields)
+        return stop, b.emit(For, operands, (CASCADE * chunk,), (block,))
 
     def loop(
         self,
