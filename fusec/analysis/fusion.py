@@ -126,6 +126,10 @@ class Group:
     """For each region, by its position in the function: where it is placed."""
     stored: set[Value] = field(default_factory=set[Value])
     """Results that others read."""
+    spans: dict[Value, frozenset[Axis]] = field(
+        default_factory=dict[Value, frozenset[Axis]]
+    )
+    """The axes that each of them is stored over, once the group is checked."""
 
     @property
     def first(self) -> int:
@@ -177,8 +181,11 @@ class Fusion:
         summary = self.summaries.get(k)
         if summary is None:
             return Group(k)
-        identity = {axis: Affine.of(axis) for axis in summary.axes}
-        return Group(k, {k: [identity]}, set(summary.op.results))
+        identity: Placement = {axis: Affine.of(axis) for axis in summary.axes}
+        group = Group(k, {k: [identity]}, set(summary.op.results))
+        for value in group.stored:
+            group.spans[value] = self._span(group, value) or frozenset()
+        return group
 
     def is_read(self, value: Value) -> bool:
         """Whether an op reads a value, or the function returns it."""
@@ -423,50 +430,39 @@ class Fusion:
         ops = sum(self.summaries[k].ops * len(p) for k, p in group.members.items())
         if ops > MAX_OPS:
             return None, f"{ops} ops are too many for one kernel"
-        grid: set[Axis] | None = None
         for value in group.stored:
-            index = self._stored_at(group, value)
-            if index is None:
+            span = self._span(group, value)
+            if span is None:
                 return None, f"%{value.hint} would not be written exactly once"
-            axes = {axis for entry in index for axis in entry.axes}
-            grid = axes if grid is None else grid & axes
+            group.spans[value] = span
         sweeps = self._sweeps(group)
         if len(sweeps) > 1:
             return None, "they reduce over different axes"
+        walked = frozenset[Axis]().union(*group.spans.values())
         reduced = self.reduced(group)
-        for value in group.stored:
-            if not self._row_result(group, value, grid or set(), reduced):
+        for value, span in group.spans.items():
+            # Losing axes to a store is only what a reduction does anyway.
+            if not walked - span <= reduced:
                 return None, f"%{value.hint} has fewer axes than the loop around it"
         buffers = len(group.stored) + len(self.inputs(group))
         if buffers > MAX_BUFFERS:
             return None, f"{buffers} buffers are too many for one kernel"
         return group, None
 
-    def _stored_at(self, group: Group, value: Value) -> list[Affine] | None:
-        """Where a group stores a result, if some placement writes each element once."""
+    def _span(self, group: Group, value: Value) -> frozenset[Axis] | None:
+        """The axes that a result is stored over, if each element is written once.
+
+        Of several placements the one that stores becomes the first.
+        """
         k = self.maker[value]
         store = self.summaries[k].stores[value]
-        for at, placement in enumerate(group.members[k]):
+        placements = group.members[k]
+        for at, placement in enumerate(placements):
             index = affine_index(store, placement)
             if index is not None and covers(index, _shape(value)):
-                placements = group.members[k]
                 placements[0], placements[at] = placements[at], placements[0]
-                return index
+                return frozenset(axis for entry in index for axis in entry.axes)
         return None
-
-    def _row_result(
-        self, group: Group, value: Value, grid: set[Axis], reduced: set[Axis]
-    ) -> bool:
-        """Whether losing axes to this store is what a reduction does anyway."""
-        index = self._stored_at(group, value) or []
-        axes = {axis for entry in index for axis in entry.axes}
-        others = {
-            axis
-            for other in group.stored
-            for entry in (self._stored_at(group, other) or [])
-            for axis in entry.axes
-        }
-        return all(axis in reduced for axis in others - axes)
 
     def _sweeps(self, group: Group) -> set[frozenset[Axis]]:
         """The sets of axes that regions of a group reduce over."""
@@ -518,12 +514,9 @@ class Fusion:
             for placement in placements
         )
         reduced = self.reduced(group)
-        grid: set[Axis] | None = None
-        for value in group.stored:
-            index = self._stored_at(group, value) or []
-            axes = {a for entry in index for a in entry.axes if a not in reduced}
-            grid = axes if grid is None else grid & axes
-        programs = self._size(product(axis.extent for axis in grid or ()))
+        spans = list(group.spans.values())
+        grid = frozenset[Axis].intersection(*spans) - reduced if spans else ()
+        programs = self._size(product(axis.extent for axis in grid))
         if reduced and (read + written) // max(1, programs) > self.target.l2_bytes:
             read *= 2
         return Work(read, written, operations, programs)
