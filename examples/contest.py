@@ -14,10 +14,13 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
+import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any, Protocol
 
@@ -25,6 +28,7 @@ import torch
 from torch import nn
 from torch._dynamo.utils import counters
 from torch._inductor import metrics
+from torch._inductor.utils import run_and_get_code
 
 import fusec.compiler
 
@@ -59,20 +63,24 @@ class Task(Protocol):
 class Kernels:
     """Loop nests before fusion and kernels after it, without calls to libraries."""
 
-    before: int
-    after: int
+    before: int = 0
+    after: int = 0
 
     def since(self, earlier: Kernels) -> Kernels:
         return Kernels(self.before - earlier.before, self.after - earlier.after)
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A way to compile; `kernels` counts those of the process so far."""
+Observed = tuple[Run, Kernels]
 
-    name: str
-    compile: Callable[[nn.Module], Compiled]
-    kernels: Callable[[], Kernels]
+
+def observe_nothing(run: Callable[[], Run]) -> Observed:
+    return run(), Kernels()
+
+
+def observe_fusec(run: Callable[[], Run]) -> Observed:
+    before = kernel_counts()
+    result = run()
+    return result, kernel_counts().since(before)
 
 
 def kernel_counts() -> Kernels:
@@ -81,16 +89,33 @@ def kernel_counts() -> Kernels:
     return Kernels(statistics.regions, statistics.kernels)
 
 
+def observe_inductor(run: Callable[[], Run]) -> Observed:
+    """Reads the code that Inductor writes: its own count takes in discarded drafts."""
+    before = metrics.ir_nodes_pre_fusion
+    result, codes = run_and_get_code(run)
+    calls = [line.strip() for code in codes for line in code.splitlines()]
+    library = sum("extern_kernels." in c or "= torch.ops." in c for c in calls)
+    nodes = metrics.ir_nodes_pre_fusion - before
+    return result, Kernels(nodes - library, sum(map(bool, map(LAUNCH.match, calls))))
+
+
+LAUNCH = re.compile(r"cpp_fused\w*\(")
+"""A line of Inductor's code that runs a kernel, rather than defines one."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A way to compile; `observe` runs a task and counts the kernels it compiled."""
+
+    name: str
+    compile: Callable[..., Compiled]
+    observe: Callable[[Callable[[], Run]], Observed] = observe_nothing
+
+
 CANDIDATES = (
-    Candidate("eager", lambda model: model, lambda: Kernels(0, 0)),
-    Candidate(
-        "inductor",
-        lambda model: torch.compile(model, backend="inductor"),
-        lambda: Kernels(metrics.ir_nodes_pre_fusion, metrics.generated_kernel_count),
-    ),
-    Candidate(
-        "fusec", lambda model: torch.compile(model, backend="fusec"), kernel_counts
-    ),
+    Candidate("eager", lambda model: model),
+    Candidate("inductor", partial(torch.compile, backend="inductor"), observe_inductor),
+    Candidate("fusec", partial(torch.compile, backend="fusec"), observe_fusec),
 )
 
 
@@ -128,7 +153,7 @@ def hold(task: Task, candidates: tuple[Candidate, ...] = CANDIDATES) -> list[str
         found = [*warnings, *check(task, run, eager, graphs)]
         faults += [f"{candidate.name}: {fault}" for fault in found]
     if eager:
-        print(f"{'':10} {eager.outcome}")
+        print(textwrap.indent(textwrap.fill(str(eager.outcome), 77), " " * 11))
     return faults
 
 
@@ -155,10 +180,10 @@ def measure(task: Task, candidate: Candidate) -> tuple[Run, int, Kernels]:
     """A run, the graphs it compiled and what became of their kernels."""
     # Dynamo keeps what it compiled, and which sizes changed, by code and not by model.
     torch.compiler.reset()
-    kernels = candidate.kernels()
     graphs = compiled_graphs()
-    run = task.run(candidate.compile(task.model()))
-    return run, compiled_graphs() - graphs, candidate.kernels().since(kernels)
+    compiled = candidate.compile(task.model())
+    run, kernels = candidate.observe(lambda: task.run(compiled))
+    return run, compiled_graphs() - graphs, kernels
 
 
 def compiled_graphs() -> int:
