@@ -1,8 +1,7 @@
 # Everything a developer runs. Tools are installed into $(VENV) on first use.
 #
 #   PYTHON      the interpreter that $(VENV) is made from
-#   PIP_FLAGS   extra flags for pip; for example, for torch without CUDA:
-#               make test PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+#   PIP_FLAGS   extra flags for pip, such as an index that has torch without CUDA
 #   ARGS        extra arguments for pytest, the demo or the benchmarks
 
 PYTHON ?= python3

@@ -115,6 +115,11 @@ def resolve(name: str | None) -> Target:
     return TARGETS[name]
 
 
+L3_SHARE = 16 << 20
+"""Bytes of the last-level cache to count on for each core: a virtual machine reports
+all of its socket's, which it shares with its neighbours."""
+
+
 @cache
 def host() -> Target:
     """This machine: its level, extensions, caches and the cores we may run on.
@@ -137,7 +142,7 @@ def host() -> Target:
         dram_rate_all=min(cores * target.dram_rate, target.dram_rate_all),
         l1_bytes=caches.get(1, target.l1_bytes),
         l2_bytes=caches.get(2, target.l2_bytes),
-        l3_bytes=caches.get(3, target.l3_bytes),
+        l3_bytes=min(caches.get(3, target.l3_bytes), cores * L3_SHARE),
     )
 
 
