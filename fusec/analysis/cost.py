@@ -12,7 +12,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from fusec.ir.core import Op
 from fusec.ir.dims import Dim, Symbol, evaluate, symbols
+from fusec.ir.ops.elementwise import Elementwise
+from fusec.ir.ops.reduction import Reduce
 from fusec.target import Target
 
 LAUNCH = 1.5e-6
@@ -33,6 +36,13 @@ class Work:
     """Simple f32 operations."""
     programs: int
     """Parts that may run at the same time."""
+
+
+def weigh(op: Op) -> float:
+    """The simple operations that an op takes for one element."""
+    if isinstance(op, Reduce):
+        return float(len(op.results))
+    return OPERATIONS.get(op.name, 1.0) if isinstance(op, Elementwise) else 0.0
 
 
 def likely(dim: Dim, hints: Mapping[Symbol, int]) -> int:
@@ -59,3 +69,13 @@ def bandwidth(footprint: int, cores: int, target: Target) -> float:
     if footprint <= target.l3_bytes:
         return target.l3_rate * cores
     return min(target.dram_rate * cores, target.dram_rate_all)
+
+
+OPERATIONS: Mapping[str, float] = {
+    **dict.fromkeys(("div", "sqrt", "rsqrt", "reciprocal"), 4.0),
+    **dict.fromkeys(("exp", "exp2", "expm1", "sigmoid", "log", "log2"), 12.0),
+    **dict.fromkeys(("tanh", "erf", "erfc", "log1p", "sin", "cos"), 16.0),
+    **dict.fromkeys(("pow", "tan", "asin", "acos", "atan", "atan2"), 30.0),
+    **dict.fromkeys(("rem", "fmod", "floor_div", "trunc_div"), 10.0),
+}
+"""Vector instructions of one op, where they are more than one."""

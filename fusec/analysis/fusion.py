@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from fusec.analysis.affine import covers
-from fusec.analysis.cost import Work, likely, seconds
+from fusec.analysis.cost import Work, likely, seconds, weigh
 from fusec.analysis.placement import (
     Computed,
     Place,
@@ -95,21 +95,9 @@ def summarise(op: Region) -> Summary:
             axes.update(_index_axes(inner.index))
         elif isinstance(inner, Reduce):
             reduced.update(dict.fromkeys(inner.axes))
-            weight += len(inner.results)
-        elif isinstance(inner, Elementwise):
-            weight += COSTS.get(inner.name, 1.0)
+        weight += weigh(inner)
     axes.update(reduced)
     return Summary(op, tuple(loads), stores, tuple(reduced), tuple(axes), count, weight)
-
-
-COSTS: Mapping[str, float] = {
-    **dict.fromkeys(("div", "sqrt", "rsqrt", "reciprocal"), 4.0),
-    **dict.fromkeys(("exp", "exp2", "expm1", "sigmoid", "log", "log2"), 12.0),
-    **dict.fromkeys(("tanh", "erf", "erfc", "log1p", "sin", "cos"), 16.0),
-    **dict.fromkeys(("pow", "tan", "asin", "acos", "atan", "atan2"), 30.0),
-    **dict.fromkeys(("rem", "fmod", "floor_div", "trunc_div"), 10.0),
-}
-"""Vector instructions of one op, where they are more than one."""
 
 
 def _index_axes(index: tuple[object, ...]) -> dict[Axis, None]:
@@ -435,6 +423,8 @@ class Fusion:
             if span is None:
                 return None, f"%{value.hint} would not be written exactly once"
             group.spans[value] = span
+        if not self._whole_sweeps(group):
+            return None, "one reads past what the other reduces over"
         sweeps = self._sweeps(group)
         if len(sweeps) > 1:
             return None, "they reduce over different axes"
@@ -463,6 +453,19 @@ class Fusion:
                 placements[0], placements[at] = placements[at], placements[0]
                 return frozenset(axis for entry in index for axis in entry.axes)
         return None
+
+    def _whole_sweeps(self, group: Group) -> bool:
+        """Whether every reduction still meets each point of its axes once."""
+        places = (
+            (coordinate(placement, axis), axis.extent)
+            for k, placements in group.members.items()
+            for placement in placements
+            for axis in self.summaries[k].reduced
+        )
+        return all(
+            isinstance(place, Affine) and covers([place], [extent])
+            for place, extent in places
+        )
 
     def _sweeps(self, group: Group) -> set[frozenset[Axis]]:
         """The sets of axes that regions of a group reduce over."""

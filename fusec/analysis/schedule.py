@@ -6,24 +6,29 @@
     tile   j = time 16 × reg 4 × lane 16      a program sweeps its row 64 at a time
 
 `grid` axes are those that every store has and nothing reduces. The rest is swept
-within a program. Lanes lie along the axis on which most of the memory traffic is
-contiguous. The choice depends on shapes and target only, never on threads.
+within a program. For lanes along each axis there is a schedule; the cost model that
+fusion asks says which to take. It depends on shapes and target only, never on threads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from fusec.analysis.accesses import Accesses
-from fusec.analysis.cost import likely
-from fusec.ir.core import Value
+from fusec.analysis.cost import Work, likely, seconds, weigh
 from fusec.ir.dims import Dim, Symbol, ceil_div, product
 from fusec.ir.types import Axis
 from fusec.target import Target
 
 REGISTERS = 4
 """Registers of one tile: enough independent chains to hide latency."""
+GATHER = 6.0
+"""Operations that an element costs which does not lie beside its neighbour."""
+LANE_FOLD = 12.0
+"""Vector operations that fold the lanes of a register into one element."""
+PROGRAM = 10.0
+"""Vector operations that a program spends before and after its loops."""
 BLOCK_TRIPS = 64
 """Trips of the loop of an elementwise program: long enough to hide its start."""
 
@@ -57,8 +62,6 @@ class Schedule:
     """Dimensions of the tile of a program, outermost first."""
     blocked: bool = False
     """The last dimension of the tile is cut into blocks, a program for each."""
-    keep: frozenset[Value] = frozenset()
-    """Points that sweeps hand on through scratch memory instead of recomputing."""
     prefetch: bool = False
     """Bring the next row near while this one is computed."""
     streaming: bool = False
@@ -75,53 +78,73 @@ class Schedule:
 
 
 def choose(accesses: Accesses, target: Target, hints: Mapping[Symbol, int]) -> Schedule:
-    """The schedule that is expected to be fast."""
-    free = [a for a in accesses.grid if a not in accesses.swept]
-    lane = _lane_axis(accesses)
-    if lane is None:
-        return Schedule(tuple(free), ())
+    """The schedule that the cost model expects to be the fastest."""
+    found = [_along(accesses, axis, target, hints) for axis in accesses.axes]
+    if not found:
+        return Schedule((), ())
+    # Of equals the one whose lanes lie along the innermost axis.
+    return min(
+        reversed(found),
+        key=lambda schedule: seconds(work(accesses, schedule, hints), target),
+    )
+
+
+def _along(
+    accesses: Accesses, lane: Axis, target: Target, hints: Mapping[Symbol, int]
+) -> Schedule:
+    """The schedule that has its lanes along one axis."""
+    free = accesses.grid
     others = [axis for axis in accesses.swept if axis is not lane]
     lanes = target.lanes(32 if accesses.narrowest < 64 else 64)
-    split = _split(lane, lane.extent, lanes, hints)
+    split = _split(lane, lane.extent, lanes)
     blocked = lane in free
     if blocked:
         trips = 1 if others else BLOCK_TRIPS
-        if likely(lane.extent, hints) > split.chunk * trips:
-            split = _split(lane, split.chunk * trips, lanes, hints)
-        else:
-            blocked = not isinstance(lane.extent, int)
-            extent = lane.extent if not blocked else split.chunk * trips
-            split = _split(lane, extent, lanes, hints)
+        block = split.chunk * trips
+        blocked = not isinstance(lane.extent, int) or lane.extent > block
+        split = _split(lane, block, lanes) if blocked else split
     footprint = likely(accesses.bytes, hints)
-    sweeps = [Split(axis, axis.extent) for axis in others]
     return Schedule(
         tuple(axis for axis in free if axis is not lane),
-        (*sweeps, split),
+        (*(Split(axis, axis.extent) for axis in others), split),
         blocked,
         prefetch=footprint > target.l2_bytes,
         streaming=target.nontemporal and footprint > target.l3_bytes,
     )
 
 
-def _split(axis: Axis, extent: Dim, lanes: int, hints: Mapping[Symbol, int]) -> Split:
+def _split(axis: Axis, extent: Dim, lanes: int) -> Split:
     vectors = ceil_div(extent, lanes)
     if isinstance(vectors, int):
         return Split(axis, extent, max(1, min(REGISTERS, vectors)), lanes)
     return Split(axis, extent, REGISTERS, lanes)
 
 
-def _lane_axis(accesses: Accesses) -> Axis | None:
-    """The axis along which most accesses step by one element."""
-    best: tuple[float, int, Axis] | None = None
-    for order, axis in enumerate(accesses.axes):
-        score = sum(_benefit(access.address.stride(axis)) for access in accesses.all)
-        if best is None or (score, order) >= best[:2]:
-            best = (score, order, axis)
-    return best[2] if best else None
+def work(accesses: Accesses, schedule: Schedule, hints: Mapping[Symbol, int]) -> Work:
+    """What a region does under a schedule, waste included.
 
+    Lanes beyond an extent compute for nothing, elements that do not lie in a row are
+    fetched one by one, lanes that are reduced are folded in steps, and each program
+    takes a while to find its place.
+    """
+    *_, split = schedule.tile
+    lane = split.axis
 
-def _benefit(stride: Dim) -> float:
-    """What lanes along an axis of that stride are worth to one access."""
-    if stride == 1:
-        return 1.0
-    return 0.25 if stride == 0 else -0.5
+    def points(axes: Iterable[Axis]) -> int:
+        return likely(product(axis.extent for axis in axes), hints)
+
+    used = likely(lane.extent, hints)
+    waste = likely(split.trips, hints) * split.chunk / likely(split.extent, hints)
+    operations = sum(map(weigh, accesses.region.body.ops)) * points(accesses.axes)
+    for access in accesses.all:
+        stride = access.address.stride(lane)
+        reach = points({*access.address.axes, lane})
+        if stride == 0 and not access.computed:
+            operations += reach / used
+        else:
+            operations += reach * (1.0 if stride == 1 else GATHER)
+    programs = likely(schedule.programs, hints)
+    folds = programs * LANE_FOLD * split.lanes if lane in accesses.swept else 0.0
+    total = operations * waste + folds + programs * PROGRAM * split.lanes
+    moved = likely(accesses.bytes, hints)
+    return Work(moved, 0, total, programs)

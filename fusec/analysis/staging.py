@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from fusec.analysis.fusion import COSTS
+from fusec.analysis.cost import weigh
 from fusec.ir.core import Function, Op, Value
 from fusec.ir.dims import product
 from fusec.ir.ops.reduction import ReduceTile
@@ -62,7 +62,7 @@ def _dear_before(
         if value in seen or op is None or not swept(value):
             continue
         seen.add(value)
-        if sweeps[op] < sweeps[sink] and COSTS.get(op.name, 1.0) >= DEAR:
+        if sweeps[op] < sweeps[sink] and weigh(op) >= DEAR:
             found[value] = None
         else:
             stack.extend(op.operands)

@@ -72,9 +72,11 @@ class _Lowering:
     def run(self) -> Function:
         for old in self.function.params:
             self.stored[old] = self.builder.param(old.type, old.hint)
+        needed = _needed(self.function)
         for op in self.function.body.ops:
-            self.builder.loc = op.loc
-            self.lower(op)
+            if op in needed:
+                self.builder.loc = op.loc
+                self.lower(op)
         yields = [self.result(v) for v in self.function.body.yields]
         return self.builder.function(
             self.function.name,
@@ -221,6 +223,17 @@ def _same_strides(tensor: Tensor, strides: tuple[Dim, ...]) -> bool:
     """Whether a tensor has these strides, wherever a stride matters."""
     pairs = zip(tensor.shape, strides_of(tensor), strides, strict=True)
     return all(n == 1 or a == b for n, a, b in pairs)
+
+
+def _needed(function: Function) -> set[Op]:
+    """The ops that a result or an effect depends on."""
+    live = set(function.body.yields)
+    needed: set[Op] = set()
+    for op in reversed(function.body.ops):
+        if not op.pure or not live.isdisjoint(op.results):
+            needed.add(op)
+            live.update(op.operands)
+    return needed
 
 
 @dataclass(frozen=True, slots=True)

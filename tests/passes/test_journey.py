@@ -100,3 +100,15 @@ def run(graph: Function, values: list[np.ndarray]) -> list[np.ndarray]:
     program = compile_function(graph, options)
     results = program([torch.from_numpy(v.copy()) for v in values])
     return [r.numpy() for r in results]
+
+
+def test_a_reduction_keeps_its_extent_beside_a_longer_reader() -> None:
+    """max x - |x| and a padded |x| share |x|, which the pad reads past its end."""
+    b = Builder(Level.GRAPH)
+    x = b.param(Tensor(f32, (1, 2)), "x")
+    size = b(Abs, x)
+    pad = b(Pad, size, b.const(3.0, f32), low=(0, 0), high=(0, 1))
+    row = b(ReduceDims, b(Sub, x, size), dims=(0, 1), monoid=monoid("max", f32))
+    graph = b.function("shared", (row, pad))
+    values = [np.array([[-4.0, -5.0]], np.float32)]
+    same(interpret(graph, values), interpret(fused(lower_to_loops(graph)), values))
