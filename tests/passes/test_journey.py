@@ -11,8 +11,15 @@ from hypothesis import strategies as st
 from strategies import arguments, graphs
 
 from fusec.analysis.fusion import Fusion
-from fusec.ir.core import Function, Module
+from fusec.ir.builder import Builder
+from fusec.ir.core import Function, Level, Module
+from fusec.ir.dtypes import f32
 from fusec.ir.interpreter import interpret
+from fusec.ir.monoids import monoid
+from fusec.ir.ops.elementwise import Abs, Sub
+from fusec.ir.ops.reduction import ReduceDims
+from fusec.ir.ops.view import Pad
+from fusec.ir.types import Tensor
 from fusec.ir.verifier import verify
 from fusec.passes.fuse import emit_plan
 from fusec.passes.lower_to_host import lower_to_host
