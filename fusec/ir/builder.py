@@ -14,6 +14,7 @@ There is no separate clean-up pass: an op that already exists in scope is reused
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from fusec.errors import Loc
@@ -44,8 +45,8 @@ class Builder:
         return value
 
     def const(self, value: float | int | bool, dtype: DType) -> Value:
-        """A scalar constant."""
-        return self(Const, value=value, dtype=dtype)
+        """A scalar constant: the number of `dtype` nearest to `value`."""
+        return self(Const, value=representable(value, dtype), dtype=dtype)
 
     def size(self, dim: Dim) -> Value:
         """A size as an i64 scalar."""
@@ -194,6 +195,21 @@ def _sweep(
             new = builder.copy(op, env)
         env.update(zip(op.results, new, strict=True))
     return tuple(env.get(v, v) for v in block.yields)
+
+
+def representable(value: float | int | bool, dtype: DType) -> float | int | bool:
+    """The number of a dtype that is nearest to a value, of Python's own type for it."""
+    if dtype.is_bool:
+        return bool(value)
+    if not dtype.is_float:
+        return int(value)
+    return _rounded(float(value).hex(), dtype)
+
+
+@lru_cache(maxsize=4096)
+def _rounded(digits: str, dtype: DType) -> float:
+    # By its digits, since 0.0 and -0.0 are equal and NaN is not.
+    return float(dtype.quantize(float.fromhex(digits)))
 
 
 def attrs_key(attrs: tuple[Any, ...]) -> tuple[Any, ...]:
