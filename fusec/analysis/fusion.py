@@ -26,8 +26,6 @@ from itertools import pairwise
 from fusec.analysis.affine import covers
 from fusec.analysis.cost import Work, likely, seconds, weigh
 from fusec.analysis.placement import (
-    Computed,
-    Place,
     Placement,
     affine_index,
     compose,
@@ -35,13 +33,13 @@ from fusec.analysis.placement import (
     invert,
     is_computed,
     key,
-    placed,
+    wanted_places,
 )
 from fusec.errors import InternalError
 from fusec.ir.core import Affine, Function, Op, Value, walk
 from fusec.ir.dims import Dim, Symbol, product
 from fusec.ir.ops.elementwise import Elementwise
-from fusec.ir.ops.extern import Extern, Slot
+from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.loop import Load, Region, Store
 from fusec.ir.ops.reduction import Reduce
 from fusec.ir.types import Axis, Tensor
@@ -361,14 +359,10 @@ class Fusion:
     def _demand(self, read: _Read, standing: Placement) -> Placement | None:
         """Where the maker's group, as it stands, has to be placed for one load."""
         value, load, reader, placement = read
-        index: list[Place] = []
-        for entry in load.index:
-            if isinstance(entry, Slot):
-                index.append(Computed(reader, load.slots[entry.index], placement))
-            elif (place := placed(entry, placement)) is not None:
-                index.append(place)
-            else:
-                return None
+        wanted = wanted_places(load, reader, placement)
+        index = [place for place in wanted if place is not None]
+        if len(index) < len(wanted):
+            return None
         store = self.summaries[self.maker[value]].stores[value]
         stored = affine_index(store, standing)
         return None if stored is None else invert(stored, index)
@@ -636,10 +630,3 @@ def _readers(function: Function) -> dict[Value, tuple[int, ...]]:
 def _shape(value: Value) -> tuple[Dim, ...]:
     assert isinstance(value.type, Tensor)
     return value.shape
-
-
-def _each(bits: int) -> Iterator[int]:
-    while bits:
-        low = bits & -bits
-        yield low.bit_length() - 1
-        bits ^= low

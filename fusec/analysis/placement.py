@@ -14,6 +14,8 @@ from typing import cast
 
 from fusec.analysis.affine import split
 from fusec.ir.core import Affine, Value
+from fusec.ir.ops.extern import Slot
+from fusec.ir.ops.loop import Load
 from fusec.ir.types import Axis, Points
 
 
@@ -65,6 +67,19 @@ def affine_index(index: Sequence[Affine], placement: Placement) -> list[Affine] 
     return affine if len(affine) == len(places) else None
 
 
+def wanted_places(load: Load, reader: int, placement: Placement) -> list[Place | None]:
+    """Where a load of region `reader`, placed so, reads in each dimension.
+
+    None for a coordinate that no place can say.
+    """
+    return [
+        Computed(reader, load.slots[entry.index], placement)
+        if isinstance(entry, Slot)
+        else placed(entry, placement)
+        for entry in load.index
+    ]
+
+
 def compose(inner: Placement, outer: Placement) -> Placement | None:
     """First into the axes of one group, then into those of the group around it."""
     result: dict[Axis, Place] = {}
@@ -107,10 +122,13 @@ def invert(
 
 def key(placement: Placement) -> object:
     """A placement as something to compare by."""
-    return frozenset((axis, _place_key(place)) for axis, place in placement.items())
+    return frozenset((axis, place_key(place)) for axis, place in placement.items())
 
 
-def _place_key(place: Place) -> object:
+def place_key(place: Place | None) -> object:
+    """A coordinate as something to compare by."""
+    if place is None:
+        return None
     if isinstance(place, Affine):
         return frozenset(place.terms), place.const
     return place.reader, place.value, key(place.placement)

@@ -23,7 +23,9 @@ from fusec.analysis.placement import (
     Placement,
     coordinate,
     is_computed,
+    place_key,
     placed,
+    wanted_places,
 )
 from fusec.ir.builder import Builder
 from fusec.ir.core import Affine, Block, Function, Op, Value, Values, definitions
@@ -120,22 +122,18 @@ class _Writer:
 
     def write(self, k: int, placement: Placement) -> None:
         """Emit a region in place."""
-        op = self.fusion.summaries[k].op
-        self.emit(op, op.body.ops, placement, {})
+        self.emit(k, self.fusion.summaries[k].op.body.ops, placement, {})
 
     def emit(
-        self,
-        op: Region,
-        ops: Sequence[Op],
-        placement: Placement,
-        env: dict[Value, Value],
+        self, k: int, ops: Sequence[Op], placement: Placement, env: dict[Value, Value]
     ) -> None:
-        """Emit some ops of a region in place; `env` receives what they become."""
+        """Emit some ops of region k in place; `env` receives what they become."""
+        op = self.fusion.summaries[k].op
         outer = dict(zip(op.body.params, (*op.inputs, *op.results), strict=True))
         for inner in ops:
             self.builder.loc = inner.loc if inner.loc.file else op.loc
             if isinstance(inner, Load):
-                results = (self.load(inner, outer[inner.buffer], placement, env),)
+                results = (self.load(inner, outer[inner.buffer], k, placement, env),)
             elif isinstance(inner, Store):
                 self.store(inner, outer[inner.buffer], placement, env)
                 continue
@@ -163,10 +161,11 @@ class _Writer:
 
     def compute(self, place: Computed) -> Value:
         """Emit what the reader computes the coordinate from, before its own turn."""
-        op = self.fusion.summaries[place.reader].op
-        needed = _needed(op.body, place.value)
+        body = self.fusion.summaries[place.reader].op.body
+        needed = _needed(body, place.value)
         env: dict[Value, Value] = {}
-        self.emit(op, [x for x in op.body.ops if x in needed], place.placement, env)
+        ops = [op for op in body.ops if op in needed]
+        self.emit(place.reader, ops, place.placement, env)
         return env[place.value]
 
     def place(
@@ -193,13 +192,20 @@ class _Writer:
         return total
 
     def load(
-        self, op: Load, tensor: Value, placement: Placement, env: Mapping[Value, Value]
+        self,
+        op: Load,
+        tensor: Value,
+        k: int,
+        placement: Placement,
+        env: Mapping[Value, Value],
     ) -> Value:
         index = self.place(op, placement, env)
         guard = [env[op.mask], env[op.other]] if op.masked else []
-        maker = self.fusion.maker.get(tensor)
-        if maker is not None and maker in self.group.members:
-            element = self.element(tensor, maker, index)
+        if self.fusion.maker.get(tensor) in self.group.members:
+            at = tensor, _index_key(index, tensor.shape)
+            if at not in self.points:
+                self.write_late(tensor, wanted_places(op, k, placement))
+            element = self.points[at]
             if not guard:
                 return element
             return self.builder(Select, guard[0], element, guard[1])
@@ -218,14 +224,22 @@ class _Writer:
             )
         return self.read(self.inputs[tensor], index, guard)
 
-    def element(self, tensor: Value, maker: int, index: list[Affine | Value]) -> Value:
-        """An element of a fused tensor; computed now, if its place is."""
-        at = tensor, _index_key(index, tensor.shape)
-        if at not in self.points:
-            for placement in self.group.members[maker]:
-                if is_computed(placement):
-                    self.write(maker, placement)
-        return self.points[at]
+    def write_late(self, tensor: Value, wanted: Sequence[Place | None]) -> None:
+        """Emit the maker of a tensor where a computed coordinate wants it."""
+        maker = self.fusion.maker[tensor]
+        store = self.fusion.summaries[maker].stores[tensor]
+
+        def same(placement: Placement) -> bool:
+            return all(
+                extent == 1 or place_key(placed(entry, placement)) == place_key(place)
+                for entry, place, extent in zip(
+                    store, wanted, tensor.shape, strict=True
+                )
+            )
+
+        for placement in self.group.members[maker]:
+            if is_computed(placement) and same(placement):
+                self.write(maker, placement)
 
     def read(
         self, buffer: Value, index: list[Affine | Value], guard: list[Value]
