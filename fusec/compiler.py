@@ -14,6 +14,7 @@ from typing import Any
 
 from fusec.analysis.fusion import Fusion, Refusal
 from fusec.codegen.backend import backend
+from fusec.codegen.llvm_host import emit_host
 from fusec.codegen.llvm_object import compile_object
 from fusec.frontend.intake import Imported
 from fusec.ir.core import Function, Module
@@ -27,8 +28,10 @@ from fusec.passes.lower_to_loops import lower_to_loops
 from fusec.passes.pipeline import lower_kernel, stripmined
 from fusec.runtime.cache import Cache, cache_key
 from fusec.runtime.launcher_cpu import Code, load
-from fusec.runtime.launcher_torch import Program
+from fusec.runtime.launcher_torch import Program, exported_shims
 from fusec.runtime.launcher_verified import Stage, Verified
+from fusec.runtime.plan import HostPlan, plan_host
+from fusec.runtime.shims import callable_natively
 from fusec.target import Target, resolve
 
 NO_HINTS: Mapping[Symbol, int] = MappingProxyType({})
@@ -118,9 +121,16 @@ def compile_module(
 ) -> Program:
     """Compile a host function and the laid out kernels that follow it."""
     host, *kernels = module.functions
-    code = _generate(kernels, options)
+    build = _Build(options)
+    code = build.kernels(kernels)
     addresses = {name: found[name] for name, found in code.items()}
-    program = Program(host, addresses, callables, options.threads)
+    shims = exported_shims()
+    plan = plan_host(host, callable_natively(shims))
+    if plan.segments:
+        segments = build.host(plan, kernels, {**addresses, **shims})
+        addresses |= segments.addresses
+        code["host"] = segments
+    program = Program(host, addresses, callables, options.threads, plan)
     program.code = code
     return program
 
@@ -162,21 +172,36 @@ def _text(kernel: Function, target: Target) -> str:
     return llvm.emit(lower_kernel(kernel, target, supports), target)
 
 
-def _generate(kernels: Sequence[Function], options: Options) -> Mapping[str, Code]:
-    """Object code for every kernel, from the cache where it is there."""
-    target = resolve(options.target)
-    cache = Cache(options.cache_dir) if options.cache else None
-    found: dict[str, Code] = {}
-    for kernel in kernels:
-        text = _text(kernel, target)
-        key = cache_key("llvm-object", text, target.cpu, target.feature_string)
-        image = cache.get(key) if cache else None
+class _Build:
+    """Makes object code, or finds it in the cache."""
+
+    def __init__(self, options: Options) -> None:
+        self.target = resolve(options.target)
+        self.cache = Cache(options.cache_dir) if options.cache else None
+
+    def kernels(self, kernels: Sequence[Function]) -> dict[str, Code]:
+        """Every kernel, loaded, by name."""
+        images = {k.name: self.image(_text(k, self.target)) for k in kernels}
+        return {name: load(image, (name,)) for name, image in images.items()}
+
+    def host(
+        self, plan: HostPlan, kernels: Sequence[Function], imports: Mapping[str, int]
+    ) -> Code:
+        """The segments of a host function, loaded, linked to what they call."""
+        text = emit_host(plan, {k.name: k for k in kernels}, self.target)
+        names = [segment.name for segment in plan.segments]
+        return load(self.image(text), names, imports)
+
+    def image(self, text: str) -> bytes:
+        """The object code of a module."""
+        cpu, features = self.target.cpu, self.target.feature_string
+        key = cache_key("llvm-object", text, cpu, features)
+        image = self.cache.get(key) if self.cache else None
         if image is None:
-            image = compile_object(text, target.cpu, target.feature_string)
-            if cache:
-                cache.put(key, image, "object")
-        found[kernel.name] = load(image, (kernel.name,))
-    return found
+            image = compile_object(text, cpu, features)
+            if self.cache:
+                self.cache.put(key, image, "object")
+        return image
 
 
 def _count(journey: Journey) -> None:

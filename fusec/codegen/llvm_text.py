@@ -54,11 +54,12 @@ class Writer:
     """Collects one function. `parameters` are LLVM's, all of them known everywhere."""
 
     def __init__(self, name: str, parameters: str) -> None:
-        self._head = f"define void @{_symbol(name)}({parameters})"
+        self._head = f"define void {symbol(name)}({parameters})"
         self._scopes = [_Scope("entry")]
         self._levels: dict[str, int] = {}
-        self._used: dict[str, int] = {"entry": 1}
+        self._used: dict[str, int] = {"entry": 1, "leave": 1}
         self._declared: set[str] = set()
+        self._leaves = False
         for parameter in _OPERAND.findall(parameters):
             self.name(parameter[1:])
 
@@ -155,11 +156,31 @@ class Writer:
         scope.lines.append(f"{join[1:]}:")
         scope.block = join[1:]
 
+    def leave_if(self, condition: str) -> None:
+        """Return here where the condition holds. No loop is open."""
+        (entry,) = self._scopes
+        onward = self.name("onward")
+        self.effect(f"br i1 {condition}, label %leave, label {onward}")
+        entry.lines.append(f"{onward[1:]}:")
+        entry.block = onward[1:]
+        self._leaves = True
+
     def finish(self) -> str:
         """The module. Every loop is closed."""
+        return module([self])
+
+    def definition(self) -> list[str]:
+        """The lines of the function alone."""
         (entry,) = self._scopes
-        lines = [f"{self._head} nounwind {{", "entry:", *entry.lines, "  ret void", "}"]
-        return "\n".join([*lines, *sorted(self._declared), ""])
+        lines = [f"{self._head} nounwind {{", "entry:", *entry.lines]
+        if self._leaves:
+            lines += ["  br label %leave", "leave:"]
+        return [*lines, "  ret void", "}"]
+
+    @property
+    def declared(self) -> frozenset[str]:
+        """The declarations of the functions that it calls."""
+        return frozenset(self._declared)
 
     def _append(self, text: str, hint: str, level: int) -> str:
         name = self.name(hint)
@@ -190,5 +211,13 @@ def _stem(value: str) -> str:
     return value[1:].split(".")[0] if value.startswith("%") else "carried"
 
 
-def _symbol(name: str) -> str:
-    return name if re.fullmatch(r"[\w.]+", name, re.ASCII) else f'"{name}"'
+def symbol(name: str) -> str:
+    """A function's name as LLVM spells it: `@exp`, `@"exp 2"`."""
+    return f"@{name}" if re.fullmatch(r"[\w.]+", name, re.ASCII) else f'@"{name}"'
+
+
+def module(functions: Sequence[Writer]) -> str:
+    """One module of several functions."""
+    lines = [line for function in functions for line in function.definition()]
+    declared = frozenset[str]().union(*(f.declared for f in functions))
+    return "\n".join([*lines, *sorted(declared), ""])

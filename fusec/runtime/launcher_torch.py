@@ -1,22 +1,31 @@
 """Running a host function on torch tensors.
 
-Every op of the host function is turned into a step once, a closure over the slots of a
-frame; a call runs the steps in order:
+Every step of the plan (see `runtime.plan`) is turned into a closure once; a call runs
+them in order on a frame, which has the tensors that torch owns, by number, and the
+64-bit slots that native code reads:
 
-    %y = alloc f32[4096, 1000]          frame[2] = torch.empty_strided(…)
-    launch @fused_exp_0 (%x, %y)        launch(address, (x.data_ptr(), y.data_ptr()), …)
+    Make(%y)                            frame.tensors[2] = torch.empty_strided(…)
+                                        frame.slots[3] = frame.tensors[2].data_ptr()
+    Segment(launch @f, launch @g)       segment(frame.slots, threads)
 
 What only kernels touch lives in an arena, one block for a call, at offsets that
 tensors with separate lifetimes share. Everything else is an ordinary torch tensor.
+
+The ops of a segment run one by one, from Python, where somebody watches, a profiler
+or a dispatch mode, and from the op on that failed in a segment, to raise its error.
 """
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
+from torch.autograd import profiler
 
 from fusec.errors import InternalError
 from fusec.ir.core import Function, Op, Value
@@ -25,26 +34,32 @@ from fusec.ir.dtypes import DType
 from fusec.ir.ops.constant import Const, SizeOf
 from fusec.ir.ops.elementwise import Elementwise
 from fusec.ir.ops.extern import Extern
-from fusec.ir.ops.host import Alloc, CopyInto, Free, Launch, Raise
+from fusec.ir.ops.host import CopyInto, Launch, Raise
 from fusec.ir.ops.loop import View
 from fusec.ir.types import Scalar, Tensor, strides_of
+from fusec.runtime import plan
 from fusec.runtime.extern import bind
 from fusec.runtime.launcher_cpu import launch, slots
 from fusec.runtime.memory import Arena, advise_huge
-from fusec.runtime.plan import ArenaPlan, plan_arena
+from fusec.runtime.plan import BASE_SLOT, STATUS_SLOT, HostPlan, Segment
+from fusec.runtime.shims import SYMBOLS
 
 Sizes = dict[Symbol, int]
+
+# A ctypes prototype of this kind releases the GIL while the segment runs.
+_SEGMENT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)
 
 
 @dataclass(slots=True)
 class Frame:
     """The state of one call."""
 
-    slots: list[Any]
+    tensors: list[Any]
+    """Tensors and numbers, by the number of their value."""
     sizes: Sizes
+    slots: Any
+    """An array of int64: what native code reads."""
     threads: int
-    base: int = 0
-    """The address of the arena block."""
 
 
 Step = Callable[[Frame], None]
@@ -74,6 +89,9 @@ def torch_dtype(dtype: DType) -> torch.dtype:
 class Program:
     """A host function bound to its kernels: call it with a list of arguments.
 
+    `addresses` are those of the kernels, by name, and of the segments of `steps`, its
+    plan; without a plan every launch is a call from Python.
+
     The list is emptied, so that arguments can be freed as soon as they are used.
     """
 
@@ -83,172 +101,152 @@ class Program:
         addresses: Mapping[str, int],
         callables: Mapping[str, Callable[..., Any]],
         threads: int | None = None,
+        steps: HostPlan | None = None,
     ) -> None:
         self.journey: Any = None
         """How the program came about, for those who ask."""
         self.code: Any = None
         """What holds the kernels' memory."""
-        self._function = function
-        self._number: dict[Value, int] = {}
-        self._plan: ArenaPlan = plan_arena(function)
-        self._arena = Arena(self._plan.nbytes) if self._plan.nbytes else None
+        steps = steps or plan.plan_host(function)
+        binder = _Binder(steps, addresses, callables)
+        self._name = function.name
+        self._arena = Arena(steps.arena.nbytes) if steps.arena.nbytes else None
         self._threads = threads
+        self._params = len(function.params)
         for value in function.params:
-            self._slot(value)
+            binder.number(value)
         known = _defined(function)
         self._bindings = [
             _binding(function, s) for s in function.symbols if s.name not in known
         ]
-        binder = _Binder(self, addresses, callables)
-        self._steps = binder.steps(function)
-        self._results = [self._slot(v) for v in function.body.yields]
-        self._params = len(function.params)
-        self._count = len(self._number)
+        self._begin = binder.slots(function.params, [s for s, _ in self._bindings])
+        self._steps = binder.steps()
+        self._results = [binder.number(v) for v in function.body.yields]
+        self._blank = [None] * (len(binder.numbers) - self._params)
+        self._slots = ctypes.c_int64 * steps.frame_size
 
     def __call__(self, arguments: list[Any]) -> list[Any]:
         """Run the program; the results in the order of the function's yields."""
         if len(arguments) != self._params:
             raise InternalError(
-                f"{self._function.name} takes {self._params} arguments,"
-                f" not {len(arguments)}"
+                f"{self._name} takes {self._params} arguments, not {len(arguments)}"
             )
         sizes = {symbol: get(arguments) for symbol, get in self._bindings}
-        values = [*arguments, *[None] * (self._count - self._params)]
+        tensors = [*arguments, *self._blank]
         arguments.clear()
-        frame = Frame(values, sizes, self._threads or torch.get_num_threads())
+        threads = self._threads or torch.get_num_threads()
+        frame = Frame(tensors, sizes, self._slots(), threads)
         if self._arena is None:
             return self._run(frame)
-        with self._arena.checkout() as frame.base:
+        with self._arena.checkout() as frame.slots[BASE_SLOT]:
             return self._run(frame)
 
     def _run(self, frame: Frame) -> list[Any]:
+        self._begin(frame)
         for step in self._steps:
             step(frame)
-        return [frame.slots[k] for k in self._results]
-
-    def _slot(self, value: Value) -> int:
-        return self._number.setdefault(value, len(self._number))
+        return [frame.tensors[k] for k in self._results]
 
 
-@dataclass(slots=True)
 class _Binder:
-    """Turns ops into steps."""
+    """Turns the steps of a plan into closures."""
 
-    program: Program
-    addresses: Mapping[str, int]
-    callables: Mapping[str, Callable[..., Any]]
+    def __init__(
+        self,
+        steps: HostPlan,
+        addresses: Mapping[str, int],
+        callables: Mapping[str, Callable[..., Any]],
+    ) -> None:
+        self.plan = steps
+        self.addresses = addresses
+        self.callables = callables
+        self.numbers: dict[Value, int] = {}
 
-    def steps(self, function: Function) -> list[Step]:
-        """The steps of all ops, and what lets go of arguments and views between."""
-        done = _borrowed_until(function)
-        steps: list[Step | None] = []
-        for op in function.body.ops:
-            steps.append(self.step(op))
-            slots = [self.slot(v) for v in done.get(op, ())]
-            steps.append(_let_go(slots) if slots else None)
-        return [step for step in steps if step is not None]
+    def number(self, value: Value) -> int:
+        """Where the tensors of a frame have a value."""
+        return self.numbers.setdefault(value, len(self.numbers))
 
-    def step(self, op: Op) -> Step | None:
-        """The step of an op; None where there is nothing to do."""
-        match op:
-            case Alloc():
-                return self.alloc(op)
-            case Free():
-                return self.free(op)
-            case Launch():
-                return self.launch(op)
+    def steps(self) -> list[Step]:
+        return [self.step(step) for step in self.plan.steps]
+
+    def step(self, step: plan.Step) -> Step:
+        match step:
+            case Segment():
+                return self.segment(step)
+            case plan.Make():
+                return self.make(step)
+            case plan.Drop():
+                return _let_go([self.number(v) for v in step.values])
             case View():
-                return self.view(op)
-            case CopyInto():
-                return self.copy_into(op)
-            case Raise():
-                return self.raise_(op)
+                return self.view(step)
             case Extern():
-                return self.extern(op)
+                return self.extern(step)
+            case CopyInto():
+                return self.copy_into(step)
+            case Raise():
+                return self.raise_(step)
             case Const() | SizeOf():
-                return self.scalar(op)
+                return self.scalar(step)
             case Elementwise():
-                return self.arithmetic(op)
+                return self.arithmetic(step)
             case _:
-                raise InternalError(f"the host cannot run {op.name}")
+                raise InternalError(f"the host cannot run {step}")
 
-    def slot(self, value: Value) -> int:
-        return self.program._slot(value)
+    def slots(self, values: Sequence[Value], symbols: Sequence[Symbol]) -> Step:
+        """What tells native code the addresses of tensors and sizes."""
+        known = self.plan.slots
+        tensors = [(known[v], self.number(v)) for v in values if v in known]
+        sizes = [(known[symbol], symbol) for symbol in symbols if symbol in known]
 
-    def alloc(self, op: Alloc) -> Step | None:
-        if op.result in self.program._plan.offsets:
-            return None
-        at, type_ = self.slot(op.result), op.type
-        dtype = torch_dtype(type_.dtype)
-        make = _shaper(type_, dtype)
+        def step(frame: Frame) -> None:
+            for slot, at in tensors:
+                frame.slots[slot] = frame.tensors[at].data_ptr()
+            for slot, symbol in sizes:
+                frame.slots[slot] = frame.sizes[symbol]
+
+        return step
+
+    def make(self, op: plan.Make) -> Step:
+        at, type_ = self.number(op.value), op.value.type
+        assert isinstance(type_, Tensor)
+        make = _shaper(type_, torch_dtype(type_.dtype))
         if op.zeroed:
             make = _zeroed(make)
+        slot = self.plan.slots.get(op.value)
 
         def step(frame: Frame) -> None:
-            frame.slots[at] = make(frame.sizes)
+            frame.tensors[at] = made = make(frame.sizes)
+            if slot is not None:
+                frame.slots[slot] = made.data_ptr()
 
         return step
-
-    def free(self, op: Free) -> Step | None:
-        if op.x in self.program._plan.offsets:
-            return None
-        at = self.slot(op.x)
-
-        def step(frame: Frame) -> None:
-            frame.slots[at] = None
-
-        return step
-
-    def launch(self, op: Launch) -> Step:
-        address = self.addresses[op.kernel]
-        pointers = [self.pointer(v) for v in op.arguments]
-        symbols, grid = op.sizes, op.grid
-
-        def step(frame: Frame) -> None:
-            sizes = frame.sizes
-            programs = grid if isinstance(grid, int) else evaluate(grid, sizes)
-            if programs == 0:
-                return
-            values = [get(frame) for get in pointers]
-            values += [sizes[symbol] for symbol in symbols]
-            launch(address, slots(values), programs, frame.threads)
-
-        return step
-
-    def pointer(self, value: Value) -> Callable[[Frame], int]:
-        """What gives the address of a tensor."""
-        offset = self.program._plan.offsets.get(value)
-        if offset is not None:
-            return lambda frame: frame.base + offset
-        at = self.slot(value)
-        return lambda frame: frame.slots[at].data_ptr()
 
     def view(self, op: View) -> Step:
-        source, at = self.slot(op.x), self.slot(op.result)
+        source, at = self.number(op.x), self.number(op.result)
         type_, offset = op.type, op.offset
 
         def step(frame: Frame) -> None:
-            x, sizes = frame.slots[source], frame.sizes
+            x, sizes = frame.tensors[source], frame.sizes
             shape = _evaluated(type_.shape, sizes)
             strides = _evaluated(strides_of(type_), sizes)
             start = x.storage_offset() + _evaluated((offset,), sizes)[0]
-            frame.slots[at] = x.as_strided(shape, strides, start)
+            frame.tensors[at] = x.as_strided(shape, strides, start)
 
         return step
 
     def copy_into(self, op: CopyInto) -> Step:
-        source, target = self.slot(op.x), self.slot(op.target)
+        source, target = self.number(op.x), self.number(op.target)
 
         def step(frame: Frame) -> None:
-            frame.slots[target].copy_(frame.slots[source])
+            frame.tensors[target].copy_(frame.tensors[source])
 
         return step
 
     def raise_(self, op: Raise) -> Step:
-        at, messages = self.slot(op.flags), op.messages
+        at, messages = self.number(op.flags), op.messages
 
         def step(frame: Frame) -> None:
-            raised = frame.slots[at].nonzero().flatten().tolist()
+            raised = frame.tensors[at].nonzero().flatten().tolist()
             if raised:
                 raise IndexError(messages[raised[0]])
 
@@ -256,61 +254,155 @@ class _Binder:
 
     def extern(self, op: Extern) -> Step:
         call = bind(op, self.callables)
-        sources = [self.slot(v) for v in op.operands]
-        targets = [self.slot(v) for v in op.results]
+        sources = [self.number(v) for v in op.operands]
+        targets = [self.number(v) for v in op.results]
+        tell = self.slots(op.results, [Symbol(name) for name in _fresh(op)])
 
         def step(frame: Frame) -> None:
-            values = frame.slots
-            results = call([values[k] for k in sources], frame.sizes)
+            tensors = frame.tensors
+            results = call([tensors[k] for k in sources], frame.sizes)
             for at, result in zip(targets, results, strict=True):
-                values[at] = result
+                tensors[at] = result
+            tell(frame)
 
         return step
 
     def scalar(self, op: Const | SizeOf) -> Step:
-        at = self.slot(op.result)
+        at = self.number(op.result)
         dim: Any = op.value if isinstance(op, Const) else op.dim
 
         def step(frame: Frame) -> None:
             known = not isinstance(op, SizeOf) or isinstance(dim, int)
-            frame.slots[at] = dim if known else evaluate(dim, frame.sizes)
+            frame.tensors[at] = dim if known else evaluate(dim, frame.sizes)
 
         return step
 
     def arithmetic(self, op: Elementwise) -> Step:
-        sources = [self.slot(v) for v in op.operands]
-        at = self.slot(op.result)
+        sources = [self.number(v) for v in op.operands]
+        at = self.number(op.result)
         dtype = op.result.type.dtype  # type: ignore[union-attr]
 
         def step(frame: Frame) -> None:
-            operands = [frame.slots[k] for k in sources]
-            frame.slots[at] = dtype.quantize(op.numpy(*operands)).item()
+            operands = [frame.tensors[k] for k in sources]
+            frame.tensors[at] = dtype.quantize(op.numpy(*operands)).item()
 
         return step
 
+    # ---------------------------------------------------------------- segments
 
-def _let_go(slots: list[int]) -> Step:
+    def segment(self, segment: Segment) -> Step:
+        """One native call, or one call from Python for each op."""
+        steps = [self.watched(op) for op in segment.ops]
+        address = self.addresses.get(segment.name)
+        if address is None:
+            return _one_by_one(steps)
+        native = _SEGMENT(address)
+
+        def step(frame: Frame) -> None:
+            if _is_watched():
+                _one_by_one(steps)(frame)
+                return
+            native(frame.slots, frame.threads)
+            failed = frame.slots[STATUS_SLOT]
+            if failed:
+                _one_by_one(steps[failed - 1 :])(frame)
+
+        return step
+
+    def watched(self, op: Launch | Extern) -> Step:
+        """An op of a segment as a call from Python."""
+        return self.launch(op) if isinstance(op, Launch) else self.call(op)
+
+    def launch(self, op: Launch) -> Step:
+        address, name = self.addresses[op.kernel], op.kernel
+        pointers = [self.pointer(v) for v in op.arguments]
+        sizes, grid = op.sizes, op.grid
+
+        def step(frame: Frame) -> None:
+            (programs,) = _evaluated((grid,), frame.sizes)
+            if programs == 0:
+                return
+            values = [get(frame) for get in pointers]
+            values += _evaluated(sizes, frame.sizes)
+            with _range(name):
+                launch(address, slots(values), programs, frame.threads)
+
+        return step
+
+    def call(self, op: Extern) -> Step:
+        """A call whose operands and result may lie in the arena."""
+        call = bind(op, self.callables)
+        sources = [self.tensor(v) for v in op.operands]
+        (target,) = [self.tensor(v) for v in op.results]
+
+        def step(frame: Frame) -> None:
+            (result,) = call([get(frame) for get in sources], frame.sizes)
+            target(frame).copy_(result)
+
+        return step
+
+    def pointer(self, value: Value) -> Callable[[Frame], int]:
+        """What gives the address of a tensor."""
+        slot, offset = self.plan.places[value].slot, self.plan.places[value].offset
+        if isinstance(offset, int):
+            return lambda frame: frame.slots[slot] + offset
+        return lambda frame: frame.slots[slot] + evaluate(offset, frame.sizes)
+
+    def tensor(self, value: Value) -> Callable[[Frame], torch.Tensor]:
+        """What makes a torch tensor of the memory at a place."""
+        pointer, type_ = self.pointer(value), value.type
+        assert isinstance(type_, Tensor)
+        dtype = torch_dtype(type_.dtype)
+
+        def make(frame: Frame) -> torch.Tensor:
+            shape = _evaluated(type_.shape, frame.sizes)
+            strides = _evaluated(strides_of(type_), frame.sizes)
+            if 0 in shape:
+                return torch.empty_strided(shape, strides, dtype=dtype)
+            last = sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+            memory = (ctypes.c_char * ((last + 1) * dtype.itemsize)).from_address(
+                pointer(frame)
+            )
+            return torch.frombuffer(memory, dtype=dtype).as_strided(shape, strides)
+
+        return make
+
+
+def _one_by_one(steps: Sequence[Step]) -> Step:
+    def run(frame: Frame) -> None:
+        for step in steps:
+            step(frame)
+
+    return run
+
+
+def _is_watched() -> bool:
+    """Somebody wants to see each kernel and each call to torch."""
+    return profiler._is_profiler_enabled or torch._C._len_torch_dispatch_stack() > 0
+
+
+def _range(name: str) -> AbstractContextManager[Any]:
+    """A named range in the trace, if there is a profiler."""
+    watched = profiler._is_profiler_enabled
+    return profiler.record_function(name) if watched else nullcontext()
+
+
+@lru_cache(maxsize=1)
+def exported_shims() -> Mapping[str, int]:
+    """The addresses of the C functions of `runtime.shims` that this torch has."""
+    # A handle's dependencies are searched too: libtorch_cpu, by whatever file name.
+    library = ctypes.CDLL(torch._C.__file__)
+    found = {name: getattr(library, name, None) for name in SYMBOLS}
+    casts = {n: ctypes.cast(f, ctypes.c_void_p).value for n, f in found.items() if f}
+    return {name: address for name, address in casts.items() if address}
+
+
+def _let_go(numbers: list[int]) -> Step:
     def step(frame: Frame) -> None:
-        for at in slots:
-            frame.slots[at] = None
+        for at in numbers:
+            frame.tensors[at] = None
 
     return step
-
-
-def _borrowed_until(function: Function) -> dict[Op, list[Value]]:
-    """After which op the function needs each parameter and each view no more."""
-    borrowed = {v for v in function.params if isinstance(v.type, Tensor)}
-    last: dict[Value, Op] = {}
-    for op in function.body.ops:
-        if isinstance(op, View):
-            borrowed.add(op.result)
-            last[op.result] = op
-        last.update((v, op) for v in op.operands if v in borrowed)
-    done: dict[Op, list[Value]] = {}
-    for value, op in last.items():
-        if value not in function.body.yields:
-            done.setdefault(op, []).append(value)
-    return done
 
 
 def _shaper(type_: Tensor, dtype: torch.dtype) -> Callable[[Sizes], torch.Tensor]:
@@ -341,15 +433,19 @@ def _evaluated(dims: Sequence[Dim], sizes: Sizes) -> tuple[int, ...]:
     return tuple(n if isinstance(n, int) else evaluate(n, sizes) for n in dims)
 
 
+def _fresh(op: Op) -> set[str]:
+    """The symbols whose values an extern may find out (see `runtime.extern`)."""
+    scalars = [v for v in op.results if isinstance(v.type, Scalar)]
+    found = {value.hint for value in scalars if value.hint}
+    types = [v.type for v in op.results if isinstance(v.type, Tensor)]
+    extents = [n for type_ in types for n in type_.shape]
+    return found | {n.name for n in extents if isinstance(n, Symbol)}
+
+
 def _defined(function: Function) -> set[str]:
-    """The symbols whose values externs find out (see `runtime.extern`)."""
-    found: set[str] = set()
-    for op in function.body.ops:
-        if isinstance(op, Extern):
-            found.update(value.hint for value in op.results if value.hint)
-            types = [v.type for v in op.results if isinstance(v.type, Tensor)]
-            extents = [n for type_ in types for n in type_.shape]
-            found.update(n.name for n in extents if isinstance(n, Symbol))
+    """The symbols whose values externs find out."""
+    externs = [op for op in function.body.ops if isinstance(op, Extern)]
+    found = set[str]().union(*map(_fresh, externs))
     given = [v.type.shape for v in function.params if isinstance(v.type, Tensor)]
     names = {n.name for shape in given for n in shape if isinstance(n, Symbol)}
     return found - names - {param.hint for param in function.params}
