@@ -18,6 +18,7 @@ or a dispatch mode, and from the op on that failed in a segment, to raise its er
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from torch.autograd import profiler
 
 from fusec.errors import InternalError
 from fusec.ir.core import Function, Op, Value
-from fusec.ir.dims import Dim, Symbol, evaluate, product
+from fusec.ir.dims import Dim, Symbol, evaluate
 from fusec.ir.dtypes import DType
 from fusec.ir.ops.constant import Const, SizeOf
 from fusec.ir.ops.elementwise import Elementwise
@@ -45,6 +46,9 @@ from fusec.runtime.plan import BASE_SLOT, STATUS_SLOT, HostPlan, Segment
 from fusec.runtime.shims import SYMBOLS
 
 Sizes = dict[Symbol, int]
+
+ADVISED_FROM = 4 << 20
+"""Bytes from which on a tensor is worth asking huge pages for."""
 
 # A ctypes prototype of this kind releases the GIL while the segment runs.
 _SEGMENT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)
@@ -417,12 +421,13 @@ def _shaper(type_: Tensor, dtype: torch.dtype) -> Callable[[Sizes], torch.Tensor
         advise_huge(tensor.data_ptr(), tensor.untyped_storage().nbytes())
         return tensor
 
-    if not all(isinstance(n, int) for n in (*shape, *strides)):
+    known = [n for n in shape if isinstance(n, int)]
+    steps = [n for n in strides if isinstance(n, int)]
+    if len(known) < len(shape) or len(steps) < len(strides):
         return make
-    small = product(shape)
-    if isinstance(small, int) and small * width < 4 << 20:
-        return lambda sizes: torch.empty_strided(shape, strides, dtype=dtype)
-    return make
+    if math.prod(known) * width >= ADVISED_FROM:
+        return make
+    return lambda sizes: torch.empty_strided(known, steps, dtype=dtype)
 
 
 def _zeroed(make: Callable[[Sizes], torch.Tensor]) -> Callable[[Sizes], torch.Tensor]:

@@ -201,7 +201,8 @@ class _Planner:
             for value in op.operands:
                 last[value] = last[root.get(value, value)] = op
             if isinstance(op, View):
-                root[op.result] = root.get(op.x, op.x)
+                source: Value = op.x
+                root[op.result] = root.get(source, source)
             last.update((value, op) for value in op.results)
         dead: dict[Op, list[Value]] = {}
         for value, op in last.items():

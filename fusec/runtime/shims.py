@@ -83,7 +83,9 @@ def _fits(op: Extern, shim: Shim) -> bool:
         and factors.keys() <= set(shim.factors)
         and all(isinstance(x, (int, float)) for x in factors.values())
         and all(map(_plain, (*op.operands, *op.results)))
-        and all(v.type.strides is None for v in op.results)
+        and all(
+            isinstance(v.type, Tensor) and v.type.strides is None for v in op.results
+        )
     )
 
 
