@@ -17,8 +17,10 @@ from dataclasses import dataclass
 
 from fusec.analysis.accesses import Accesses
 from fusec.analysis.cost import Work, likely, seconds, weigh
+from fusec.ir.core import Op, Value
 from fusec.ir.dims import Dim, Symbol, ceil_div, product
-from fusec.ir.types import Axis
+from fusec.ir.ops.reduction import Reduce
+from fusec.ir.types import Axis, Points
 from fusec.target import Target
 
 REGISTERS = 4
@@ -135,16 +137,30 @@ def work(accesses: Accesses, schedule: Schedule, hints: Mapping[Symbol, int]) ->
 
     used = likely(lane.extent, hints)
     waste = likely(split.trips, hints) * split.chunk / likely(split.extent, hints)
-    operations = sum(map(weigh, accesses.region.body.ops)) * points(accesses.axes)
+    operations = sum(
+        weigh(op) * points(accesses.merged(_axes(op)))
+        for op in accesses.region.body.ops
+    )
     for access in accesses.all:
-        stride = access.address.stride(lane)
-        reach = points({*access.address.axes, lane})
-        if stride == 0 and not access.computed:
-            operations += reach / used
+        computed = (accesses.merged(_axes_of(value)) for value, _ in access.computed)
+        axes = set(access.address.axes).union(*computed)
+        alone = access.computed or access.address.stride(lane) != 1
+        if lane in axes:
+            operations += points(axes) * (GATHER if alone else 1.0)
         else:
-            operations += reach * (1.0 if stride == 1 else GATHER)
+            operations += points({*axes, lane}) / used
     programs = likely(schedule.programs, hints)
     folds = programs * LANE_FOLD * split.lanes if lane in accesses.swept else 0.0
     total = operations * waste + folds + programs * PROGRAM * split.lanes
     moved = likely(accesses.bytes, hints)
     return Work(moved, 0, total, programs)
+
+
+def _axes(op: Op) -> tuple[Axis, ...]:
+    """The axes of the points that an op computes at, those it reduces included."""
+    values = (*op.operands, *op.results) if isinstance(op, Reduce) else op.results
+    return tuple(axis for value in values for axis in _axes_of(value))
+
+
+def _axes_of(value: Value) -> tuple[Axis, ...]:
+    return value.axes if isinstance(value.type, Points) else ()
