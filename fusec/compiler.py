@@ -70,7 +70,6 @@ class _Ledger:
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     total: Statistics = field(default_factory=Statistics)
-    journeys: list[Journey] = field(default_factory=list)
 
 
 _ledger = _Ledger()
