@@ -22,7 +22,7 @@ from fusec.ir.builder import Builder
 from fusec.ir.core import Block, Function, Level, Monoid, Op, Value, Values
 from fusec.ir.dtypes import DType, bf16, f16, f32, i16, i32
 from fusec.ir.ops.cast import Bitcast, Cast
-from fusec.ir.ops.elementwise import Elementwise, Nextafter, Select
+from fusec.ir.ops.elementwise import Elementwise, Select
 from fusec.ir.ops.pointwise import dtype_of
 from fusec.ir.ops.reduction import ReduceTile
 
@@ -115,7 +115,8 @@ class _Expander(Builder):
 
     def _simpler(self, op_class: Any, dtype: DType, operands: Values) -> Value:
         """The op in simpler ones, emitted through this builder and so closed."""
-        if dtype in (f16, bf16) and issubclass(op_class, Elementwise):
+        narrow = dtype in (f16, bf16) and issubclass(op_class, Elementwise)
+        if narrow and op_class.widens:
             return self._in_f32(op_class, dtype, operands)
         make = getattr(op_class, "expand", None)
         value = make(self, *operands) if make else None
@@ -125,8 +126,6 @@ class _Expander(Builder):
 
     def _in_f32(self, op_class: Any, dtype: DType, operands: Values) -> Value:
         """Compute in f32 and round, as eager does; a fused op rounds twice."""
-        if op_class is Nextafter:
-            raise self._failure(op_class, dtype, "has neighbours of its own width only")
         wide = [
             self(Cast, x, dtype=NARROW.get(dtype_of(x), dtype_of(x))) for x in operands
         ]

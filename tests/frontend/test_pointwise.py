@@ -55,9 +55,7 @@ EXACT = {
     "masked_fill": lambda x, y: x.masked_fill(y > 0, -math.inf),
     "pow_2": lambda x, y: x**2,
     "pow_3": lambda x, y: x**3,
-    "pow_half": lambda x, y: x**0.5,
     "pow_minus_2": lambda x, y: x**-2,
-    "sqrt": lambda x, y: torch.sqrt(x),
     "rsqrt": lambda x, y: torch.rsqrt(x),
     "reciprocal": lambda x, y: torch.reciprocal(x),
     "maximum": torch.maximum,
@@ -79,8 +77,7 @@ def each(table: dict[str, Any]) -> Any:
 def test_exact_on_floats(check: Any, dtype: torch.dtype) -> None:
     table = dict(EXACT)
     if dtype is torch.float16:
-        # numpy computes these in f16, or as a square root.
-        del table["pow_half"], table["rsqrt"]
+        del table["rsqrt"]  # numpy computes it in f16
     captured = check(each(table), numbers(dtype), numbers(dtype, 1), exact=True)
     assert captured.fallbacks == set()
 
@@ -90,6 +87,9 @@ CLOSE = {
     "tanh": lambda x: torch.tanh(x),
     "sigmoid": lambda x: torch.sigmoid(x),
     "log1p": lambda x: torch.log1p(x),
+    # On some processors MKL, and so torch, errs in the last place.
+    "sqrt": lambda x: torch.sqrt(x),
+    "pow_half": lambda x: x**0.5,
     "gelu": lambda x: F.gelu(x),
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "silu": lambda x: F.silu(x),

@@ -97,6 +97,7 @@ class Nextafter(Binary, name="nextafter"):
 
     takes = staticmethod(floating)
     aten = ("aten.nextafter.default",)
+    widens = False
 
     @staticmethod
     def numpy(x: Any, y: Any) -> Any:
@@ -104,7 +105,9 @@ class Nextafter(Binary, name="nextafter"):
 
     @classmethod
     def expand(cls, b: Any, *xs: Value) -> Value | None:
-        return expand_with(_next_after, b, *xs)
+        if dtype_of(xs[0]).specials is not Specials.IEEE:
+            return None
+        return _next_after(*(Term(b, x) for x in xs)).value
 
 
 class Ldexp(Elementwise, name="ldexp"):

@@ -180,6 +180,8 @@ class Pow(Binary, name="pow"):
 
     @classmethod
     def expand(cls, b: Any, *xs: Value) -> Value | None:
+        if dtype_of(xs[0]).is_int:
+            return integer_power(*(Term(b, x) for x in xs)).value
         narrow = dtype_of(xs[0]) is f32
         formula = expand_in_double if narrow else expand_with
         return formula(power_near if narrow else power, b, *xs)
@@ -375,6 +377,24 @@ def power(x: Term, y: Term) -> Term:
     ordinary = abs(product) < 1000.0
     tail = ordinary.select(error, 0.0)
     return power_ends(x, y, exp(product, tail))
+
+
+def integer_power(x: Term, y: Term) -> Term:
+    """xʸ modulo 2^width by squaring: one product for each bit of y that may be set."""
+    dtype = x.dtype
+    known = y.b.constant(y.value)
+    bits = dtype.bits - dtype.is_signed if known is None else int(known).bit_length()
+    result, power = x.like(1), x
+    for k in range(bits):
+        chosen = (y & (1 << k)).differs(0)
+        result = chosen.select(result * power, result)
+        if k + 1 < bits:
+            power = power * power
+    if not dtype.is_signed:
+        return result
+    minus_one = (y & 1).equals(0).select(x.like(1), -1)
+    below = x.equals(1).select(x.like(1), x.equals(-1).select(minus_one, 0))
+    return (y < 0).select(below, result)
 
 
 def log_in_two(x: Term) -> tuple[Term, Term]:

@@ -81,6 +81,9 @@ class Elementwise(Op):
     ulps: ClassVar[tuple[float, float] | None] = None
     """The largest error of an expansion that rounds, in units of the last place of f32
     and f64, as tests measure it; None for one that is exact."""
+    widens: ClassVar[bool] = True
+    """Whether narrow floats may compute in f32 and round: not where the result depends
+    on their own width."""
     numpy: ClassVar[Callable[..., Any]]
     """The reference, on arrays in the carriers of their dtypes."""
 
@@ -111,7 +114,7 @@ class Elementwise(Op):
     def expand(cls, b: Any, *xs: Value) -> Value | None:
         """The op in simpler ops, or None where it is one already.
 
-        Floats expand in f32 and f64 only: compute narrower ones in f32.
+        Floats expand in f32 and f64 only, unless the op does not widen.
         """
         return None
 
