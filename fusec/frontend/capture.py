@@ -23,8 +23,9 @@ from torch import fx
 
 from fusec.errors import InternalError, Unsupported, UnsupportedError, UserError
 from fusec.frontend.decompositions import decompositions
-from fusec.frontend.intake import Argument, Imported, Output, import_graph
+from fusec.frontend.intake import Imported, import_graph
 from fusec.frontend.meta import leaves, loc_of
+from fusec.frontend.outputs import Program, deliver
 from fusec.frontend.reproducer import write_reproducer
 from fusec.frontend.torch_private import (
     aot_module_simplified,
@@ -33,9 +34,6 @@ from fusec.frontend.torch_private import (
 )
 from fusec.logs import logger
 from fusec.options import Options
-
-Program = Callable[[list[Any]], list[Any]]
-"""Runs a function: a list of arguments, which it empties, to a list of its yields."""
 
 Compile = Callable[[Imported], Program]
 
@@ -114,7 +112,7 @@ def _compiled(
     imported = import_graph(gm, example_inputs, name=role, numerics=options.numerics)
     if imported.fallbacks and not options.fallback:
         raise UnsupportedError(imported.fallbacks)
-    return Boxed(_runner(compile(imported), imported.outputs))
+    return Boxed(deliver(compile(imported), imported.outputs))
 
 
 def _check_devices(gm: fx.GraphModule) -> None:
@@ -124,27 +122,6 @@ def _check_devices(gm: fx.GraphModule) -> None:
                 thing = f"a tensor on {leaf.device}"
                 reason = "fusec compiles for the CPU only"
                 raise UnsupportedError([Unsupported(thing, reason, loc_of(node))])
-
-
-def _runner(program: Program, outputs: Sequence[Output]) -> Program:
-    """The program with the outputs of the graph in place of the function's yields."""
-    if list(outputs) == list(range(len(outputs))):
-        count = len(outputs)
-        return lambda arguments: program(arguments)[:count]
-    passed = [o.index for o in outputs if isinstance(o, Argument)]
-
-    def run(arguments: list[Any]) -> list[Any]:
-        kept = {k: arguments[k] for k in passed}
-        made = program(arguments)
-        return [_pick(output, made, kept) for output in outputs]
-
-    return run
-
-
-def _pick(output: Output, made: list[Any], kept: dict[int, Any]) -> Any:
-    if output is None:
-        return None
-    return kept[output.index] if isinstance(output, Argument) else made[output]
 
 
 def _through_aten(gm: fx.GraphModule) -> Program:

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -26,27 +26,33 @@ from fusec.errors import Loc, Unsupported, UnsupportedError
 from fusec.frontend.aten import HANDLERS
 from fusec.frontend.aten.registry import Handler
 from fusec.frontend.aten.symbolic import symbolic
-from fusec.frontend.aten.term import Emitter, Term
+from fusec.frontend.aten.term import Emitter, Term, Undecided
 from fusec.frontend.dtypes import from_torch
 from fusec.frontend.externs import BY_DESIGN, Externs, Found, restrided
-from fusec.frontend.meta import leaves, loc_of, symints, type_of
+from fusec.frontend.meta import (
+    leaves,
+    loc_of,
+    size_of,
+    symints,
+    tensor_type,
+    type_of,
+)
+from fusec.frontend.outputs import (
+    Argument,
+    Output,
+    Size,
+    View,
+    Yielded,
+    offset_in,
+    view_bases,
+)
 from fusec.frontend.shapes import Sizes, Untranslatable, symbol_of, to_dim
 from fusec.frontend.torch_private import OpOverload
 from fusec.ir.builder import Builder
 from fusec.ir.core import Block, Function, Level, Op, Value
-from fusec.ir.dims import Expr, Symbol, symbols
+from fusec.ir.dims import Dim, Expr, Symbol, symbols
 from fusec.ir.dtypes import bool_, f64, i64
-from fusec.ir.types import Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class Argument:
-    """An output that is an argument itself, the same object: not a copy of it."""
-
-    index: int
-
-
-Output = int | Argument | None
+from fusec.ir.types import Scalar, Tensor, strides_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +71,7 @@ class Imported:
     fallbacks: tuple[Unsupported, ...]
     """What runs through ATen though fusec would rather compile it."""
     outputs: tuple[Output, ...]
-    """For each output of the graph: the yield that it is, an argument, or None.
-
-    Yields that no output names only update a parameter.
-    """
+    """What each output of the graph is; yields that none names update a parameter."""
     eager: Callable[..., Any]
     """The graph as traced, run by torch: what the function is compared with."""
 
@@ -125,6 +128,10 @@ class _Intake:
         """The symbols that arguments or, later, results of externs decide."""
         self.updates: dict[fx.Node, Term] = {}
         """What each overwritten placeholder holds in the end."""
+        self.sources: dict[fx.Node, fx.Node] = {}
+        """The node that each of them is overwritten with."""
+        self.bases: dict[fx.Node, fx.Node] = {}
+        """Outputs that are views, and of what."""
         self.externs = Externs()
         self.fallbacks: list[Unsupported] = []
         self.outputs: tuple[Any, ...] = ()
@@ -180,7 +187,9 @@ class _Intake:
         e = replace(self.e, results=tuple(t for t in types if isinstance(t, Tensor)))
         handler = _handler(node)
         reason = "fusec has no such op"
-        if handler is not None:
+        if not self.bound.keys() >= set(_symbols_of(node.meta.get("val"))):
+            reason = "how large its result is only the call finds out"
+        elif handler is not None:
             found = self._handled(e, node, handler)
             if isinstance(found, (Term, tuple)):
                 return found
@@ -203,9 +212,11 @@ class _Intake:
             if isinstance(made, Term):
                 return _settled(e, node, made, e.results[0] if e.results else None)
             return tuple(
-                term and _settled(e, node, term, type_)
+                None if term is None else _settled(e, node, term, type_)
                 for term, type_ in zip(made, e.results, strict=True)
             )
+        except Undecided:
+            return "fusec has this op for numbers that are known when it compiles"
         except TypeError as error:
             if not any(symints(node.meta.get("val"))):
                 raise
@@ -218,6 +229,7 @@ class _Intake:
         if target not in self.arguments or not isinstance(source, fx.Node):
             raise _unsupported(node, "it writes to something other than an input")
         old, new = self.env[target], self.env[source]
+        self.sources[target] = source
         self.updates[target] = new.cast(old.dtype).broadcast(old.shape)
         return self.updates[target]
 
@@ -232,6 +244,7 @@ class _Intake:
         self.e.b.loc = Loc.UNKNOWN
         yields: list[Value] = []
         places: dict[fx.Node, int] = {}
+        self.bases = view_bases(self.outputs, self.arguments, self.sources)
         outputs = tuple(self._output(x, yields, places) for x in self.outputs)
         returns: list[int | None] = [None] * len(yields)
         for target, term in self.updates.items():
@@ -260,12 +273,37 @@ class _Intake:
             return Argument(self.arguments[output])
         if output.target is torch.ops.aten.copy_.default:
             return Argument(self.arguments[output.all_input_nodes[0]])
+        if output in self.bases:
+            return self._view(output, yields, places)
         if output not in places:
             found = self.env[output]
             term = found if isinstance(found, Term) else _scalar(self.e, found)
             places[output] = len(yields)
             yields.append(restrided(term, output.meta.get("val")).value)
         return places[output]
+
+    def _view(
+        self, node: fx.Node, yields: list[Value], places: dict[fx.Node, int]
+    ) -> View:
+        """An output in the memory of another; sizes that vary the program yields.
+
+        Raises `UnsupportedError` where data decides at which element a view begins.
+        """
+        loc, base, meta = loc_of(node), self.bases[node], node.meta["val"]
+
+        def number(dim: Dim) -> Size:
+            if isinstance(dim, int):
+                return dim
+            if not symbols(dim) <= self.bound.keys():
+                raise _unsupported(node, f"data decide {dim}, its place in its base")
+            yields.append(self.e.size(dim).value)
+            return Yielded(len(yields) - 1)
+
+        under = self._output(base, yields, places)
+        assert isinstance(under, (int, Argument))
+        type_, offset = tensor_type(meta, loc), size_of(offset_in(node, base), loc)
+        shape, strides = (map(number, n) for n in (type_.shape, strides_of(type_)))
+        return View(under, tuple(shape), tuple(strides), number(offset))
 
 
 _ONLY_FOR_TRACING = frozenset(
@@ -293,16 +331,16 @@ def _defines_symbol(node: fx.Node) -> bool:
 def _handler(node: fx.Node) -> Handler | None:
     if isinstance(node.target, OpOverload):
         return HANDLERS.get(str(node.target))
-    if node.op == "call_function" and isinstance(node.meta.get("val"), _SYMBOLIC):
-        return partial(_symbolic, node.target)
-    return None
+    meta = node.meta.get("val")
+    if node.op != "call_function" or not isinstance(meta, _NUMBERS):
+        return None
+    type_ = type_of(meta, loc_of(node))
+    assert isinstance(type_, Scalar)
+    target: Any = node.target
+    return lambda e, *operands: symbolic(e, type_.dtype, target, *operands)
 
 
-def _symbolic(target: Any, e: Emitter, *operands: Any) -> Term | None:
-    return symbolic(e, target, *operands)
-
-
-_SYMBOLIC = (bool, float, int, torch.SymBool, torch.SymFloat, torch.SymInt)
+_NUMBERS = (bool, float, int, torch.SymBool, torch.SymFloat, torch.SymInt)
 
 
 def _packet(node: fx.Node) -> str:
@@ -331,7 +369,10 @@ def _settled(e: Emitter, node: fx.Node, term: Term, type_: Tensor | None) -> Ter
 
 def _symbols_of(meta: Any) -> list[Symbol]:
     """The symbols in the sizes of a node's value."""
-    named = {symbol for size in symints(meta) for symbol in symbols(to_dim(size))}
+    named: set[Symbol] = set()
+    for size in symints(meta):
+        with suppress(Untranslatable):  # a number, but no size of a tensor
+            named |= symbols(to_dim(size))
     return sorted(named, key=lambda symbol: symbol.name)
 
 

@@ -12,7 +12,7 @@ from torch import fx
 
 from fusec.errors import Loc, Unsupported, UnsupportedError
 from fusec.frontend.dtypes import from_torch
-from fusec.frontend.shapes import Untranslatable, to_dims
+from fusec.frontend.shapes import Untranslatable, to_dim, to_dims
 from fusec.ir.dims import Dim, dim_max
 from fusec.ir.dtypes import bool_, f64, i64
 from fusec.ir.types import Scalar, Tensor, Type
@@ -57,6 +57,14 @@ def tensor_type(tensor: torch.Tensor, loc: Loc) -> Tensor:
         raise _unsupported("a tensor's size", str(error), loc) from error
     dense = strides == row_major(shape)
     return Tensor(dtype, shape, None if dense else strides)
+
+
+def size_of(size: int | torch.SymInt, loc: Loc) -> Dim:
+    """A size as a dim. Raises `UnsupportedError` for one that the IR lacks."""
+    try:
+        return to_dim(size)
+    except Untranslatable as error:
+        raise _unsupported("a size", str(error), loc) from error
 
 
 def _unsupported(what: str, reason: str, loc: Loc) -> UnsupportedError:

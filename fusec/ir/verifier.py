@@ -53,6 +53,7 @@ from fusec.ir.ops.loop import Load, Region, Store, View
 from fusec.ir.ops.pointwise import Elementwise
 from fusec.ir.ops.tile import For
 from fusec.ir.printer import RESERVED, Names, format_lines, format_type
+from fusec.ir.sizes import dims_of
 from fusec.ir.types import (
     Axis,
     Buffer,
@@ -469,41 +470,6 @@ class _Verifier:
             ir.append(f"help: {fix}")
         where = self.op.loc if self.op else Loc.UNKNOWN
         raise VerificationError(f"{what} (invariant {invariant})", "\n".join(ir), where)
-
-
-def dims_of(thing: Any) -> Iterator[Dim]:
-    """The dims in a type or an attribute."""
-    match thing:
-        case int() | Expr():
-            yield thing
-        case tuple():
-            for part in cast("tuple[Any, ...]", thing):
-                yield from dims_of(part)
-        case Tensor(_, shape, strides):
-            yield from (*shape, *(strides or ()))
-        case Points(_, axes):
-            yield from (axis.extent for axis in axes)
-        case Tile(_, shape, layout):
-            yield from shape
-            yield from dims_of(layout)
-        case Buffer(_, layout):
-            yield from dims_of(layout)
-        case Layout():
-            yield from layout_dims(thing)
-        case Axis():
-            yield thing.extent
-        case Affine(terms, const):
-            yield from (const, *(stride for _, stride in terms))
-        case _:
-            pass
-
-
-def layout_dims(layout: Layout) -> Iterator[Dim]:
-    """The dims that a layout is made of."""
-    yield from layout.shape
-    for digit in (d for digits in (*layout.dims, layout.replicas) for d in digits):
-        yield from (digit.extent, digit.stride)
-    yield from (value for _, value in layout.offset)
 
 
 def is_of_kind(value: Any, kind: Any) -> bool:

@@ -22,12 +22,12 @@ from fusec.analysis.factors import factors, groups
 from fusec.ir.builder import Builder
 from fusec.ir.core import Affine, Function, Level, Op, Value, Values
 from fusec.ir.dims import Dim, product
-from fusec.ir.dtypes import bool_, i64
+from fusec.ir.dtypes import bool_, f64, i64
 from fusec.ir.ops.cast import Cast
 from fusec.ir.ops.constant import Const, SizeOf
 from fusec.ir.ops.contraction import Matmul
 from fusec.ir.ops.elementwise import Add, And, FloorDiv, Ge, Lt, Mul, Rem, Select
-from fusec.ir.ops.extern import Extern, Slot
+from fusec.ir.ops.extern import Extern, Named, Slot
 from fusec.ir.ops.loop import Check, Coordinate, Load, Region, Store, View
 from fusec.ir.ops.reduction import Reduce, ReduceDims
 from fusec.ir.ops.view import (
@@ -45,6 +45,9 @@ from fusec.ir.ops.view import (
 from fusec.ir.types import Axis, Scalar, Tensor, strides_of
 
 AXIS_NAMES = "ijklmnopqrstuvwxy"
+
+_NAMES = {bool_: "bool", i64: "int64", f64: "float64"}
+"""torch's names of the dtypes that its scalars have."""
 
 Coord = Affine | Value
 """Where a point reads along one dimension: linear in axes, or computed."""
@@ -66,6 +69,8 @@ class _Lowering:
         """The graph op behind each value that is a view or a scalar."""
         self.stored: dict[Value, Value] = {}
         """The loop tensor that holds each graph tensor."""
+        self.boxes: dict[Value, Value] = {}
+        """The tensors that hold scalars for regions to read."""
         self.lent = set(function.body.yields)
         """Tensors whose memory a result has, or may have."""
 
@@ -118,8 +123,23 @@ class _Lowering:
     def result(self, value: Value) -> Value:
         """A graph value as a loop value that may leave the function."""
         if isinstance(value.type, Scalar):
-            return emit_scalar(self.builder, self.made, value)
+            return self.scalar(value)
         return self.materialise(value)
+
+    def scalar(self, value: Value) -> Value:
+        """A scalar of the graph as one of the function."""
+        return emit_scalar(self.builder, self.made, value, self.stored.__getitem__)
+
+    def boxed(self, value: Value) -> Value:
+        """A tensor of no dimensions that holds a scalar which only the host knows."""
+        if value not in self.boxes:
+            dtype = value.dtype
+            target, named = "aten.scalar_tensor.default", Named("dtype", _NAMES[dtype])
+            attrs = (target, (Slot(0),), (("dtype", named),), (Tensor(dtype, ()),))
+            operands = (self.stored[value],)
+            (box,) = self.builder.emit(Extern, operands, attrs, hints=(value.hint,))
+            self.boxes[value] = box
+        return self.boxes[value]
 
     def materialise(self, value: Value) -> Value:
         """The tensor that holds a graph value, copied out of a view if need be."""
@@ -132,7 +152,7 @@ class _Lowering:
     def strided(self, value: Value) -> Value:
         """A graph value for an op that takes any strides: a view where one exists."""
         if isinstance(value.type, Scalar):
-            return self.stored.get(value) or emit_scalar(self.builder, self.made, value)
+            return self.scalar(value)
         if value in self.stored:
             return self.stored[value]
         base, place = _strided_view(self, value)
@@ -260,16 +280,24 @@ def _matmul_call(op: Op) -> tuple[Any, ...]:
     return (target, (Slot(0), Slot(1)), (), (op.result.type,))
 
 
-def emit_scalar(builder: Builder, made: dict[Value, Op], value: Value) -> Value:
-    """Compute a scalar anew from constants and sizes, where it is needed."""
+def emit_scalar(
+    builder: Builder,
+    made: Mapping[Value, Op],
+    value: Value,
+    given: Callable[[Value], Value],
+) -> Value:
+    """Compute a scalar anew where it is needed.
+
+    From constants, sizes, and what the host is `given` or finds out.
+    """
     env: dict[Value, Value] = {}
     stack = [value]
     while stack:
         top = stack[-1]
         op = made.get(top)
-        if op is None and isinstance(top.type, Scalar):
-            raise KeyError(f"the scalar {top} is not a size")
-        assert op is not None
+        if op is None:
+            env[stack.pop()] = given(top)
+            continue
         missing = [v for v in op.operands if v not in env]
         if missing:
             stack.extend(missing)
@@ -327,12 +355,20 @@ class RegionBuilder:
         while value not in self.lowering.stored:
             op = self.lowering.made[value]
             if isinstance(value.type, Scalar):
-                return emit_scalar(self.builder, self.lowering.made, value)
+                return self.scalar(value)
             coords = VIEWS[type(op)](self, op, coords)
             value = op.operands[0]
         if isinstance(value.type, Scalar):
-            return emit_scalar(self.builder, self.lowering.made, value)
+            return self.scalar(value)
         return self.load(self.param(self.lowering.stored[value]), coords, mask)
+
+    def scalar(self, value: Value) -> Value:
+        """A scalar of the graph, computed in the region."""
+        return emit_scalar(self.builder, self.lowering.made, value, self.unboxed)
+
+    def unboxed(self, value: Value) -> Value:
+        """What the host knows, read from the tensor that it puts it in."""
+        return self.load(self.param(self.lowering.boxed(value)), (), None)
 
     def load(self, buffer: Value, coords: Sequence[Coord], mask: Value | None) -> Value:
         slots: list[Value] = []
@@ -407,7 +443,7 @@ def _copy(r: RegionBuilder, op: Op, coords: Sequence[Coord]) -> Values:
 
 
 def _fill(r: RegionBuilder, op: Op, coords: Sequence[Coord]) -> Values:
-    return (emit_scalar(r.builder, r.lowering.made, op.operands[0]),)
+    return (r.scalar(op.operands[0]),)
 
 
 def _iota(r: RegionBuilder, op: Iota, coords: Sequence[Coord]) -> Values:
@@ -477,7 +513,7 @@ def _pad(r: RegionBuilder, op: Pad, coords: Sequence[Coord]) -> Values:
             continue
         within = _between(b, r.value(coord), low, n, low + n + high)
         inside = within if inside is None else b(And, inside, within)
-    value = emit_scalar(b, r.lowering.made, op.value)
+    value = r.scalar(op.value)
     if inside is None:
         return (r.read(op.x, coords),)
     return (b(Select, inside, r.read(op.x, shifted, inside), value),)

@@ -16,13 +16,14 @@ value does not have is a dimension of extent 1.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fusec.analysis.accesses import Access, Accesses
 from fusec.analysis.schedule import Schedule
 from fusec.ir.builder import Builder
 from fusec.ir.core import Affine, Function, Level, Op, Value, Values
-from fusec.ir.dims import Dim, Symbol, ceil_div, symbols
+from fusec.ir.dims import Dim, ceil_div
 from fusec.ir.dtypes import bool_, i64
 from fusec.ir.layout import strided
 from fusec.ir.monoids import monoid
@@ -36,6 +37,7 @@ from fusec.ir.ops.tile import (
     ProgramId,
     StoreTile,
 )
+from fusec.ir.sizes import used_symbols
 from fusec.ir.types import Axis, Buffer, Scalar, Tensor, Tile, strides_of
 
 
@@ -74,7 +76,8 @@ class _Tiling:
             self.builder.loc = op.loc
             rule = RULES.get(type(op), _elementwise)
             self.env.update(zip(op.results, rule(self, op), strict=True))
-        return self.builder.function(name, symbols=_symbols(self))
+        function = self.builder.function(name)
+        return replace(function, symbols=used_symbols(function.body))
 
     def locate(self) -> None:
         """Find the program's place on every grid axis from its number."""
@@ -279,19 +282,3 @@ def _buffer(type_: Any) -> Buffer:
     bits = type_.dtype.bits
     shape = [1 if n == 0 else n for n in type_.shape]
     return Buffer(type_.dtype, strided(shape, strides_of(type_), bits))
-
-
-def _symbols(t: _Tiling) -> tuple[Symbol, ...]:
-    """Every symbol that the kernel's sizes are made of, by name."""
-    found: set[Symbol] = set()
-    for param in t.accesses.region.body.params:
-        if isinstance(param.type, Tensor):
-            for dim in (*param.shape, *strides_of(param.type)):
-                found |= symbols(dim)
-    for access in t.accesses.all:
-        dims = [access.address.const, *(s for _, s in access.address.terms)]
-        for dim in dims:
-            found |= symbols(dim)
-    for axis in t.accesses.axes:
-        found |= symbols(axis.extent)
-    return tuple(sorted(found, key=str))

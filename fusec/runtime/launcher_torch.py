@@ -32,6 +32,8 @@ from fusec.errors import InternalError
 from fusec.ir.core import Function, Op, Value
 from fusec.ir.dims import Dim, Symbol, evaluate
 from fusec.ir.dtypes import DType
+from fusec.ir.interpreter.elements import compute, scalar
+from fusec.ir.ops.cast import Cast
 from fusec.ir.ops.constant import Const, SizeOf
 from fusec.ir.ops.elementwise import Elementwise
 from fusec.ir.ops.extern import Extern
@@ -191,7 +193,7 @@ class _Binder:
                 return self.raise_(step)
             case Const() | SizeOf():
                 return self.scalar(step)
-            case Elementwise():
+            case Cast() | Elementwise():
                 return self.arithmetic(step)
             case _:
                 raise InternalError(f"the host cannot run {step}")
@@ -281,14 +283,13 @@ class _Binder:
 
         return step
 
-    def arithmetic(self, op: Elementwise) -> Step:
-        sources = [self.number(v) for v in op.operands]
+    def arithmetic(self, op: Cast | Elementwise) -> Step:
+        sources = [(v, self.number(v)) for v in op.operands]
         at = self.number(op.result)
-        dtype = op.result.type.dtype  # type: ignore[union-attr]
 
         def step(frame: Frame) -> None:
-            operands = [frame.tensors[k] for k in sources]
-            frame.tensors[at] = dtype.quantize(op.numpy(*operands)).item()
+            operands = [scalar(v, frame.tensors[k]) for v, k in sources]
+            frame.tensors[at] = compute(op, operands).item()
 
         return step
 

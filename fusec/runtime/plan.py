@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 
 from fusec.ir.core import Function, Op, Value
 from fusec.ir.dims import Dim, Symbol, product
+from fusec.ir.ops.cast import Cast
 from fusec.ir.ops.constant import Const, SizeOf
 from fusec.ir.ops.elementwise import Elementwise
 from fusec.ir.ops.extern import Extern
@@ -162,7 +163,7 @@ class _Planner:
         elif isinstance(op, View):
             if op.result in owned:
                 self.steps.append(op)
-        elif isinstance(op, (Const, SizeOf, Elementwise)):
+        elif isinstance(op, (Const, SizeOf, Cast, Elementwise)):
             self.steps.append(op)
         elif not isinstance(op, Free):
             self.flush()

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fusec.errors import UnsupportedError
-from fusec.frontend.intake import Argument
+from fusec.frontend.outputs import Argument
 from fusec.ir.dims import Symbol
 from fusec.ir.dtypes import f32
 from fusec.ir.ops.extern import Extern

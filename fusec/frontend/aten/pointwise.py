@@ -51,7 +51,7 @@ def _handler(op: Any) -> Handler:
 
 
 @lowers("aten.add.Tensor", "aten.add.Scalar")
-def add(e: Emitter, x: Operand, y: Operand, alpha: Number = 1) -> Term:
+def add(e: Emitter, x: Operand, y: Operand, alpha: Operand = 1) -> Term:
     """x + alpha·y, fused into one rounding as ATen's vectorised kernel has it."""
     dtype = common_dtype(e, (x, y))
     if dtype.is_bool:
@@ -61,19 +61,19 @@ def add(e: Emitter, x: Operand, y: Operand, alpha: Number = 1) -> Term:
     x, y = e.term(x, dtype), e.term(y, dtype)
     if not dtype.is_float:
         return x + y * alpha
-    scale = e.const(alpha, dtype).wide()
+    scale = e.term(alpha, dtype).wide()
     return call(ops.Fma, y.wide(), scale, x.wide()).cast(dtype)
 
 
 @lowers("aten.sub.Tensor", "aten.sub.Scalar")
-def sub(e: Emitter, x: Operand, y: Operand, alpha: Number = 1) -> Term:
+def sub(e: Emitter, x: Operand, y: Operand, alpha: Operand = 1) -> Term:
     if alpha == 1:
         return elementwise(e, ops.Sub, x, y)
     return add(e, x, y, -alpha)
 
 
 @lowers("aten.rsub.Tensor", "aten.rsub.Scalar")
-def rsub(e: Emitter, x: Operand, y: Operand, alpha: Number = 1) -> Term:
+def rsub(e: Emitter, x: Operand, y: Operand, alpha: Operand = 1) -> Term:
     return sub(e, y, x, alpha)
 
 

@@ -1,9 +1,10 @@
-"""Python's arithmetic on sizes, where the result is no dim: floats and conditions.
+"""Python's arithmetic on numbers, where the result is no dim.
 
     x / math.sqrt(x.shape[-1])       torch.sym_sqrt(s0), a SymFloat
+    n if n > 3 else -n               torch.sym_ite(u0 > 3, u0, -u0), a SymInt
 
-Integer sizes never get here: the intake reads them off as dims. Floats compute in f64
-as Python does.
+Integers that are dims never get here: the intake reads them off. Floats compute in f64
+as Python does, integers in i64.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from typing import Any
 
 import torch
 
-from fusec.frontend.aten.term import Emitter, Operand, Term, call
-from fusec.ir.dtypes import bool_, f64, i64
+from fusec.frontend.aten.term import Emitter, Operand, Term, call, where
+from fusec.ir.dtypes import DType, bool_, f64, i64
 from fusec.ir.ops import elementwise as ops
 
 _ARITHMETIC: dict[Any, type] = {
@@ -51,17 +52,22 @@ _LOGIC: dict[Any, type] = {
 }
 
 
-def symbolic(e: Emitter, target: Callable[..., Any], *xs: Operand) -> Term | None:
-    """A scalar for `target(*xs)`, or None where the IR has no op for it."""
+def symbolic(
+    e: Emitter, dtype: DType, target: Callable[..., Any], *xs: Operand
+) -> Term | None:
+    """A scalar of `dtype` for `target(*xs)`, or None where the IR has no op for it."""
     if target is torch.sym_float:
         return e.term(xs[0], f64)
+    if target is torch.sym_ite:
+        condition, *choices = xs
+        return where(e.term(condition, bool_), *(e.term(x, dtype) for x in choices))
     if target in _LOGIC:
         return call(_LOGIC[target], *(e.term(x, bool_) for x in xs))
     if target in _COMPARISONS:
-        dtype = f64 if any(_is_float(x) for x in xs) else i64
-        return call(_COMPARISONS[target], *(e.term(x, dtype) for x in xs))
+        common = f64 if any(_is_float(x) for x in xs) else i64
+        return call(_COMPARISONS[target], *(e.term(x, common) for x in xs))
     op = _ARITHMETIC.get(target) or _function(target)
-    return None if op is None else call(op, *(e.term(x, f64) for x in xs))
+    return None if op is None else call(op, *(e.term(x, dtype) for x in xs))
 
 
 def _is_float(x: Operand) -> bool:

@@ -28,6 +28,10 @@ from fusec.ir.types import Scalar, Tensor
 Number = bool | int | float
 
 
+class Undecided(TypeError):
+    """A handler needs a number while it emits, but that is known only to the call."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Emitter:
     """What handlers emit with: the function so far, and the node being taken in."""
@@ -52,7 +56,9 @@ class Emitter:
         return self.results[0].shape
 
     def const(self, number: Number, dtype: DType) -> Term:
-        """A scalar, rounded to `dtype`."""
+        """A scalar, rounded to `dtype`. Raises `Undecided` for one that is computed."""
+        if isinstance(number, (Term, Expr)):
+            raise Undecided
         rounded = dtype.quantize(number).item()
         return Term(self, self.b.const(rounded, dtype))
 
@@ -91,6 +97,9 @@ class Term:
     @property
     def dtype(self) -> DType:
         return self.value.type.dtype  # type: ignore[union-attr]
+
+    def __bool__(self) -> bool:
+        raise Undecided
 
     @property
     def is_scalar(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fusec.frontend.aten.registry import lowers
-from fusec.frontend.aten.term import Emitter, Number, Term, where
+from fusec.frontend.aten.term import Emitter, Operand, Term, where
 from fusec.ir.dims import Dim, dim_max, dim_min, product
 from fusec.ir.ops.view import Pad
 
@@ -155,7 +155,7 @@ def unbind(e: Emitter, x: Term, dim: int = 0) -> tuple[Term, ...]:
 
 
 @lowers("aten.constant_pad_nd.default")
-def constant_pad(e: Emitter, x: Term, pad: Sequence[Dim], value: Number = 0) -> Term:
+def constant_pad(e: Emitter, x: Term, pad: Sequence[Dim], value: Operand = 0) -> Term:
     """`pad` lists (low, high) from the last dimension on; negative ones crop."""
     low: list[Dim] = [0] * x.rank
     high: list[Dim] = [0] * x.rank
@@ -163,7 +163,7 @@ def constant_pad(e: Emitter, x: Term, pad: Sequence[Dim], value: Number = 0) -> 
         dim = x.rank - 1 - k
         x, low[dim] = _cropped(e, x, dim, pad[2 * k], front=True)
         x, high[dim] = _cropped(e, x, dim, pad[2 * k + 1], front=False)
-    fill = e.const(value, x.dtype).value
+    fill = e.term(value, x.dtype).value
     return Term(e, e.b(Pad, x.value, fill, low=tuple(low), high=tuple(high)))
 
 

@@ -11,7 +11,7 @@ from fusec.ir.core import Value
 from fusec.ir.dtypes import Specials, bool_, f32, f64, int_
 from fusec.ir.opdef import operand
 from fusec.ir.ops.comparison import Ne
-from fusec.ir.ops.formula import Term, expand_with, power_of_two
+from fusec.ir.ops.formula import Term, power_of_two
 from fusec.ir.ops.pointwise import (
     Binary,
     Elementwise,

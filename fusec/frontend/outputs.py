@@ -1,0 +1,148 @@
+"""What a graph returns: how each of its outputs comes about when the program has run.
+
+    return (x, x[n:], y, y.t())      Argument(0), View(Argument(0), …), 0, View(0, …)
+
+A program's yields never share memory. Outputs do: a view of an argument, or of another
+output, lies in its memory, since the caller may write to either. torch relies on it
+even more: it makes such outputs anew from their base, and asks ours only where in the
+base they begin. So a view is not computed; it is taken when the call ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from fusec.frontend.shapes import Untranslatable, to_dim
+from fusec.ir.dims import product
+
+Program = Callable[[list[Any]], list[Any]]
+"""Runs a function: a list of arguments, which it empties, to a list of its yields."""
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """An output that is an argument itself, the same object: not a copy of it."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Yielded:
+    """A number that the program yields."""
+
+    index: int
+
+
+Size = int | Yielded
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """An output that lies in the memory of an argument or of a yield.
+
+    Strides and offset count elements; the offset is from where the base begins.
+    """
+
+    base: int | Argument
+    shape: tuple[Size, ...]
+    strides: tuple[Size, ...]
+    offset: Size
+
+
+Output = int | Argument | View | None
+"""The number of a yield, or one of the above."""
+
+
+def view_bases(
+    outputs: Iterable[Any],
+    arguments: Iterable[fx.Node],
+    updates: Mapping[fx.Node, fx.Node],
+) -> dict[fx.Node, fx.Node]:
+    """For each output in the memory of an argument or another output: that node.
+
+    `updates` are the overwritten arguments and what they are overwritten with, whose
+    views are views of the argument once the call ends.
+    """
+    owners: dict[int, fx.Node] = {}
+    for node in arguments:
+        owners.setdefault(_storage(node), node)
+    for target, source in updates.items():
+        if _tensor(target).stride() == _tensor(source).stride() and _fills(source):
+            owners.setdefault(_storage(source), target)
+    tensors = [x for x in outputs if isinstance(x, fx.Node) and _is_dense(x)]
+    for node in tensors:
+        if _fills(node):
+            owners.setdefault(_storage(node), node)
+    found = {node: owners.get(_storage(node), node) for node in tensors}
+    return {node: base for node, base in found.items() if base is not node}
+
+
+def offset_in(node: fx.Node, base: fx.Node) -> int | torch.SymInt:
+    """How many elements after its base a view begins."""
+    begins = _tensor(base).storage_offset() if base.op == "placeholder" else 0
+    return _tensor(node).storage_offset() - begins
+
+
+def _tensor(node: fx.Node) -> torch.Tensor:
+    return node.meta["val"]
+
+
+def _is_dense(node: fx.Node) -> bool:
+    val = node.meta.get("val")
+    return isinstance(val, torch.Tensor) and val.layout is torch.strided
+
+
+def _storage(node: fx.Node) -> int:
+    """What identifies the memory that torch traced a value in."""
+    return _tensor(node).untyped_storage()._cdata if _is_dense(node) else id(node)
+
+
+def _fills(node: fx.Node) -> bool:
+    """Whether a tensor has memory of its own and all of it."""
+    tensor = _tensor(node)
+    try:
+        count = product(map(to_dim, tensor.shape)) * tensor.itemsize
+        whole = to_dim(tensor.untyped_storage().nbytes())
+        return count == whole and to_dim(tensor.storage_offset()) == 0
+    except Untranslatable:
+        return False
+
+
+def deliver(program: Program, outputs: Sequence[Output]) -> Program:
+    """The program with the outputs of the graph in place of the function's yields."""
+    count = len(outputs)
+    if list(outputs) == list(range(count)):
+        return lambda arguments: program(arguments)[:count]
+    bases = [o.base if isinstance(o, View) else o for o in outputs]
+    passed = [base.index for base in bases if isinstance(base, Argument)]
+
+    def run(arguments: list[Any]) -> list[Any]:
+        kept = {k: arguments[k] for k in passed}
+        made = program(arguments)
+        return [_pick(output, made, kept) for output in outputs]
+
+    return run
+
+
+def _pick(output: Output, made: list[Any], kept: Mapping[int, Any]) -> Any:
+    match output:
+        case Argument(index):
+            return kept[index]
+        case View(base, shape, strides, offset):
+            held = _pick(base, made, kept)
+            start = held.storage_offset() + _number(offset, made)
+            dims = ([_number(n, made) for n in part] for part in (shape, strides))
+            return held.as_strided(*dims, start)
+        case None:
+            return None
+        case _:
+            return made[output]
+
+
+def _number(size: Size, made: list[Any]) -> int:
+    return made[size.index] if isinstance(size, Yielded) else size

@@ -1,0 +1,73 @@
+"""Numbers that only the call knows: arguments, elements of tensors, sizes found out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from end_to_end.conftest import Agree
+
+X = torch.linspace(-2, 2, 50).reshape(10, 5)
+
+
+@pytest.fixture(autouse=True)
+def capture_numbers() -> Iterator[None]:
+    names = ("capture_scalar_outputs", "capture_dynamic_output_shape_ops")
+    with torch._dynamo.config.patch(dict.fromkeys(names, True)):
+        yield
+
+
+ITEMS = {
+    "factor": (lambda x, n: x * n.item() + 1, torch.tensor(2.5)),
+    "whole factor": (lambda x, n: x * n.item() + 1, torch.tensor(-3)),
+    "alpha": (lambda x, n: torch.add(x, x, alpha=n.item()), torch.tensor(2.5)),
+    "sub alpha": (lambda x, n: torch.sub(x, x + 1, alpha=n.item()), torch.tensor(3)),
+    "clamp": (lambda x, n: x.clamp(max=n.item()), torch.tensor(0.5)),
+    "condition": (lambda x, n: torch.where(x > 0, x, float(n.item())), torch.tensor(1)),
+    "arithmetic": (lambda x, n: x * (n.item() * 2 + 1) / n.item(), torch.tensor(2.5)),
+    "power": (lambda x, n: x.abs() ** n.item(), torch.tensor(1.5)),
+    "fill": (lambda x, n: torch.full((3,), n.item()) + x[0, :3], torch.tensor(0.1)),
+    "pad": (lambda x, n: torch.constant_pad_nd(x, (1, 2), n.item()), torch.tensor(7.0)),
+    "returned": (lambda x, n: (x + 1, n.item() * 3), torch.tensor(5)),
+    "slice": (lambda x, n: x[: n.item()] * 2, torch.tensor(4)),
+    "zeros": (lambda x, n: torch.zeros(n.item()) + x[0, 0], torch.tensor(4)),
+    "narrow": (lambda x, n: torch.narrow(x, 0, n.item(), 3) * 2, torch.tensor(2)),
+    "narrow from the end": (lambda x, n: torch.narrow(x, 0, n, 3), torch.tensor(-5)),
+    "split": (lambda x, n: [y * 2 for y in torch.tensor_split(x, n)],
+              torch.tensor([2, 5])),
+    "take": (lambda x, n: torch.take(x, n) + 1, torch.tensor([2, 5, 49])),
+    "nonzero": (lambda x, n: (x > n).nonzero() * 2, torch.tensor(0.0)),
+    "mask": (lambda x, n: x[x > n].exp().sum(), torch.tensor(0.5)),
+    "unique": (lambda x, n: torch.unique((x > n).int()) + 1, torch.tensor(0.0)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ITEMS)
+def test_elements_of_tensors(agree: Agree, name: str) -> None:
+    f, n = ITEMS[name]
+    agree(f, X, n, fullgraph=True)
+
+
+def test_an_element_that_is_not_a_number_of_its_dtype(agree: Agree) -> None:
+    for n in (float("nan"), float("inf"), -0.0):
+        agree(lambda x, n: 1 / (x * 0 + n.item()), X, torch.tensor(n))
+
+
+ARGUMENTS = {
+    "sum": lambda x, n: (x * n).sum() + n,
+    "full": lambda x, n: torch.full((3,), n) + x[0, :3],
+    "alone": lambda x, n: (x + 1, n * 2),
+    "size and number": lambda x, n: x * x.shape[0] + n / x.shape[1],
+    "comparison": lambda x, n: x if n > 2 else -x,
+}
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+@pytest.mark.parametrize(
+    "numbers", [(3, 5, -4), (2.5, 0.5, -1.25)], ids=["int", "float"]
+)
+def test_arguments_that_vary(agree: Agree, name: str, numbers: Any) -> None:
+    for n in numbers:
+        agree(ARGUMENTS[name], X, n, dynamic=True)
