@@ -156,7 +156,7 @@ _STAGES: Mapping[str, Callable[[Journey], str]] = {
     "graph": lambda journey: format_function(journey.graph),
     "loop": lambda journey: format_function(journey.loop),
     "fused": lambda journey: format_function(journey.fused),
-    "host": lambda journey: format_module(journey.lowered.module),
+    "host": lambda journey: format_module(journey.module),
 }
 
 

@@ -22,6 +22,7 @@ from fusec.ir.dims import Symbol
 from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.loop import Region
 from fusec.options import Options
+from fusec.passes.assign_layouts import assign_layouts
 from fusec.passes.fuse import emit_plan
 from fusec.passes.lower_to_host import Lowered, lower_to_host
 from fusec.passes.lower_to_loops import lower_to_loops
@@ -46,8 +47,15 @@ class Journey:
     loop: Function
     fused: Function
     lowered: Lowered
+    laid_out: Mapping[str, Function]
+    """The kernels with a layout on every tile, by name."""
     refusals: tuple[Refusal, ...]
     target: Target
+
+    @property
+    def module(self) -> Module:
+        """The program: the host function and the kernels that it launches."""
+        return Module((self.lowered.host, *self.laid_out.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +101,9 @@ def lower(
     plan = fusion.run()
     fused = emit_plan(fusion, plan)
     lowered = lower_to_host(fused, target, hints)
-    return Journey(function, loop, fused, lowered, plan.refusals, target)
+    kernels = lowered.kernels.items()
+    laid_out = {name: assign_layouts(kernel.function) for name, kernel in kernels}
+    return Journey(function, loop, fused, lowered, laid_out, plan.refusals, target)
 
 
 def compile_function(
@@ -107,7 +117,7 @@ def compile_function(
     `callables` are the externs that have no name in torch.
     """
     journey = lower(function, options, hints)
-    program = compile_module(journey.lowered.module, options, callables)
+    program = compile_module(journey.module, options, callables)
     program.journey = journey
     _count(journey)
     return program
@@ -146,23 +156,21 @@ def compile_graph(imported: Imported, options: Options) -> Program | Verified:
 
 def _stages(journey: Journey) -> list[Stage]:
     """What there is to interpret, each stage with the pass that made it."""
-    lowered = journey.lowered
-    host, kernels = lowered.host, lowered.kernels.values()
-    tiled = Module((host, *(k.function for k in kernels)))
-    mined = Module((host, *(stripmined(k.laid_out, journey.target) for k in kernels)))
+    host, kernels = journey.lowered.host, journey.laid_out.values()
+    mined = Module((host, *(stripmined(k, journey.target) for k in kernels)))
     return [
         Stage("the frontend", journey.graph),
         Stage("lower_to_loops", journey.loop),
         Stage("fuse", journey.fused),
-        Stage("tile", host, tiled),
-        Stage("assign_layouts", host, lowered.module),
+        Stage("lower_to_host", host, journey.lowered.module),
+        Stage("assign_layouts", host, journey.module),
         Stage("stripmine", host, mined),
     ]
 
 
 def kernel_text(journey: Journey, name: str) -> str:
     """The LLVM text of one kernel."""
-    return _text(journey.lowered.kernels[name].laid_out, journey.target)
+    return _text(journey.laid_out[name], journey.target)
 
 
 def _text(kernel: Function, target: Target) -> str:

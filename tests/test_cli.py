@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from fusec.cli import main, output
+from fusec.ir.core import Level
 from fusec.ir.parser import parse_module
 from fusec.ir.printer import format_function, format_module
 from fusec.ir.verifier import verify
@@ -272,15 +273,18 @@ def test_results_print_as_json(fusec: Fusec) -> None:
 def test_passes_take_a_graph_to_a_program(fusec: Fusec) -> None:
     dumped(fusec, "model.py:norm", "--stage", "graph", to="graph.fir")
     wanted = results(fusec, "graph.fir")
-    names = "lower_to_loops,fuse,lower_to_host,stripmine,expand"
-    done = fusec("opt", "graph.fir", "--passes", names, "-o", "host.fir")
-    assert done.status == 0, done.err
-    module = parse_module(Path("host.fir").read_text())
-    assert module.entry.level.value == "host"
-    for flags in ((), ("--interpret",)):
-        given = results(fusec, "host.fir", *flags)
-        for ours, theirs in zip(given, wanted, strict=True):
-            np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+    before, names = "graph.fir", "lower_to_loops fuse lower_to_host"
+    for name in f"{names} assign_layouts stripmine expand".split():
+        after = f"{name}.fir"
+        done = fusec("opt", before, "--passes", name, "-o", after)
+        assert done.status == 0, done.err
+        module = parse_module(Path(after).read_text())
+        flags = [(), ("--interpret",)] if module.entry.level is Level.HOST else [()]
+        for given in (results(fusec, after, *flag) for flag in flags):
+            for ours, theirs in zip(given, wanted, strict=True):
+                np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+        before = after
+    assert before == "expand.fir"
 
 
 def test_the_stages_of_a_dump_are_what_the_passes_make(fusec: Fusec) -> None:
@@ -289,7 +293,7 @@ def test_the_stages_of_a_dump_are_what_the_passes_make(fusec: Fusec) -> None:
     for before, name, after in (
         ("graph", "lower_to_loops", loop),
         ("loop", "fuse", fused),
-        ("fused", "lower_to_host", host),
+        ("fused", "lower_to_host,assign_layouts", host),
     ):
         made = fusec("opt", before, "--passes", name).out
         assert canonical(made) == canonical(after)

@@ -47,7 +47,7 @@ def _text(taken: Taken, arguments: Namespace) -> str:
 
 
 def _kernels(journey: Journey, only: str | None) -> Mapping[str, object]:
-    laid_out = {name: k.laid_out for name, k in journey.lowered.kernels.items()}
+    laid_out = journey.laid_out
     if only is None:
         return laid_out
     if only not in laid_out:

@@ -7,8 +7,7 @@ from typing import Any
 
 from fusec.compiler import compile_module
 from fusec.errors import FusecError, UserError
-from fusec.ir.core import Function, Level, Module, walk
-from fusec.ir.types import Tile
+from fusec.ir.core import Function, Level, Module
 from fusec.options import Options
 from fusec.runtime.launcher_arrays import call, extern_calls
 
@@ -29,12 +28,9 @@ def run_compiled(
 
 
 def _check(kernel: Function) -> None:
-    tiles = [v.type for op in walk(kernel.body) for v in op.results]
-    laid_out = all(t.layout is not None for t in tiles if isinstance(t, Tile))
-    if kernel.level is not Level.TILE or not laid_out:
+    if kernel.level is not Level.TILE:
         raise UserError(
-            f"@{kernel.name} cannot be compiled: a kernel is a tile function with"
-            " layouts",
+            f"@{kernel.name} cannot be compiled: a kernel is a tile function",
             fix="print it with `fusec dump --stage host`, or run with --interpret",
         )
 

@@ -14,6 +14,7 @@ There is no separate clean-up pass: an op that already exists in scope is reused
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -126,6 +127,10 @@ class Builder:
         body = self.block(yields)
         return Function(name, self.level, body, symbols, facts, returns_into)
 
+    def successor(self, function: Function, yields: Iterable[Value] = ()) -> Function:
+        """What was built, as what becomes of a function: all but its body stays."""
+        return replace(function, level=self.level, body=self.block(yields))
+
     def _find(self, key: Any) -> Values | None:
         scope: Builder | None = self
         while scope is not None:
@@ -164,13 +169,7 @@ def rewrite(function: Function, visit: Visit) -> Function:
     for old in function.params:
         env[old] = builder.param(old.type, old.hint)
     yields = _sweep(builder, function.body, env, visit)
-    return builder.function(
-        function.name,
-        yields,
-        symbols=function.symbols,
-        facts=function.facts,
-        returns_into=function.returns_into,
-    )
+    return builder.successor(function, yields)
 
 
 def rewrite_block(

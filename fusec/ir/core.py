@@ -23,6 +23,7 @@ from typing import Any, ClassVar
 from fusec.errors import Loc
 from fusec.ir.dims import NO_FACTS, Dim, Facts, Symbol
 from fusec.ir.dtypes import DType
+from fusec.ir.layout import Layout
 from fusec.ir.opdef import OpMeta
 from fusec.ir.types import Axis, Points, Tensor, Tile, Token, Type
 
@@ -194,7 +195,8 @@ class Function:
     """A program at one level.
 
     `returns_into[k]` is the parameter whose storage result k replaces when the call
-    ends, or None: the only form in which mutation appears.
+    ends, or None: the only form in which mutation appears. `spread` is the layout of
+    a tile that has every dimension of a kernel, until each tile has its part of it.
     """
 
     name: str
@@ -203,6 +205,7 @@ class Function:
     symbols: tuple[Symbol, ...] = ()
     facts: Facts = NO_FACTS
     returns_into: tuple[int | None, ...] = ()
+    spread: Layout | None = None
 
     @property
     def params(self) -> Values:

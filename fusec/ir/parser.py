@@ -160,6 +160,7 @@ class _Header:
     symbols: tuple[Symbol, ...]
     facts: Facts
     into: tuple[int | None, ...]
+    spread: Layout | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +231,7 @@ class _Reader:
             header.symbols,
             header.facts,
             header.into,
+            header.spread,
         )
 
     def header(
@@ -242,6 +244,7 @@ class _Reader:
         symbols: tuple[Symbol, ...] | None,
         facts: Facts | None,
         into: tuple[int | None, ...] | None,
+        spread: Layout | None,
     ) -> _Header:
         levels = {each.value: each for each in Level}
         if level not in levels:
@@ -260,6 +263,7 @@ class _Reader:
             symbols or (),
             facts or Facts(),
             into or (),
+            spread,
         )
 
     def params(self, *params: Any) -> tuple[Any, ...]:
@@ -295,6 +299,9 @@ class _Reader:
             None if entry == "none" else self._read(at, literals.whole, entry)
             for entry in _present(entries)
         )
+
+    def spread(self, _: Token, layout: Token) -> Layout:
+        return self._layout(layout)
 
     # --------------------------------------------------------------------- blocks
 

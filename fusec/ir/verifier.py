@@ -20,6 +20,7 @@ The invariants, by number; an error names the one that is broken:
     16. Memory that was freed is not used, and only what a call made is freed.
     17. The functions of a module have different names.
     18. A launch names a tile function and passes its buffers and sizes.
+    19. A tile function has a spread, of its tiles' rank, only where they lack layouts.
 
 An error shows the op among its neighbours:
 
@@ -171,6 +172,7 @@ class _Verifier:
             else:
                 self.check(self.op)
         self.check_returns()
+        self.check_spread()
 
     # ---------------------------------------------------------------- blocks
 
@@ -448,6 +450,18 @@ class _Verifier:
             if value.type != params[k].type:
                 have, want = format_type(value.type), format_type(params[k].type)
                 self.fail(15, f"{self.name(value)} is {have}, its parameter {want}")
+
+    def check_spread(self) -> None:
+        spread = self.function.spread
+        if spread is None:
+            return
+        self.check_dims(spread)
+        if self.function.level is not Level.TILE or True in self.tiles:
+            self.fail(19, "there are no tiles to lay out", "leave the spread out")
+        tile = self.tiles.get(False)
+        if tile is not None and len(tile.shape) != spread.rank:
+            what = f"{self.name(tile)} has {len(tile.shape)} dimensions"
+            self.fail(19, f"{what}, the spread {spread.rank}", "give it the same")
 
     # ---------------------------------------------------------------- messages
 

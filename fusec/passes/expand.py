@@ -45,13 +45,7 @@ def expand(function: Function, supports: Supports) -> Function:
     for op in function.body.ops:
         b.loc = op.loc
         env.update(zip(op.results, b.copy(op, env), strict=True))
-    return b.function(
-        function.name,
-        (env[value] for value in function.body.yields),
-        symbols=function.symbols,
-        facts=function.facts,
-        returns_into=function.returns_into,
-    )
+    return b.successor(function, (env[value] for value in function.body.yields))
 
 
 class _Expander(Builder):

@@ -61,13 +61,7 @@ def emit_plan(fusion: Fusion, plan: Plan) -> Function:
             continue
         builder.loc = op.loc
         env.update(zip(op.results, builder.copy(op, env), strict=True))
-    return builder.function(
-        function.name,
-        [env.get(v, v) for v in function.body.yields],
-        symbols=function.symbols,
-        facts=function.facts,
-        returns_into=function.returns_into,
-    )
+    return builder.successor(function, [env.get(v, v) for v in function.body.yields])
 
 
 def _emit_group(

@@ -28,7 +28,6 @@ from fusec.ir.ops.host import Alloc, CopyInto, Free, Launch, Raise
 from fusec.ir.ops.loop import Region, View
 from fusec.ir.ops.reduction import Reduce
 from fusec.ir.types import Tensor
-from fusec.passes.assign_layouts import assign_layouts
 from fusec.passes.tile import messages, tile
 from fusec.target import Target
 
@@ -40,8 +39,6 @@ class Kernel:
     region: Region
     function: Function
     """The kernel before layouts: what a backend with its own registers takes."""
-    laid_out: Function
-    """The kernel with a layout on every tile."""
     schedule: Schedule
 
     @property
@@ -60,7 +57,7 @@ class Lowered:
     @property
     def module(self) -> Module:
         """All of it as one module, the host function first."""
-        return Module((self.host, *(k.laid_out for k in self.kernels.values())))
+        return Module((self.host, *(k.function for k in self.kernels.values())))
 
 
 def lower_to_host(
@@ -107,14 +104,7 @@ class _Lowering:
             self.builder.emit(Raise, (self.flags,), (tuple(self.checks),))
         self.write_back()
         yields = [self.env[v] for v in self.function.body.yields]
-        host = self.builder.function(
-            self.function.name,
-            yields,
-            symbols=self.function.symbols,
-            facts=self.function.facts,
-            returns_into=self.function.returns_into,
-        )
-        return Lowered(host, self.kernels)
+        return Lowered(self.builder.successor(self.function, yields), self.kernels)
 
     def launch(self, op: Region) -> None:
         """Allocate what a region makes and launch its kernel."""
@@ -158,8 +148,7 @@ class _Lowering:
             found = accesses(op)
             schedule = choose(found, self.target, self.hints)
             function = tile(found, schedule, name)
-            laid_out = assign_layouts(function, schedule)
-            self.kernels[name] = Kernel(op, function, laid_out, schedule)
+            self.kernels[name] = Kernel(op, function, schedule)
             self.named[key] = name
         return self.named[key]
 

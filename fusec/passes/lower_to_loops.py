@@ -83,13 +83,7 @@ class _Lowering:
                 self.builder.loc = op.loc
                 self.lower(op)
         yields = [self.result(v) for v in self.function.body.yields]
-        return self.builder.function(
-            self.function.name,
-            yields,
-            symbols=self.function.symbols,
-            facts=self.function.facts,
-            returns_into=self.function.returns_into,
-        )
+        return self.builder.successor(self.function, yields)
 
     def lower(self, op: Op) -> None:
         if isinstance(op, (Extern, Matmul)):

@@ -1,10 +1,10 @@
 """The passes in their order: the table of contents of the compiler.
 
     graph ── lower_to_loops ──▶ loop ── fuse ──▶ loop ── lower_to_host ──▶ host + tile
-    tile  ── stripmine ──▶ tile ── expand ──▶ tile
+    tile  ── assign_layouts ──▶ tile ── stripmine ──▶ tile ── expand ──▶ tile
 
-`lower_to_host` chooses a schedule for each region, and with it runs `tile` and
-`assign_layouts`, which need one. By name, on any module:
+`lower_to_host` chooses a schedule for each region and has `tile` make it a kernel. By
+name, on any module:
 
     module = run(parse_module(text), ["lower_to_loops", "fuse"], Setting(target, …))
 """
@@ -23,6 +23,7 @@ from fusec.ir.core import Function, Level, Module
 from fusec.ir.dims import Symbol
 from fusec.ir.ops.tile import For
 from fusec.ir.verifier import verify
+from fusec.passes.assign_layouts import assign_layouts
 from fusec.passes.expand import Supports, expand
 from fusec.passes.fuse import fuse
 from fusec.passes.lower_to_host import lower_to_host
@@ -59,8 +60,8 @@ class Pass:
 
 
 def lower_kernel(function: Function, target: Target, supports: Supports) -> Function:
-    """A kernel with layouts, in the form that a backend with own registers takes."""
-    return expand(stripmined(function, target), supports)
+    """A kernel in the form that a backend takes which leaves no register to others."""
+    return expand(stripmined(assign_layouts(function), target), supports)
 
 
 def run(module: Module, names: Iterable[str], setting: Setting) -> Module:
@@ -127,6 +128,9 @@ PASSES: Mapping[str, Pass] = MappingProxyType(
             lambda f, setting: (
                 lower_to_host(f, setting.target, setting.hints).module.functions
             ),
+        ),
+        "assign_layouts": Pass(
+            Level.TILE, assign_layouts, lambda f, setting: (assign_layouts(f),)
         ),
         "stripmine": Pass(
             Level.TILE, stripmine, lambda f, setting: (stripmined(f, setting.target),)

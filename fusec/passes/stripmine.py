@@ -167,11 +167,7 @@ class _Stripmining:
             self.now = sweep
             for dims, nest in self.nests().items():
                 self.emit_nest(top, sorted(dims), nest)
-        return self.builder.function(
-            self.function.name,
-            symbols=self.function.symbols,
-            facts=self.function.facts,
-        )
+        return self.builder.successor(self.function)
 
     def given(self, top: _Scope) -> dict[int, Value]:
         """Limits that the kernel came with, of dimensions that fit one chunk."""

@@ -25,7 +25,7 @@ from fusec.ir.builder import Builder
 from fusec.ir.core import Affine, Function, Level, Op, Value, Values
 from fusec.ir.dims import Dim, ceil_div
 from fusec.ir.dtypes import bool_, i64
-from fusec.ir.layout import strided
+from fusec.ir.layout import LANE, REG, TIME, Layout, strided, tile_layout
 from fusec.ir.monoids import monoid
 from fusec.ir.ops.elementwise import Add, Minimum, Mul, Not, Rem, Sub, TruncDiv
 from fusec.ir.ops.loop import Check, Coordinate, Load, Region, Store
@@ -77,7 +77,8 @@ class _Tiling:
             rule = RULES.get(type(op), _elementwise)
             self.env.update(zip(op.results, rule(self, op), strict=True))
         function = self.builder.function(name)
-        return replace(function, symbols=used_symbols(function.body))
+        symbols = used_symbols(function.body)
+        return replace(function, symbols=symbols, spread=_spread(self.schedule))
 
     def locate(self) -> None:
         """Find the program's place on every grid axis from its number."""
@@ -275,6 +276,15 @@ RULES: Mapping[type[Op], Any] = {
 
 def _hints(op: Op) -> tuple[str, ...]:
     return tuple(value.hint for value in op.results)
+
+
+def _spread(schedule: Schedule) -> Layout:
+    """The layout of a tile that has every dimension: time × registers × lanes."""
+    splits = [
+        [(TIME, split.trips), (REG, split.registers), (LANE, split.lanes)]
+        for split in schedule.tile
+    ]
+    return tile_layout([split.extent for split in schedule.tile], splits)
 
 
 def _buffer(type_: Any) -> Buffer:

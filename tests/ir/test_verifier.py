@@ -346,6 +346,26 @@ def test_what_is_broken_is_said_of_functions(
     assert f"(invariant {invariant})" in error.what
 
 
+@pytest.mark.parametrize(
+    ("spread", "layout", "what"),
+    [
+        ("(4:reg)", ', "(4:reg)"', "there are no tiles to lay out"),
+        ("(2:reg, 2:lane)", "", "%0 has 1 dimensions, the spread 2"),
+        ("(4:reg < {s0})", "", "s0 in s0 is not declared"),
+    ],
+)
+def test_a_spread_is_for_tiles_without_layouts(
+    spread: str, layout: str, what: str
+) -> None:
+    text = f"""\
+    tile @f(%x: buffer<f32, "(4:mem@32)">) -> () spread "{spread}" {{
+      %o = const(0) : i64
+      %0 = load_tile %x, %o {{strides=(1,)}} : tile<f32[4]{layout}>
+    }}"""
+    assert what in broken(parse_module(text)).what
+    verify(parse_module(text.replace(spread, "(4:reg)").replace(layout, "")))
+
+
 def test_functions_have_different_names() -> None:
     error = broken(parse_module("graph @f() -> () {} graph @f() -> () {}"))
     assert error.what == "two functions are called @f (invariant 17)"
@@ -492,9 +512,9 @@ def test_the_op_is_shown_among_its_neighbours() -> None:
 
 
 def test_the_invariants_are_numbered_in_order() -> None:
-    assert list(INVARIANTS) == list(range(1, 19))
+    assert list(INVARIANTS) == list(range(1, 20))
     tested = {k for k, _ in BROKEN.values()} | {k for k, *_ in HEADS.values()}
-    assert tested | {3, 4, 5, 17} == set(INVARIANTS)
+    assert tested | {3, 4, 5, 17, 19} == set(INVARIANTS)
 
 
 def test_scalars_may_enter_a_region() -> None:

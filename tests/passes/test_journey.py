@@ -21,6 +21,7 @@ from fusec.ir.ops.reduction import ReduceDims
 from fusec.ir.ops.view import Pad
 from fusec.ir.types import Tensor
 from fusec.ir.verifier import verify
+from fusec.passes.assign_layouts import assign_layouts
 from fusec.passes.fuse import emit_plan
 from fusec.passes.lower_to_host import lower_to_host
 from fusec.passes.lower_to_loops import lower_to_loops
@@ -81,7 +82,7 @@ def test_stripmining_keeps_the_meaning(data: Any) -> None:
     graph = data.draw(graphs(6))
     values = arguments(data.draw, graph)
     lowered = lower_to_host(fused(lower_to_loops(graph)), V4, {})
-    kernels = [stripmine(k.laid_out) for k in lowered.kernels.values()]
+    kernels = [stripmine(assign_layouts(k.function)) for k in lowered.kernels.values()]
     module = Module((lowered.host, *kernels))
     verify(module)
     same(interpret(graph, values), interpret(lowered.host, values, module=module))
