@@ -93,7 +93,8 @@ def compile_aten_graph(
     except UnsupportedError as error:
         if not options.fallback:
             raise
-        _say_once(f"this {role} graph runs through ATen: {error}")
+        why = "".join(f"\n  {thing}" for thing in error.things)
+        _say_once(f"this {role} graph runs through ATen, as fusec lacks{why}")
     except UserError:
         raise
     except Exception as error:
@@ -142,7 +143,8 @@ def _report_bug(
 ) -> None:
     """Write a reproducer, and warn; `InternalError` instead if fallback is off."""
     path = write_reproducer(gm, example_inputs, options.cache_dir, error)
-    what = f"{type(error).__name__}: {error}"
+    ours = isinstance(error, InternalError)
+    what = error.what if ours else f"{type(error).__name__}: {error}"
     bug = InternalError(f"{what} (in a {role} graph)", reproducer=str(path))
     if not options.fallback:
         raise bug from error
