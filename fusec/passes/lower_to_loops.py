@@ -82,8 +82,7 @@ class _Lowering:
             if op in needed:
                 self.builder.loc = op.loc
                 self.lower(op)
-        yields = [self.result(v) for v in self.function.body.yields]
-        return self.builder.successor(self.function, yields)
+        return self.builder.successor(self.function, self.results())
 
     def lower(self, op: Op) -> None:
         if isinstance(op, (Extern, Matmul)):
@@ -105,20 +104,43 @@ class _Lowering:
     def lower_region(self, op: Op) -> None:
         region = RegionBuilder(self)
         region.compute(op)
-        self.close(region, op.results)
+        made = self.close(region, op.results)
+        self.stored.update(zip(op.results, made, strict=True))
 
-    def close(self, region: RegionBuilder, results: Values) -> None:
+    def close(self, region: RegionBuilder, results: Values) -> Values:
+        """Emit a region; the tensors that hold its results."""
         hints = tuple(value.hint for value in results)
-        new = self.builder.emit(
+        return self.builder.emit(
             Region, region.inputs, (), (region.block(),), None, hints
         )
-        self.stored.update(zip(results, new, strict=True))
 
-    def result(self, value: Value) -> Value:
-        """A graph value as a loop value that may leave the function."""
-        if isinstance(value.type, Scalar):
-            return self.scalar(value)
-        return self.materialise(value)
+    def results(self) -> list[Value]:
+        """What the function yields: each tensor once, and none that is a parameter.
+
+        One that replaces a parameter is copied when the call ends, so it may be any
+        tensor, but for one that itself has been replaced by then.
+        """
+        yields, params = self.function.body.yields, self.function.params
+        into = self.function.returns_into or (None,) * len(yields)
+        replaced = {self.stored[params[k]] for k in into if k is not None}
+        given = {self.stored[param] for param in params}
+        found: list[Value] = []
+        for value, k in zip(yields, into, strict=True):
+            if isinstance(value.type, Scalar):
+                found.append(self.scalar(value))
+                continue
+            taken = given if k is None else replaced - {self.stored[params[k]]}
+            held = self.materialise(value)
+            found.append(self.copied(value) if held in taken else held)
+            if k is None:
+                given.add(found[-1])
+        return found
+
+    def copied(self, value: Value) -> Value:
+        """A tensor of its own that holds a graph value."""
+        region = RegionBuilder(self)
+        region.copy(value)
+        return self.close(region, (value,))[0]
 
     def scalar(self, value: Value) -> Value:
         """A scalar of the graph as one of the function."""
@@ -138,9 +160,7 @@ class _Lowering:
     def materialise(self, value: Value) -> Value:
         """The tensor that holds a graph value, copied out of a view if need be."""
         if value not in self.stored:
-            region = RegionBuilder(self)
-            region.copy(value)
-            self.close(region, (value,))
+            self.stored[value] = self.copied(value)
         return self.stored[value]
 
     def strided(self, value: Value) -> Value:

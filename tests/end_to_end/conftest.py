@@ -20,9 +20,9 @@ Agree = Callable[..., Any]
 def agree(tmp_path: Path) -> Agree:
     """`agree(f, *args, …)`: f compiled by fusec does what f does; its result.
 
-    Results are compared, and what became of the arguments. No graph may have run
-    through ATen for a bug of ours. `f` is a function or a module; `exact` compares
-    every bit, `options` are fusec's, others torch.compile's.
+    Results are compared, what became of the arguments, and who shares memory. No graph
+    may have run through ATen for a bug of ours. `f` is a function or a module; `exact`
+    compares every bit, `options` are fusec's, others torch.compile's.
     """
     torch._dynamo.reset()
 
@@ -42,6 +42,12 @@ def agree(tmp_path: Path) -> Agree:
         assert not bugs, bugs[0]
         same(result, expected, exact=exact)
         same(actual_args, expected_args, exact=exact)
+        shared = memory((result, actual_args)), memory((expected, expected_args))
+        for ours, theirs in zip(*shared, strict=True):
+            assert ours <= theirs, "results share memory that eager's do not"
+        count = len(pytree.tree_leaves(args))
+        for ours, theirs in zip(*(s[-count:] for s in shared), strict=True):
+            assert ours == theirs, "a view of an argument is a copy, or the reverse"
         return result
 
     return run
@@ -59,3 +65,16 @@ def same(got: Any, want: Any, *, exact: bool = False) -> None:
         torch.testing.assert_close(a, b, equal_nan=True, **close)
         if b.numel():
             assert a.stride() == b.stride()
+
+
+def memory(tree: Any) -> list[set[int]]:
+    """For each tensor of a tree, which of them lie in the same memory."""
+    leaves = pytree.tree_leaves(tree)
+    storages = [
+        x.untyped_storage() if isinstance(x, torch.Tensor) else None for x in leaves
+    ]
+    places = [s.data_ptr() if s is not None and s.nbytes() else None for s in storages]
+    return [
+        {k for k, other in enumerate(places) if other == place} if place else set()
+        for place in places
+    ]

@@ -61,6 +61,57 @@ def test_a_view_of_an_argument_is_one(name: str, dynamic: bool) -> None:
     torch.testing.assert_close(seen, expected)
 
 
+COPIES = {
+    "clone": lambda x: x.clone(),
+    "clones": lambda x: (x.clone(), x.clone(), x),
+    "equal results": lambda x: (x + 1, x + 1),
+    "equal constants": lambda x: (torch.zeros(4), torch.zeros(4), x.sum()),
+    "no cast": lambda x: (x.to(torch.float32, copy=True), x.float()),
+    "of a view": lambda x: (x[2:].clone(), x[2:]),
+    "of all": lambda x: x.reshape(-1).clone(),
+    "contiguous": lambda x: x[:1].t().contiguous(),
+}
+
+
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+@pytest.mark.parametrize("name", COPIES)
+def test_copies_have_memory_of_their_own(
+    agree: Agree, name: str, dynamic: bool
+) -> None:
+    agree(COPIES[name], X, dynamic=dynamic)
+
+
+def swap(x: Any, y: Any) -> None:
+    t = x.clone()
+    x.copy_(y)
+    y.copy_(t)
+
+
+def rotate(x: Any, y: Any, z: Any) -> Any:
+    t = x.clone()
+    x.copy_(y)
+    y.copy_(z)
+    z.copy_(t)
+    return x.clone(), t
+
+
+EXCHANGES = {
+    "swap": swap,
+    "rotate": rotate,
+    "one after the other": lambda x, y: (x.add_(1), y.copy_(x), y.clone())[2],
+    "turned": lambda x: x.copy_(x.flip(0)).sum(),
+    "transposed": lambda x: x.copy_(x.t().clone()),
+    "returned too": lambda x, y: (x.copy_(y), x.clone(), y.clone(), x),
+}
+
+
+@pytest.mark.parametrize("name", EXCHANGES)
+def test_arguments_exchange_what_they_hold(agree: Agree, name: str) -> None:
+    f = EXCHANGES[name]
+    count = f.__code__.co_argcount
+    agree(f, *(torch.randn(4, 4) for _ in range(count)))
+
+
 MUTATIONS = {
     "view of the new": lambda x: (x.add_(1), x[half(x.shape[0]) :])[1],
     "view and result": lambda x: (x.mul_(2)[half(x.shape[0]) :], x.sum()),
