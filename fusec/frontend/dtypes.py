@@ -33,6 +33,11 @@ def from_torch(dtype: torch.dtype) -> DType | None:
     return _PAIRS.get(dtype)
 
 
+COMPUTED = frozenset(
+    dtype for dtype in _PAIRS.values() if dtype.bits > 8 or not dtype.is_float
+)
+"""The element types that kernels compute in. Float8 is moved, but left to torch."""
+
 _TORCH = {ours: theirs for theirs, ours in _PAIRS.items()}
 
 

@@ -27,7 +27,7 @@ from fusec.frontend.aten import HANDLERS
 from fusec.frontend.aten.registry import Handler
 from fusec.frontend.aten.symbolic import symbolic
 from fusec.frontend.aten.term import Emitter, Term, Undecided
-from fusec.frontend.dtypes import from_torch
+from fusec.frontend.dtypes import COMPUTED, from_torch
 from fusec.frontend.externs import BY_DESIGN, Externs, Found, restrided
 from fusec.frontend.meta import (
     leaves,
@@ -51,7 +51,7 @@ from fusec.frontend.torch_private import OpOverload
 from fusec.ir.builder import Builder
 from fusec.ir.core import Block, Function, Level, Op, Value
 from fusec.ir.dims import Dim, Expr, Symbol, symbols
-from fusec.ir.dtypes import bool_, f64, i64
+from fusec.ir.dtypes import DType, bool_, f64, i64
 from fusec.ir.types import Scalar, Tensor, strides_of
 
 
@@ -189,6 +189,8 @@ class _Intake:
         reason = "fusec has no such op"
         if not self.bound.keys() >= set(_symbols_of(node.meta.get("val"))):
             reason = "how large its result is only the call finds out"
+        elif strange := self._strange(node, e.results):
+            reason = f"fusec does not compute in {strange.name} yet"
         elif handler is not None:
             found = self._handled(e, node, handler)
             if isinstance(found, (Term, tuple)):
@@ -200,6 +202,13 @@ class _Intake:
         self.bound.update(dict.fromkeys(_symbols_of(node.meta.get("val"))))
         size = _size(node.meta.get("val"))
         return found if size is None else size
+
+    def _strange(self, node: fx.Node, results: Sequence[Tensor]) -> DType | None:
+        """A dtype among a node's operands and results that kernels do not compute in."""
+        terms = (self.env.get(x) for x in node.all_input_nodes)
+        dtypes = [x.dtype for x in terms if isinstance(x, Term)]
+        dtypes += [type_.dtype for type_ in results]
+        return next((dtype for dtype in dtypes if dtype not in COMPUTED), None)
 
     def _handled(
         self, e: Emitter, node: fx.Node, handler: Handler

@@ -110,6 +110,12 @@ class Builder:
         """A builder for a block inside the next op."""
         return Builder(self.level, self)
 
+    def isolated(self) -> Builder:
+        """A builder for a block that reads its parameters only."""
+        builder = Builder(self.level)
+        builder.loc = self.loc
+        return builder
+
     def block(self, yields: Iterable[Value] = ()) -> Block:
         """What was built, closed."""
         return Block(tuple(self._params), tuple(self._ops), tuple(yields))

@@ -10,7 +10,7 @@ The invariants, by number; an error names the one that is broken:
      6. The symbols of a function are declared once, and no dim has others.
      7. A loop function makes tensors by regions, externs and views, all else is scalar.
      8. A region takes its operands, then its results, as parameters and yields nothing.
-     9. A region reads its parameters and scalars; it stores each result, nothing else.
+     9. A region reads its parameters only; it stores each result, nothing else.
     10. An index has an axis once per dimension and uses each computed index once.
     11. A store reaches other elements at other points: its index has all their axes.
     12. A loop counts in i64 by a positive step.
@@ -210,8 +210,10 @@ class _Verifier:
         if depth is None:
             fix = "define it before, in this block or one around it"
             self.fail(3, f"{self.name(value)} is not defined before it is read", fix)
-        if depth < frame.region and not isinstance(value.type, Scalar):
+        if depth < frame.region:
+            scalar = isinstance(value.type, Scalar)
             fix = "make it an operand of the region, and read the parameter"
+            fix = "compute it inside" if scalar else fix
             self.fail(9, f"{self.name(value)} comes from outside of the region", fix)
         if self.memory.get(value, value) in self.freed:
             fix = "free it after its last use"

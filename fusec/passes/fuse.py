@@ -99,7 +99,7 @@ class _Writer:
         self.fusion = fusion
         self.group = group
         self.env = env
-        self.builder = builder.nested()
+        self.builder = builder.isolated()
         self.inputs: dict[Value, Value] = {}
         """Tensors of the function that are read, with the block's name for each."""
         self.outputs: dict[Value, Value] = {}

@@ -327,7 +327,7 @@ class RegionBuilder:
 
     def __init__(self, lowering: _Lowering) -> None:
         self.lowering = lowering
-        self.builder = lowering.builder.nested()
+        self.builder = lowering.builder.isolated()
         self.inputs: list[Value] = []
         self.params: dict[Value, Value] = {}
         self.outputs: list[Value] = []
@@ -502,7 +502,8 @@ def _concat(r: RegionBuilder, op: Concat, coords: Sequence[Coord]) -> Values:
         shifted[dim] = _shift(b, coords[dim], -1 * start)
         element = r.read(value, shifted, inside)
         result = element if result is None else b(Select, inside, element, result)
-    assert result is not None
+    if result is None:  # all are empty
+        return (b.const(0, op.result.dtype),)
     return (result,)
 
 
@@ -622,6 +623,8 @@ def _regroup(
     """Coordinates of some extents, as those of other extents of the same product."""
     if [n for _, n in run] == extents:
         return [coord for coord, _ in run]
+    if 0 in extents:
+        return [Affine() for _ in extents]  # nothing is read
     linear = _linear(run)
     if linear is not None:
         parts = split(linear, extents)

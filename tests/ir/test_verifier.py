@@ -150,11 +150,11 @@ BROKEN: dict[str, tuple[int, str]] = {
     "a computed index that is no index": (
         10,
         """\
-        loop @f(%x: f32[4], %k: f32) -> () {
+        loop @f(%x: f32[4]) -> () {
           %y = region %x over i:4 : f32[4] {
             ^(%a: f32[4], %b: f32[4]):
             %c = const(0.0) : f32
-            store %c, %b, %k [$0]  #! the computed index %k is not i64
+            store %c, %b, %c [$0]  #! the computed index %c is not i64
           }
         }""",
     ),
@@ -517,20 +517,22 @@ def test_the_invariants_are_numbered_in_order() -> None:
     assert tested | {3, 4, 5, 17, 19} == set(INVARIANTS)
 
 
-def test_scalars_may_enter_a_region() -> None:
+def test_a_scalar_is_computed_inside_the_region() -> None:
     text = """\
     loop @f(%x: f32[s0]) -> (f32[s0]) symbols [s0] {
       %n = size(s0) : i64
-      %c = cast %n : f32
       %y = region %x over i:s0 : f32[s0] {
         ^(%a: f32[s0], %b: f32[s0]):
         %0 = load %a [i] : f32{i}
+        %c = cast %n : f32
         %1 = mul %0, %c : f32{i}
         store %1, %b [i]
       }
       yield %y
     }"""
-    verify(parse_module(text))
+    error = broken(parse_module(text))
+    assert "%n comes from outside of the region (invariant 9)" in error.what
+    assert "help: compute it inside" in error.ir
 
 
 def test_stores_may_scatter_and_repeat() -> None:

@@ -43,8 +43,8 @@ def sum_all(e: Emitter, x: Term, *, dtype: Any = None) -> Term:
 
 
 def total(x: Term, dims: Sequence[int], keep: bool = False) -> Term:
-    """The sum, accumulated in f32 at least."""
-    return x.wide().reduce("sum", dims, keep)
+    """The sum, accumulated in f32 at least; of bools, whether any is true."""
+    return x.wide().reduce("any" if x.dtype.is_bool else "sum", dims, keep)
 
 
 def average(x: Term, dims: Sequence[int], keep: bool = False) -> Term:
@@ -68,12 +68,17 @@ def mean_all(e: Emitter, x: Term, *, dtype: Any = None) -> Term:
 def prod(
     e: Emitter, x: Term, dim: int, keepdim: bool = False, *, dtype: Any = None
 ) -> Term:
-    return x.cast(e.dtype).wide().reduce("prod", dims_of(x, dim), keepdim)
+    return multiplied(x.cast(e.dtype), dims_of(x, dim), keepdim)
 
 
 @lowers("aten.prod.default")
 def prod_all(e: Emitter, x: Term, *, dtype: Any = None) -> Term:
-    return x.cast(e.dtype).wide().reduce("prod", range(x.rank))
+    return multiplied(x.cast(e.dtype), range(x.rank))
+
+
+def multiplied(x: Term, dims: Sequence[int], keep: bool = False) -> Term:
+    """The product, accumulated in f32 at least; of bools, whether all are true."""
+    return x.wide().reduce("all" if x.dtype.is_bool else "prod", dims, keep)
 
 
 @lowers("aten.amax.default")

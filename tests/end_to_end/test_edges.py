@@ -1,0 +1,84 @@
+"""Inputs that break compilers: nothing there, one element, odd dtypes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from end_to_end.conftest import Agree
+
+X = torch.linspace(-3, 3, 70).reshape(7, 10)
+
+EMPTY = {
+    "all parts empty": lambda x: torch.cat([x[:0], x[:0]]) + 1,
+    "some parts empty": lambda x: torch.cat([x[:0], x, x[7:]]) + 1,
+    "repeated never": lambda x: x.repeat(0, 3),
+    "sum of nothing": lambda x: (x[:0].sum(), x[:, :0].sum(1), x[:0].prod(0)),
+    "mean of nothing": lambda x: x[:, :0].mean(1),
+    "any of nothing": lambda x: ((x[:0] > 0).any(), (x[:0] > 0).all(0)),
+    "softmax of nothing": lambda x: (x[:0].softmax(1), x[:, :0].softmax(1)),
+    "reshaped": lambda x: (x[:0] * 2).reshape(5, 0, 2).sum(2),
+    "padded": lambda x: F.pad(x[:0], (1, 1, 2, 0), value=3.0),
+    "gathered": lambda x: x[torch.tensor([], dtype=torch.int64)] * 2,
+    "norm": lambda x: F.layer_norm(x[:0], (10,)),
+    "flipped": lambda x: x[:0].flip(0, 1).t() + 1,
+}
+
+
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+@pytest.mark.parametrize("name", EMPTY)
+def test_where_there_is_nothing(agree: Agree, name: str, dynamic: bool) -> None:
+    agree(EMPTY[name], X, dynamic=dynamic, fullgraph=True)
+
+
+@pytest.mark.parametrize("sizes", [(0, 1, 2, 5), (5, 0, 1), (1, 3, 0)], ids=str)
+def test_one_function_on_many_sizes(agree: Agree, sizes: tuple[int, ...]) -> None:
+    def f(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        y = F.gelu(x * x.shape[0]) + x.sum(0)
+        return y, y.softmax(-1), torch.cat([x, y]).reshape(-1)
+
+    for n in sizes:
+        agree(f, torch.randn(n, 6), dynamic=True)
+
+
+BOOLS = {
+    "sum": lambda x: (torch.sum(x > 0, 1), (x > 0).sum(dtype=torch.bool)),
+    "sum as bool": lambda x: torch.sum(x > 0, 1, dtype=torch.bool),
+    "prod as bool": lambda x: torch.prod(x > 0, 1, dtype=torch.bool),
+    "max": lambda x: (x > 0).max(1),
+    "amin": lambda x: (x > 0).amin(0),
+    "plus": lambda x: (x > 0) + (x > 1),
+    "times": lambda x: (x > 0) * (x > 1) * 2,
+    "cumulated": lambda x: (x > 0).cumsum(1),
+    "sorted": lambda x: (x > 0).sort(1)[0],
+    "where": lambda x: torch.where(x > 0, x > 1, x < -1),
+}
+
+
+@pytest.mark.parametrize("name", BOOLS)
+def test_bools_as_numbers(agree: Agree, name: str) -> None:
+    agree(BOOLS[name], X, fullgraph=True)
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2"])
+def test_float8_passes_through(agree: Agree, dtype: str) -> None:
+    eight = getattr(torch, dtype)
+    agree(lambda x: x.to(eight).float() * 2, X)
+    agree(lambda x: (x.float() * 2).sum(1), X.to(eight))
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        X[:, ::3],
+        X.t(),
+        X[0].expand(5, 10),
+        torch.arange(20.0).as_strided((4, 6), (3, 1)),
+        X[3, 4],
+        X.reshape(7, 1, 10, 1),
+        X[::2, 1:].permute(1, 0),
+    ],
+    ids=["steps", "transposed", "expanded", "overlapping", "0-d", "ones", "both"],
+)
+def test_any_strides(agree: Agree, x: torch.Tensor) -> None:
+    agree(lambda x: (x * 2 + x.sum(), x.reshape(-1).flip(0), x.amax()), x)
