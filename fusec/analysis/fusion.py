@@ -160,6 +160,8 @@ class Fusion:
         for k in range(len(self.ops)):
             self.group_of[k] = self._single(k)
         self.effects = _effects(function)
+        self.spanned = list(range(len(self.ops)))
+        """The last op of those groups that stand around an op, or the op itself."""
         self.times: dict[Group, float] = {}
         self.refusals: dict[tuple[int, int], str] = {}
 
@@ -537,7 +539,7 @@ class Fusion:
 
     def _cycle(self, a: Group, b: Group) -> str | None:
         """Whether something outside must run after a and before b."""
-        last = max(b.members)
+        last = self._last_before(b)
         seen = {a.number, b.number}
         stack = [g for g in self._successors(a) if g is not b]
         while stack:
@@ -550,6 +552,17 @@ class Fusion:
                     return f"{self._called(group)} must run between them"
                 stack.append(successor)
         return None
+
+    def _last_before(self, group: Group) -> int:
+        """The last op that may stand in a group which something leads from to this one.
+
+        A fused group that stands around an op may be entered behind it and left before
+        it, and so may one that stands around the end of that group.
+        """
+        last = max(group.members)
+        while (further := self.spanned[last]) > last:
+            last = further
+        return last
 
     def _successors(self, group: Group) -> list[Group]:
         """The groups and externs that read what a group makes."""
@@ -569,8 +582,11 @@ class Fusion:
         return op.target if isinstance(op, Extern) else self.describe(group)
 
     def _commit(self, merged: Group) -> None:
+        first, last = min(merged.members), max(merged.members)
         for k in merged.members:
             self.group_of[k] = merged
+        for k in range(first, last):
+            self.spanned[k] = max(self.spanned[k], last)
 
     def _ordered(self) -> list[Group]:
         """Groups and externs in an order that respects every dependence.

@@ -30,6 +30,7 @@ from fusec.frontend.aten.term import Emitter, Term, Undecided
 from fusec.frontend.dtypes import COMPUTED, from_torch
 from fusec.frontend.externs import BY_DESIGN, Externs, Found, restrided
 from fusec.frontend.meta import (
+    extents,
     leaves,
     loc_of,
     size_of,
@@ -116,7 +117,8 @@ class _Intake:
 
     def __init__(self, gm: fx.GraphModule, numerics: str) -> None:
         metas = [node.meta.get("val") for node in gm.graph.nodes]
-        self.sizes = Sizes.of([size for meta in metas for size in symints(meta)])
+        symbolic = [size for meta in metas for size in symints(meta)]
+        self.sizes = Sizes.of(symbolic, {n for meta in metas for n in extents(meta)})
         default = from_torch(torch.get_default_dtype())
         assert default is not None
         builder = Builder(Level.GRAPH)
@@ -155,7 +157,7 @@ class _Intake:
         symbol = symbol_of(meta) if isinstance(meta, torch.SymInt) else None
         self.bound.update(dict.fromkeys(_symbols_of(meta)))
         value = self.e.b.param(type_, symbol.name if symbol else node.name)
-        size = _size(meta)
+        size = self._size(meta)
         return Term(self.e, value) if size is None else size
 
     def _attribute(self, node: fx.Node) -> Found:
@@ -165,7 +167,7 @@ class _Intake:
         return held
 
     def _call(self, node: fx.Node) -> Found:
-        size = _size(node.meta.get("val"))
+        size = self._size(node.meta.get("val"))
         if size is not None and not _defines_symbol(node):
             return size
         if node.target is operator.getitem:
@@ -200,11 +202,21 @@ class _Intake:
             self.fallbacks.append(Unsupported(str(node.target), reason, loc_of(node)))
         found = self.externs.call(e, node, self.env)
         self.bound.update(dict.fromkeys(_symbols_of(node.meta.get("val"))))
-        size = _size(node.meta.get("val"))
+        size = self._size(node.meta.get("val"))
         return found if size is None else size
 
+    def _size(self, meta: Any) -> int | Expr | None:
+        """A node's value as a dim, if it is an integer that is one."""
+        if isinstance(meta, bool) or not isinstance(meta, (int, torch.SymInt)):
+            return None
+        try:
+            dim = to_dim(meta)
+        except Untranslatable:
+            return None
+        return dim if self.sizes.facts.divides_safely(dim) else None
+
     def _strange(self, node: fx.Node, results: Sequence[Tensor]) -> DType | None:
-        """A dtype among a node's operands and results that kernels do not compute in."""
+        """A dtype of a node's operands or results that kernels do not compute in."""
         terms = (self.env.get(x) for x in node.all_input_nodes)
         dtypes = [x.dtype for x in terms if isinstance(x, Term)]
         dtypes += [type_.dtype for type_ in results]
@@ -319,16 +331,6 @@ _ONLY_FOR_TRACING = frozenset(
     f"aten.sym_constrain_range{suffix}.default" for suffix in ("", "_for_size")
 )
 """What tells the tracer about a size, and does nothing when run."""
-
-
-def _size(meta: Any) -> int | Expr | None:
-    """A node's value as a dim, if it is an integer that is one."""
-    if isinstance(meta, bool) or not isinstance(meta, (int, torch.SymInt)):
-        return None
-    try:
-        return to_dim(meta)
-    except Untranslatable:
-        return None
 
 
 def _defines_symbol(node: fx.Node) -> bool:

@@ -12,8 +12,8 @@ from torch import fx
 
 from fusec.errors import Loc, Unsupported, UnsupportedError
 from fusec.frontend.dtypes import from_torch
-from fusec.frontend.shapes import Untranslatable, to_dim, to_dims
-from fusec.ir.dims import Dim, dim_max
+from fusec.frontend.shapes import Untranslatable, symbol_of, to_dim, to_dims
+from fusec.ir.dims import Dim, Symbol, dim_max
 from fusec.ir.dtypes import bool_, f64, i64
 from fusec.ir.types import Scalar, Tensor, Type
 
@@ -99,6 +99,14 @@ def symints(meta: Any) -> Iterator[torch.SymInt]:
             dense = leaf.layout is torch.strided
             sizes = (*leaf.shape, *(leaf.stride() if dense else ()))
         yield from (size for size in sizes if isinstance(size, torch.SymInt))
+
+
+def extents(meta: Any) -> Iterator[Symbol]:
+    """The symbols that are an extent or a stride of a tensor in a node's value."""
+    for leaf in leaves(meta):
+        if isinstance(leaf, torch.Tensor):
+            sizes = [n for n in symints(leaf) if isinstance(n, torch.SymInt)]
+            yield from (symbol for n in sizes if (symbol := symbol_of(n)))
 
 
 def loc_of(node: fx.Node) -> Loc:

@@ -113,16 +113,21 @@ class Sizes:
     hints: dict[Symbol, int]
 
     @staticmethod
-    def of(sizes: Sequence[torch.SymInt]) -> Sizes:
-        """Study the symbols in `sizes`, which share one `ShapeEnv`."""
+    def of(sizes: Sequence[torch.SymInt], extents: Iterable[Symbol]) -> Sizes:
+        """Study the symbols in `sizes`, which share one `ShapeEnv`.
+
+        `extents` are those that count elements of tensors: they are never negative,
+        also where torch has not said so.
+        """
         named: dict[str, Any] = {}
         for size in sizes:
             named.update((s.name, s) for s in size.node.expr.free_symbols)
         if not named:
             return Sizes(Facts(), {})
-        env = sizes[0].node.shape_env
+        env, least = sizes[0].node.shape_env, dict.fromkeys(extents, 0)
         ranges = tuple(
-            (Symbol(name), *_range(env, symbol)) for name, symbol in named.items()
+            (Symbol(name), *_range(env, symbol, least.get(Symbol(name), _LEAST)))
+            for name, symbol in named.items()
         )
         hints = {
             Symbol(name): value
@@ -132,13 +137,17 @@ class Sizes:
         return Sizes(Facts(ranges, _divisors(env, set(named))), hints)
 
 
-def _range(env: ShapeEnv, symbol: Any) -> tuple[int, int | None]:
-    """The least and greatest value; torch leaves some sizes unbounded below."""
+_LEAST = -(2**63)
+"""Below no number that a call can bring."""
+
+
+def _range(env: ShapeEnv, symbol: Any, least: int) -> tuple[int, int | None]:
+    """The least and greatest value of a symbol that is at least `least`."""
     known = env.var_to_range.get(symbol)
     if known is None:
-        return 0, None
+        return least, None
     low, high = (_finite(bound) for bound in (known.lower, known.upper))
-    return 0 if low is None else low, high
+    return least if low is None else max(low, least), high
 
 
 def _finite(bound: Any) -> int | None:

@@ -32,7 +32,7 @@ What is known about the symbols of one function is kept apart, in `Facts`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from math import gcd, inf, lcm, prod
 
@@ -288,6 +288,17 @@ class Facts:
             other_low, other_high = self._interval(other)
             low, high = max(low, other_low), min(high, other_high)
         return _finite(low), _finite(high)
+
+    def about(self, known: Collection[Symbol]) -> Facts:
+        """What is known about these symbols alone."""
+        ranges = tuple(entry for entry in self.ranges if entry[0] in known)
+        held = set(known)
+        return Facts(ranges, tuple(d for d in self.divisors if symbols(d[0]) <= held))
+
+    def divides_safely(self, dim: Dim) -> bool:
+        """Whether all that the dim divides by is above zero, as dims presume."""
+        divisions = (a for a in atoms(dim) if isinstance(a, (FloorDiv, Mod)))
+        return all(self.proves_le(1, atom.operands[1]) for atom in divisions)
 
     def divisor(self, dim: Dim) -> int:
         """The largest int found to divide the dim; 0 for 0, which all divide."""

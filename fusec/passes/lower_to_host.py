@@ -147,7 +147,7 @@ class _Lowering:
             name = f"{_title(op)}_{len(self.kernels)}"
             found = accesses(op)
             schedule = choose(found, self.target, self.hints)
-            function = tile(found, schedule, name)
+            function = tile(found, schedule, name, self.function.facts)
             self.kernels[name] = Kernel(op, function, schedule)
             self.named[key] = name
         return self.named[key]

@@ -441,7 +441,7 @@ class _Stripmining:
 
     def put_aside(self, scope: _Scope, value: Value) -> None:
         memory, strides = self.scratch[value]
-        offset = self.in_scratch(scope, strides)
+        offset = self.in_scratch(scope, value, strides)
         operands = (scope[value], memory, offset)
         scope.builder.emit(StoreTile, operands, (strides, (), False, False, False))
 
@@ -449,14 +449,19 @@ class _Stripmining:
         memory, strides = self.scratch[value]
         home = scope.home(time_dims(value))
         attrs = (_chunk(value.type), strides, (), False, False, 0)
-        offset = self.in_scratch(home, strides)
+        offset = self.in_scratch(home, value, strides)
         (home.values[value],) = home.builder.emit(LoadTile, (memory, offset), attrs)
 
-    def in_scratch(self, scope: _Scope, strides: tuple[Dim, ...]) -> Value:
+    def in_scratch(
+        self, scope: _Scope, value: Value, strides: tuple[Dim, ...]
+    ) -> Value:
+        """Where the current chunk of a value lies; loops over what it lacks are none
+        of its."""
         b = scope.builder
         offset = b.const(0, i64)
-        for dim, origin in sorted(scope.origins.items()):
-            offset = b(Add, offset, b(Mul, origin, b.size(strides[dim])))
+        for dim in sorted(time_dims(value)):
+            step = b(Mul, scope.origins[dim], b.size(strides[dim]))
+            offset = b(Add, offset, step)
         return offset
 
 

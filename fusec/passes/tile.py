@@ -23,7 +23,7 @@ from fusec.analysis.accesses import Access, Accesses
 from fusec.analysis.schedule import Schedule
 from fusec.ir.builder import Builder
 from fusec.ir.core import Affine, Function, Level, Op, Value, Values
-from fusec.ir.dims import Dim, ceil_div
+from fusec.ir.dims import Dim, Facts, ceil_div
 from fusec.ir.dtypes import bool_, i64
 from fusec.ir.layout import LANE, REG, TIME, Layout, strided, tile_layout
 from fusec.ir.monoids import monoid
@@ -41,9 +41,11 @@ from fusec.ir.sizes import used_symbols
 from fusec.ir.types import Axis, Buffer, Scalar, Tensor, Tile, strides_of
 
 
-def tile(accesses: Accesses, schedule: Schedule, name: str) -> Function:
-    """The kernel of a region."""
-    return _Tiling(accesses, schedule).run(name)
+def tile(accesses: Accesses, schedule: Schedule, name: str, facts: Facts) -> Function:
+    """The kernel of a region; `facts` are those of the function around it."""
+    function = _Tiling(accesses, schedule).run(name)
+    symbols = used_symbols(function.body)
+    return replace(function, symbols=symbols, facts=facts.about(symbols))
 
 
 class _Tiling:
@@ -76,9 +78,7 @@ class _Tiling:
             self.builder.loc = op.loc
             rule = RULES.get(type(op), _elementwise)
             self.env.update(zip(op.results, rule(self, op), strict=True))
-        function = self.builder.function(name)
-        symbols = used_symbols(function.body)
-        return replace(function, symbols=symbols, spread=_spread(self.schedule))
+        return replace(self.builder.function(name), spread=_spread(self.schedule))
 
     def locate(self) -> None:
         """Find the program's place on every grid axis from its number."""

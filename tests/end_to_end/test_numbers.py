@@ -74,3 +74,22 @@ ARGUMENTS = {
 def test_arguments_that_vary(agree: Agree, name: str, numbers: Any) -> None:
     for n in numbers:
         agree(ARGUMENTS[name], X, n, dynamic=True)
+
+
+NEGATIVE = {
+    "quotients": lambda x, n: x + n // 2 + n % 3,
+    "divisors": lambda x, n: x * (7 // n) + 9 % n,
+    "row": lambda x, n: x[n] * 2,
+    "rows from": lambda x, n: x[n:] * 2,
+    "rows to": lambda x, n: x[:n].exp(),
+    "written row": lambda x, n: torch.select_scatter(x, x[0] * 0, 0, n),
+    "written rows": lambda x, n: torch.slice_scatter(x, x[:2] * 0, 0, n, n + 2),
+    "diagonal": lambda x, n: torch.tril(x, n) + 1,
+    "rolled": lambda x, n: x.roll(n, 0),
+}
+
+
+@pytest.mark.parametrize("name", NEGATIVE)
+def test_whole_numbers_of_either_sign(agree: Agree, name: str) -> None:
+    for n in (-7, 5, -3, 2):
+        agree(NEGATIVE[name], X, n, dynamic=True)

@@ -25,6 +25,8 @@ _ARITHMETIC: dict[Any, type] = {
     operator.sub: ops.Sub,
     operator.mul: ops.Mul,
     operator.truediv: ops.Div,
+    operator.floordiv: ops.FloorDiv,
+    operator.mod: ops.Rem,
     operator.neg: ops.Neg,
     operator.pow: ops.Pow,
     torch.sym_max: ops.Maximum,

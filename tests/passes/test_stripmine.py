@@ -1,0 +1,120 @@
+"""Loops from time digits: whole chunks and tails, several dimensions, what is kept."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from texts import ops, read
+
+from fusec.ir.core import Function, Module
+from fusec.ir.interpreter import interpret
+from fusec.ir.ops.tile import For, Guard, Scratch
+from fusec.ir.verifier import verify
+from fusec.passes.assign_layouts import assign_layouts
+from fusec.passes.fuse import fuse
+from fusec.passes.lower_to_host import lower_to_host
+from fusec.passes.lower_to_loops import lower_to_loops
+from fusec.passes.pipeline import stripmined
+from fusec.target import X86_64_V3
+
+
+def mined(graph: Function) -> list[Function]:
+    """The kernels of a graph with their loops, which mean what the graph means."""
+    loops = fuse(lower_to_loops(graph), X86_64_V3, {})
+    lowered = lower_to_host(loops, X86_64_V3, {})
+    laid_out = [assign_layouts(k.function) for k in lowered.kernels.values()]
+    kernels = [stripmined(kernel, X86_64_V3) for kernel in laid_out]
+    module = Module((lowered.host, *kernels))
+    verify(module)
+    random = np.random.default_rng(0)
+    values = [random.normal(size=p.shape).astype(np.float32) for p in graph.params]
+    wanted = interpret(graph, [v.copy() for v in values])
+    got = interpret(lowered.host, values, module=module)
+    for a, b in zip(wanted, got, strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6)
+    return kernels
+
+
+SHAPES = [(2, 3, 70), (1, 5, 64), (3, 1, 33), (2, 2, 1), (1, 1, 200), (4, 40, 7)]
+HELD = [(0,), (1,), (2,), (0, 1), (1, 2), (0, 2), (0, 1, 2), ()]
+SWEPT = [(0,), (1,), (2,), (1, 2), (0, 2), (0, 1, 2)]
+
+
+@pytest.mark.parametrize("swept", SWEPT, ids=str)
+@pytest.mark.parametrize("held", HELD, ids=str)
+def test_a_dear_value_of_any_dimensions_under_any_sweep(
+    held: tuple[int, ...], swept: tuple[int, ...]
+) -> None:
+    """y = x · exp w, y / max |y|: w is kept, and need not have what is swept."""
+    for shape in SHAPES:
+        own = tuple(n if d in held else 1 for d, n in enumerate(shape))
+        left = tuple(1 if d in swept else n for d, n in enumerate(shape))
+        full, narrow = ", ".join(map(str, shape)), ", ".join(map(str, own))
+        kept = ", ".join(str(n) for d, n in enumerate(shape) if d not in swept)
+        graph = read(
+            f"""
+            graph @f(%x: f32[{full}], %w: f32[{narrow}]) -> (f32[{full}]) {{
+              %e = exp %w : f32[{narrow}]
+              %b = broadcast %e {{shape={shape}}} : f32[{full}]
+              %y = mul %x, %b : f32[{full}]
+              %a = abs %y : f32[{full}]
+              %m = reduce_dims %a {{dims={swept}, monoid=max<f32>}} : f32[{kept}]
+              %r = reshape %m {{shape={left}}} : f32[{", ".join(map(str, left))}]
+              %c = broadcast %r {{shape={shape}}} : f32[{full}]
+              %q = div %y, %c : f32[{full}]
+              yield %q
+            }}
+            """
+        )
+        mined(graph)
+
+
+@pytest.mark.parametrize("n", [1, 7, 8, 31, 32, 33, 64, 100, 2047, 2049])
+def test_rows_of_any_length(n: int) -> None:
+    graph = read(
+        f"""
+        graph @f(%x: f32[3, {n}]) -> (f32[3]) {{
+          %e = exp %x : f32[3, {n}]
+          %s = reduce_dims %e {{dims=(1,), monoid=sum<f32>}} : f32[3]
+          yield %s
+        }}
+        """
+    )
+    (kernel,) = mined(graph)
+    chunk = 8 * min(4, -(-n // 8))
+    assert bool(ops(kernel, For)) == (n // chunk > 1)
+    assert bool(ops(kernel, Guard)) == (n % chunk > 0)
+
+
+def test_a_dear_value_is_kept_and_a_cheap_one_computed_again() -> None:
+    for op, scratch in (("exp", 1), ("neg", 0)):
+        graph = read(
+            f"""
+            graph @f(%x: f32[3, 1000]) -> (f32[3, 1000]) {{
+              %e = {op} %x : f32[3, 1000]
+              %s = reduce_dims %e {{dims=(1,), monoid=sum<f32>}} : f32[3]
+              %r = reshape %s {{shape=(3, 1)}} : f32[3, 1]
+              %b = broadcast %r {{shape=(3, 1000)}} : f32[3, 1000]
+              %y = div %e, %b : f32[3, 1000]
+              yield %y
+            }}
+            """
+        )
+        (kernel,) = mined(graph)
+        assert len(ops(kernel, Scratch)) == scratch
+
+
+def test_two_reductions_of_one_sweep_share_its_loops() -> None:
+    graph = read(
+        """
+        graph @f(%x: f32[3, 1000]) -> (f32[3]) {
+          %s = reduce_dims %x {dims=(1,), monoid=max<f32>} : f32[3]
+          %t = reduce_dims %x {dims=(1,), monoid=min<f32>} : f32[3]
+          %y = sub %s, %t : f32[3]
+          yield %y
+        }
+        """
+    )
+    (kernel,) = mined(graph)
+    outer = [op for op in kernel.body.ops if isinstance(op, For)]
+    assert {len(op.results) for op in outer} <= {2}
