@@ -15,7 +15,7 @@ from typing import Any
 from fusec.analysis.fusion import Fusion, Refusal
 from fusec.codegen.backend import backend
 from fusec.codegen.llvm_host import emit_host
-from fusec.codegen.llvm_object import compile_object
+from fusec.codegen.llvm_object import VERSION, compile_object
 from fusec.frontend.intake import Imported
 from fusec.ir.core import Function, Module
 from fusec.ir.dims import Symbol
@@ -33,7 +33,7 @@ from fusec.runtime.launcher_torch import Program, exported_shims
 from fusec.runtime.launcher_verified import Stage, Verified
 from fusec.runtime.plan import HostPlan, plan_host
 from fusec.runtime.shims import callable_natively
-from fusec.target import Target, resolve
+from fusec.target import Target, check_runs_here, resolve
 
 NO_HINTS: Mapping[Symbol, int] = MappingProxyType({})
 NO_CALLABLES: Mapping[str, Callable[..., Any]] = MappingProxyType({})
@@ -184,6 +184,7 @@ class _Build:
 
     def __init__(self, options: Options) -> None:
         self.target = resolve(options.target)
+        check_runs_here(self.target)
         self.cache = Cache(options.cache_dir) if options.cache else None
 
     def kernels(self, kernels: Sequence[Function]) -> dict[str, Code]:
@@ -202,7 +203,7 @@ class _Build:
     def image(self, text: str) -> bytes:
         """The object code of a module."""
         cpu, features = self.target.cpu, self.target.feature_string
-        key = cache_key("llvm-object", text, cpu, features)
+        key = cache_key("llvm-object", VERSION, text, cpu, features)
         image = self.cache.get(key) if self.cache else None
         if image is None:
             image = compile_object(text, cpu, features)

@@ -134,10 +134,6 @@ class Options:
                 raise _unknown("option", str(name), NAMES)
         return cls(**(_environment() | {k: _read(k, v, k) for k, v in given.items()}))
 
-    def key(self) -> str:
-        """The part of a cache key that options decide: those that change code."""
-        return " ".join(f"{name}={getattr(self, name)}" for name in _CHANGE_CODE)
-
 
 _READERS: Mapping[str, Read] = {
     "numerics": _choice("eager", "fast"),
@@ -151,9 +147,6 @@ _READERS: Mapping[str, Read] = {
 }
 NAMES = tuple(_READERS)
 """The names of all options."""
-
-_CHANGE_CODE = ("numerics",)
-"""The target changes code too: it enters cache keys itself, resolved."""
 
 
 def variable(name: str) -> str:

@@ -70,24 +70,9 @@ class Target:
         """The features as LLVM takes them: `+avx2,+fma`."""
         return ",".join(f"+{feature}" for feature in self.features)
 
-    @property
-    def masks(self) -> bool:
-        """Every vector instruction takes a mask register (AVX-512)."""
-        return self.has("avx512f")
-
     def lanes(self, bits: int) -> int:
         """Elements of that width in one vector register."""
         return self.vector_bits // bits
-
-    @property
-    def flops_per_cycle(self) -> int:
-        """Peak f32 operations of one core; a fused multiply-add counts as two."""
-        return self.lanes(32) * self.vector_pipes * (2 if self.has("fma") else 1)
-
-    def key(self) -> str:
-        """The part of a cache key that the target decides: all of it, since figures
-        choose schedules."""
-        return repr(self)
 
 
 _V1 = ("sse2",)
@@ -113,6 +98,17 @@ def resolve(name: str | None) -> Target:
             fix=f"the targets are {', '.join(TARGETS)}; leave it out for this machine",
         )
     return TARGETS[name]
+
+
+def check_runs_here(target: Target) -> None:
+    """Raise `OptionError` unless this machine has the target's instruction sets."""
+    missing = sorted(set(target.features) - set(host().features))
+    if missing:
+        raise OptionError(
+            f"code for the target {target.name!r} cannot run on this machine, which"
+            f" lacks {', '.join(missing)}",
+            fix="leave the target out; `fusec dump --option target=…` shows its code",
+        )
 
 
 L3_SHARE = 16 << 20

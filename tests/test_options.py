@@ -129,12 +129,6 @@ def test_modes() -> None:
         Options.from_mapping(None, "defualt")
 
 
-def test_only_options_that_change_code_enter_the_key() -> None:
-    assert Options(numerics="fast").key() != Options().key()
-    same = Options(verify=True, fallback=False, threads=2, cache=False, logs=("cache",))
-    assert same.key() == Options().key()
-
-
 def test_the_cache_follows_xdg(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
     assert Options().cache_dir == Path("/xdg/fusec")

@@ -12,7 +12,16 @@ import pytest
 
 from fusec import target as module
 from fusec.errors import OptionError, UserError
-from fusec.target import TARGETS, X86_64, X86_64_V3, X86_64_V4, Target, from_flags
+from fusec.target import (
+    TARGETS,
+    X86_64,
+    X86_64_V3,
+    X86_64_V4,
+    Target,
+    check_runs_here,
+    from_flags,
+    host,
+)
 
 V1_FLAGS = frozenset("fpu sse sse2 ht".split())
 V3_FLAGS = V1_FLAGS | set(
@@ -52,21 +61,14 @@ def test_extensions_of_a_higher_level_are_left_out() -> None:
     assert from_flags(V3_FLAGS | {"avx512f", "avx512_bf16"}) == X86_64_V3
 
 
-def test_vectors_and_peaks() -> None:
+def test_vectors() -> None:
     assert [t.lanes(32) for t in TARGETS.values()] == [4, 8, 16]
-    assert [t.flops_per_cycle for t in TARGETS.values()] == [8, 32, 64]
-    assert [t.masks for t in TARGETS.values()] == [False, False, True]
 
 
 def test_resolve() -> None:
     assert module.resolve("x86-64-v3") is X86_64_V3
     with pytest.raises(OptionError, match=r"no target 'avx2'\n.*x86-64, x86-64-v3, "):
         module.resolve("avx2")
-
-
-def test_keys_tell_targets_apart() -> None:
-    keys = {t.key() for t in (*TARGETS.values(), from_flags(V4_FLAGS | {"gfni"}))}
-    assert len(keys) == 4
 
 
 def test_another_architecture_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,3 +122,15 @@ for cpu, features in {machines!r}:
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_target_that_the_machine_is_not_cannot_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    check_runs_here(X86_64)
+    check_runs_here(host())
+    monkeypatch.setattr("fusec.target.host", lambda: X86_64_V3)
+    check_runs_here(X86_64_V3)
+    with pytest.raises(OptionError, match="lacks avx512bw, avx512cd") as caught:
+        check_runs_here(X86_64_V4)
+    assert "leave the target out" in str(caught.value)

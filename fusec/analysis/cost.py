@@ -42,7 +42,7 @@ def weigh(op: Op) -> float:
     """The simple operations that an op takes for one element."""
     if isinstance(op, Reduce):
         return float(len(op.results))
-    return OPERATIONS.get(op.name, 1.0) if isinstance(op, Elementwise) else 0.0
+    return op.cost if isinstance(op, Elementwise) else 0.0
 
 
 def likely(dim: Dim, hints: Mapping[Symbol, int]) -> int:
@@ -69,13 +69,3 @@ def bandwidth(footprint: int, cores: int, target: Target) -> float:
     if footprint <= target.l3_bytes:
         return target.l3_rate * cores
     return min(target.dram_rate * cores, target.dram_rate_all)
-
-
-OPERATIONS: Mapping[str, float] = {
-    **dict.fromkeys(("div", "sqrt", "rsqrt", "reciprocal"), 4.0),
-    **dict.fromkeys(("exp", "exp2", "expm1", "sigmoid", "log", "log2"), 12.0),
-    **dict.fromkeys(("tanh", "erf", "erfc", "log1p", "sin", "cos"), 16.0),
-    **dict.fromkeys(("pow", "tan", "asin", "acos", "atan", "atan2"), 30.0),
-    **dict.fromkeys(("rem", "fmod", "floor_div", "trunc_div"), 10.0),
-}
-"""Vector instructions of one op, where they are more than one."""

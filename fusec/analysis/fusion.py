@@ -27,13 +27,12 @@ from fusec.analysis.affine import covers
 from fusec.analysis.cost import Work, likely, seconds, weigh
 from fusec.analysis.placement import (
     Placement,
+    Places,
     affine_index,
-    compose,
     coordinate,
     invert,
     is_computed,
     key,
-    wanted_places,
 )
 from fusec.errors import InternalError
 from fusec.ir.core import Affine, Function, Op, Value, walk
@@ -45,8 +44,8 @@ from fusec.ir.ops.reduction import Reduce
 from fusec.ir.types import Axis, Tensor
 from fusec.target import Target
 
-MAX_OPS = 400
-"""Ops in one kernel: beyond it registers spill and compiling takes its time."""
+MAX_WORK = 1200.0
+"""Instructions for one point of a kernel: beyond, compiling takes its time."""
 MAX_BUFFERS = 48
 CHEAP_OPS = 12
 """A producer of so few ops may be computed again for every user."""
@@ -73,6 +72,11 @@ class Summary:
     ops: int
     weight: float
     """Arithmetic per point of the largest space, in simple operations."""
+
+    @property
+    def work(self) -> float:
+        """Instructions for one point, loads and stores included."""
+        return self.ops + self.weight
 
 
 def summarise(op: Region) -> Summary:
@@ -159,6 +163,7 @@ class Fusion:
         self.group_of: dict[int, Group] = {}
         for k in range(len(self.ops)):
             self.group_of[k] = self._single(k)
+        self.places = Places()
         self.effects = _effects(function)
         self.spanned = list(range(len(self.ops)))
         """The last op of those groups that stand around an op, or the op itself."""
@@ -305,7 +310,7 @@ class Fusion:
         members = {k: list(p) for k, p in b.members.items()}
         for k, placements in a.members.items():
             for place in places.values():
-                moved = [compose(p, place) for p in placements]
+                moved = [self.places.compose(p, place) for p in placements]
                 if any(p is None for p in moved):
                     return None, UNALIGNED
                 members.setdefault(k, []).extend(p for p in moved if p is not None)
@@ -361,7 +366,7 @@ class Fusion:
     def _demand(self, read: _Read, standing: Placement) -> Placement | None:
         """Where the maker's group, as it stands, has to be placed for one load."""
         value, load, reader, placement = read
-        wanted = wanted_places(load, reader, placement)
+        wanted = self.places.wanted(load, reader, placement)
         index = [place for place in wanted if place is not None]
         if len(index) < len(wanted):
             return None
@@ -411,9 +416,10 @@ class Fusion:
         """The group, unless it breaks a rule of kernels."""
         if any(0 in _shape(v) for k in group.members for v in self.ops[k].results):
             return None, "there is nothing to compute"
-        ops = sum(self.summaries[k].ops * len(p) for k, p in group.members.items())
-        if ops > MAX_OPS:
-            return None, f"{ops} ops are too many for one kernel"
+        members = group.members.items()
+        work = sum(self.summaries[k].work * len(p) for k, p in members)
+        if work > MAX_WORK:
+            return None, f"{work:.0f} instructions are too many for one kernel"
         for value in group.stored:
             span = self._span(group, value)
             if span is None:

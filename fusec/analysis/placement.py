@@ -4,6 +4,10 @@
 
 An axis is placed at an affine expression of the group's axes, or at a number that
 another region computes: whoever gathers `%y[i, t[i]]` from a fused `%y` needs it there.
+
+That number is computed in a placement of its own, and so on down a chain of gathers,
+each time once for every index. So equal computed places are one object (`Places`), and
+nothing walks down the chain twice.
 """
 
 from __future__ import annotations
@@ -26,14 +30,8 @@ class Computed:
     reader: int
     value: Value
     placement: Placement
-
-    @property
-    def axes(self) -> tuple[Axis, ...]:
-        """The axes of the group that the coordinate varies with."""
-        type_ = self.value.type
-        own = type_.axes if isinstance(type_, Points) else ()
-        placed = (coordinate(self.placement, axis) for axis in own)
-        return tuple(dict.fromkeys(axis for place in placed for axis in place.axes))
+    axes: tuple[Axis, ...]
+    """The axes of the group that the coordinate varies with."""
 
 
 Place = Affine | Computed
@@ -67,34 +65,57 @@ def affine_index(index: Sequence[Affine], placement: Placement) -> list[Affine] 
     return affine if len(affine) == len(places) else None
 
 
-def wanted_places(load: Load, reader: int, placement: Placement) -> list[Place | None]:
-    """Where a load of region `reader`, placed so, reads in each dimension.
+class Places:
+    """The computed places of one function, equal ones one object."""
 
-    None for a coordinate that no place can say.
-    """
-    return [
-        Computed(reader, load.slots[entry.index], placement)
-        if isinstance(entry, Slot)
-        else placed(entry, placement)
-        for entry in load.index
-    ]
+    def __init__(self) -> None:
+        self._known: dict[object, Computed] = {}
+        self._moved: dict[object, Computed | None] = {}
 
+    def wanted(
+        self, load: Load, reader: int, placement: Placement
+    ) -> list[Place | None]:
+        """Where a load of region `reader`, placed so, reads in each dimension.
 
-def compose(inner: Placement, outer: Placement) -> Placement | None:
-    """First into the axes of one group, then into those of the group around it."""
-    result: dict[Axis, Place] = {}
-    for axis, place in inner.items():
-        if isinstance(place, Computed):
-            around = compose(place.placement, outer)
-            if around is None:
+        None for a coordinate that no place can say.
+        """
+        return [
+            self._computed(reader, load.slots[entry.index], placement)
+            if isinstance(entry, Slot)
+            else placed(entry, placement)
+            for entry in load.index
+        ]
+
+    def compose(self, inner: Placement, outer: Placement) -> Placement | None:
+        """First into the axes of one group, then into those of the group around it."""
+        result: dict[Axis, Place] = {}
+        for axis, place in inner.items():
+            computed = isinstance(place, Computed)
+            moved = self._move(place, outer) if computed else placed(place, outer)
+            if moved is None:
                 return None
-            result[axis] = Computed(place.reader, place.value, around)
-            continue
-        moved = placed(place, outer)
-        if moved is None:
-            return None
-        result[axis] = moved
-    return result
+            result[axis] = moved
+        return result
+
+    def _move(self, place: Computed, outer: Placement) -> Computed | None:
+        at = place, key(outer)
+        if at not in self._moved:
+            around = self.compose(place.placement, outer)
+            self._moved[at] = (
+                None
+                if around is None
+                else self._computed(place.reader, place.value, around)
+            )
+        return self._moved[at]
+
+    def _computed(self, reader: int, value: Value, placement: Placement) -> Computed:
+        at = reader, value, key(placement)
+        if at not in self._known:
+            own = value.type.axes if isinstance(value.type, Points) else ()
+            parts = (coordinate(placement, axis) for axis in own)
+            axes = dict.fromkeys(axis for place in parts for axis in place.axes)
+            self._known[at] = Computed(reader, value, placement, tuple(axes))
+        return self._known[at]
 
 
 def invert(
@@ -127,8 +148,4 @@ def key(placement: Placement) -> object:
 
 def place_key(place: Place | None) -> object:
     """A coordinate as something to compare by."""
-    if place is None:
-        return None
-    if isinstance(place, Affine):
-        return frozenset(place.terms), place.const
-    return place.reader, place.value, key(place.placement)
+    return (frozenset(place.terms), place.const) if isinstance(place, Affine) else place

@@ -58,6 +58,7 @@ def emit(function: Function, target: Target) -> str:
     k = Kernel(function, target)
     _emit_block(k, function.body)
     k.writer.close_loop(k.programs, ())
+    k.give_back()
     if k.streams:
         # Streaming stores are not ordered with what tells others that we are done.
         k.writer.declare("void @llvm.x86.sse.sfence()")

@@ -35,6 +35,7 @@ class Kernel:
         self.writer = Writer(function.name, ABI)
         self.streams = False
         """Some store bypasses the caches: the kernel ends with a fence."""
+        self._borrowed: list[str] = []
         self._held: dict[Value, tuple[Register, ...]] = {}
         self._numbers: dict[Value, float | int | bool] = {}
         self.index = Index(
@@ -94,6 +95,23 @@ class Kernel:
             return base
         type_ = memory_element(dtype)
         return v.write(f"getelementptr {type_}, ptr {base}, i64 {offset}")
+
+    def from_heap(self, size: int, hint: str) -> str:
+        """Memory at a multiple of 64 bytes, that `give_back` frees."""
+        w = self.writer
+        w.declare("ptr @malloc(i64)")
+        block = w.at_entry(f"call ptr @malloc(i64 {size + 63})", hint)
+        self._borrowed.append(block)
+        last = w.at_entry(f"getelementptr i8, ptr {block}, i64 63", "last")
+        number = w.at_entry(f"ptrtoint ptr {last} to i64", "number")
+        aligned = w.at_entry(f"and i64 {number}, -64", "aligned")
+        return w.at_entry(f"inttoptr i64 {aligned} to ptr", hint)
+
+    def give_back(self) -> None:
+        """Free what came from the heap; no loop is open any more."""
+        for block in self._borrowed:
+            self.writer.declare("void @free(ptr)")
+            self.writer.effect(f"call void @free(ptr {block})")
 
     def comment(self, op: Op) -> None:
         operands = [self._shown(value) for value in op.operands]

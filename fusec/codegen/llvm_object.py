@@ -20,8 +20,8 @@ mistakes LLVM does not report by itself:
   missing symbol when loaded. It is refused here.
 - An intrinsic that the chosen CPU lacks makes instruction selection **abort the
   process**, and code for another CPU dies of an illegal instruction. Ask
-  `require_host` before running code compiled for given features; put `cpu` and
-  `features` in every cache key.
+  `target.check_runs_here` before running code; put `cpu`, `features` and `VERSION` in
+  every cache key.
 
 The first import of llvmlite costs over 100 ms: import this file lazily.
 """
@@ -32,6 +32,7 @@ import re
 from functools import lru_cache
 from typing import Any
 
+import llvmlite  # pyright: ignore[reportMissingTypeStubs]
 import llvmlite.binding as _binding  # pyright: ignore[reportMissingTypeStubs]
 
 from fusec.errors import InternalError
@@ -39,7 +40,8 @@ from fusec.errors import InternalError
 # llvmlite carries no annotations: its objects are `Any` from here on.
 llvm: Any = _binding
 
-_BASELINE_CPUS = frozenset({"", "generic", "x86-64"})
+VERSION = f"llvmlite {llvmlite.__version__}, LLVM {llvm.llvm_version_info}"
+"""What made the object code."""
 
 
 def compile_object(text: str, cpu: str, features: str, opt: int = 1) -> bytes:
@@ -71,25 +73,6 @@ def host_features() -> str:
     The absent ones matter: a virtual machine may mask features its CPU's name implies.
     """
     return llvm.get_host_cpu_features().flatten()
-
-
-def require_host(cpu: str, features: str) -> None:
-    """Raise `InternalError` unless this machine can run code for `cpu`, `features`."""
-    if cpu != host_cpu() and cpu not in _BASELINE_CPUS:
-        raise InternalError(
-            f"code compiled for the CPU {cpu!r} cannot run on this one ({host_cpu()!r})"
-        )
-    missing = _enabled(features) - _enabled(host_features())
-    if missing:
-        raise InternalError(
-            "code needs CPU features that this machine lacks: "
-            + ", ".join(sorted(missing))
-        )
-
-
-def _enabled(features: str) -> set[str]:
-    last_sign = {item[1:]: item[0] for item in features.split(",") if item}
-    return {name for name, sign in last_sign.items() if sign == "+"}
 
 
 @lru_cache(maxsize=16)

@@ -89,14 +89,22 @@ def guard(k: Kernel, op: Guard) -> None:
     k.define(op.result, registers)
 
 
+STACK = 16 << 10
+"""Bytes of scratch on the stack; what is larger comes from the heap, since whoever
+calls a kernel may have little stack left."""
+
+
 def scratch(k: Kernel, op: Scratch) -> None:
-    """A stack slot of the kernel, not of the program: programs run one by one."""
+    """Memory of the kernel, not of the program: programs run one by one."""
     type_ = op.result.type
     if not isinstance(type_, Buffer):
         raise InternalError(f"scratch of {type_}")
     bits = type_.layout.span("mem") + type_.dtype.bits - 1
-    size = f"[{-(-bits // 8)} x i8]"
-    slot = k.writer.at_entry(f"alloca {size}, align 64", hint_of(op))
+    size = -(-bits // 8)
+    if size <= STACK:
+        slot = k.writer.at_entry(f"alloca [{size} x i8], align 64", hint_of(op))
+    else:
+        slot = k.from_heap(size, hint_of(op))
     k.define(op.result, (slot,))
 
 

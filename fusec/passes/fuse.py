@@ -25,15 +25,14 @@ from fusec.analysis.placement import (
     is_computed,
     place_key,
     placed,
-    wanted_places,
 )
 from fusec.ir.builder import Builder
 from fusec.ir.core import Affine, Block, Function, Op, Value, Values, definitions
 from fusec.ir.dims import Dim, Symbol
 from fusec.ir.dtypes import i64
-from fusec.ir.ops.elementwise import Add, And, Ge, Lt, Mul, Select
+from fusec.ir.ops.elementwise import Add, And, Ge, Lt, Mul, Not, Or, Select
 from fusec.ir.ops.extern import Slot
-from fusec.ir.ops.loop import Coordinate, Load, Region, Store
+from fusec.ir.ops.loop import Check, Coordinate, Load, Region, Store
 from fusec.ir.ops.reduction import Reduce
 from fusec.passes.lower_to_loops import affine_value
 from fusec.target import Target
@@ -108,6 +107,8 @@ class _Writer:
         )
         self.points: dict[tuple[Value, object], Value] = {}
         """Elements of fused tensors, by the index at which they are known."""
+        self.computed: dict[Computed, Value] = {}
+        """Coordinates that one region computes for another."""
 
     def block(self) -> Block:
         built = self.builder.block()
@@ -131,6 +132,9 @@ class _Writer:
             elif isinstance(inner, Store):
                 self.store(inner, outer[inner.buffer], placement, env)
                 continue
+            elif isinstance(inner, Check):
+                self.check(inner, k, placement, env)
+                continue
             else:
                 results = self.copy(inner, placement, env)
             env.update(zip(inner.results, results, strict=True))
@@ -147,11 +151,30 @@ class _Writer:
             attrs = (tuple(axes), op.monoid)
         return self.builder.emit(type(op), operands, attrs, (), None, hints)
 
+    def check(
+        self, op: Check, k: int, placement: Placement, env: Mapping[Value, Value]
+    ) -> None:
+        """Emit a check of region k: it holds where nobody wants the region's element.
+
+        A reader that pads or concatenates walks further than the tensor reaches.
+        """
+        b, ok = self.builder, env.get(op.ok, op.ok)
+        if self.guarded:
+            region = self.fusion.summaries[k]
+            tensor, store = next(iter(region.stores.items()))
+            index = [self.entry(entry, placement) for entry in store]
+            computed = [e for e in index if isinstance(e, Value)]
+            inside = self.inside(index, tensor.shape, computed)
+            ok = ok if inside is None else b(Or, ok, b(Not, inside))
+        b.emit(Check, (ok,), (op.message,))
+
     def number(self, place: Place) -> Value:
         """A coordinate as a value."""
         if isinstance(place, Affine):
             return affine_value(self.builder, place)
-        return self.compute(place)
+        if place not in self.computed:
+            self.computed[place] = self.compute(place)
+        return self.computed[place]
 
     def compute(self, place: Computed) -> Value:
         """Emit what the reader computes the coordinate from, before its own turn."""
@@ -168,13 +191,15 @@ class _Writer:
         """The index of an access in the group's axes."""
         index: list[Affine | Value] = []
         for entry in op.index:
-            if isinstance(entry, Slot):
-                index.append(env[op.indices[entry.index]])
-                continue
-            place = placed(entry, placement)
-            affine = isinstance(place, Affine)
-            index.append(place if affine else self.total(entry, placement))
+            slot = isinstance(entry, Slot)
+            found = env[op.indices[entry.index]] if slot else None
+            index.append(found or self.entry(entry, placement))
         return index
+
+    def entry(self, entry: Affine, placement: Placement) -> Affine | Value:
+        """One affine entry of an index in the group's axes."""
+        place = placed(entry, placement)
+        return place if isinstance(place, Affine) else self.total(entry, placement)
 
     def total(self, entry: Affine, placement: Placement) -> Value:
         """An index as a value, from axes some of which are computed."""
@@ -198,7 +223,8 @@ class _Writer:
         if self.fusion.maker.get(tensor) in self.group.members:
             at = tensor, _index_key(index, tensor.shape)
             if at not in self.points:
-                self.write_late(tensor, wanted_places(op, k, placement))
+                wanted = self.fusion.places.wanted(op, k, placement)
+                self.write_late(tensor, wanted)
             element = self.points[at]
             if not guard:
                 return element
@@ -207,7 +233,7 @@ class _Writer:
             self.inputs[tensor] = Value(tensor.type, tensor.hint)
         inside = None
         if self.guarded:
-            checked = [] if op.masked else [e for e in index if isinstance(e, Value)]
+            checked = [e for e in index if isinstance(e, Value)]
             inside = self.inside(index, tensor.shape, checked)
         if inside is not None:
             zero = self.builder.const(0, tensor.dtype)

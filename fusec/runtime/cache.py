@@ -1,7 +1,7 @@
 """A content-addressed cache on disk: bytes under the hash of what they came from.
 
     cache = Cache(options.cache_dir)
-    key = cache_key(printed_ir, options.key(), target.key(), __version__)
+    key = cache_key("llvm-object", VERSION, text, cpu, features)
     code = cache.get(key)
     if code is None:
         code = compile_it()

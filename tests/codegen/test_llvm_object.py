@@ -11,7 +11,6 @@ from fusec.codegen.llvm_object import (
     compile_object,
     host_cpu,
     host_features,
-    require_host,
 )
 from fusec.errors import InternalError
 
@@ -112,22 +111,3 @@ def test_known_intrinsics_and_other_declarations_pass() -> None:
         "declare float @expf(float)\n"
     )
     assert compile_here(text + DOUBLE)
-
-
-def test_the_host_can_run_its_own_code() -> None:
-    require_host(host_cpu(), host_features())
-    require_host("generic", "")
-
-
-def test_features_the_host_lacks_are_named() -> None:
-    with pytest.raises(InternalError, match="lacks: flux, warp"):
-        require_host(host_cpu(), host_features() + ",+warp,+flux")
-
-
-def test_the_last_sign_of_a_feature_counts() -> None:
-    require_host(host_cpu(), "+warp,-warp")
-
-
-def test_another_cpu_is_refused() -> None:
-    with pytest.raises(InternalError, match="'z80' cannot run on this one"):
-        require_host("z80", "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -82,3 +84,54 @@ def test_float8_passes_through(agree: Agree, dtype: str) -> None:
 )
 def test_any_strides(agree: Agree, x: torch.Tensor) -> None:
     agree(lambda x: (x * 2 + x.sum(), x.reshape(-1).flip(0), x.amax()), x)
+
+
+GATHERS = {
+    "beside a part": lambda x, i: torch.cat([x[0], x[1][i % 10 - 10]]) * 2,
+    "beside padding": lambda x, i: F.pad(F.embedding(i % 7, x), (0, 0, 1, 2)),
+    "shifted": lambda x, i: torch.cat([x[:, 0], x[1][i - 500]]),
+    "of a view": lambda x, i: torch.cat([torch.cat([x[0], x.t().reshape(-1)]) + 1, i]),
+    "rolled": lambda x, i: x.roll(3, 1)[:, (i % 10)[:4]].flip(1),
+}
+
+
+@pytest.mark.parametrize("name", GATHERS)
+def test_gathers_where_only_part_is_wanted(agree: Agree, name: str) -> None:
+    agree(GATHERS[name], X, torch.arange(500, 509), fullgraph=True)
+
+
+def test_an_index_that_is_wanted_and_outside_raises() -> None:
+    def f(x: torch.Tensor, i: torch.Tensor) -> torch.Tensor:
+        return torch.cat([x[:, 0], x[1][i]]) * 2
+
+    compiled = torch.compile(f, backend="fusec", fullgraph=True)
+    for i in (torch.tensor([0, 10]), torch.tensor([-11])):
+        with pytest.raises(
+            IndexError, match=r"dimension 0 of size 10 .*test_edges\.py"
+        ):
+            compiled(X, i)
+    torch.testing.assert_close(compiled(X, torch.tensor([9, 0])), f(X, [9, 0]))
+
+
+def test_a_long_chain_of_gathers(agree: Agree) -> None:
+    def chain(x: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        for _ in range(24):
+            x = x[a, b]
+        return x
+
+    a, b = (torch.randint(0, 7, (7, 7)) for _ in range(2))
+    agree(chain, X[:, :7], a, b)
+
+
+def test_a_thread_with_little_stack(agree: Agree) -> None:
+    x = torch.randn(2, 131_000)
+    compiled = torch.compile(lambda x: x.softmax(-1), backend="fusec")
+    results = [compiled(x)]
+    before = threading.stack_size(256 << 10)
+    try:
+        thread = threading.Thread(target=lambda: results.append(compiled(x)))
+        thread.start()
+        thread.join()
+    finally:
+        threading.stack_size(before)
+    torch.testing.assert_close(results[1], results[0], rtol=0, atol=0)

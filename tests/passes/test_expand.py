@@ -74,6 +74,18 @@ def test_every_op_closes_over_the_rows(op: Any, target: Target) -> None:
         assert closed.body.yields[0].type == single(op, dtype).body.yields[0].type
 
 
+@pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
+def test_an_op_costs_about_what_it_expands_into(op: Any) -> None:
+    dtype = f32 if op.takes(f32) else i64
+    if not op.takes(dtype):
+        return
+    closed = expand(single(op, dtype), rows(X86_64_V4))
+    kinds = (ew.Elementwise, Cast, Bitcast)
+    made = [o for o in walk(closed.body) if isinstance(o, kinds)]
+    if len(made) > 2:
+        assert len(made) / 1.5 <= op.cost <= len(made) * 1.5
+
+
 def test_an_op_with_a_row_stays() -> None:
     closed = expand(single(ew.Add, f32), rows(X86_64))
     assert [type(op) for op in closed.body.ops] == [ew.Add]

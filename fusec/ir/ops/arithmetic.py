@@ -145,6 +145,7 @@ class Fma(Elementwise, name="fma"):
 class Div(Binary, name="div"):
     """x / y, of floats: ±inf for a number over ±0, NaN for 0/0 and inf/inf."""
 
+    cost = 4.0
     takes = staticmethod(floating)
     aten = overloads("div")
 
@@ -170,6 +171,7 @@ class TruncDiv(Binary, name="trunc_div"):
     where an instruction may trap.
     """
 
+    cost = 10.0
     takes = staticmethod(numeric)
 
     @staticmethod
@@ -247,6 +249,7 @@ class Abs(Unary, name="abs"):
 class Sqrt(Unary, name="sqrt"):
     """√x, rounded once; NaN below zero, −0 at −0."""
 
+    cost = 4.0
     takes = staticmethod(floating)
     aten = ("aten.sqrt.default",)
 

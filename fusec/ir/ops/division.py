@@ -34,6 +34,7 @@ class FloorDiv(Binary, name="floor_div"):
     of x / y.
     """
 
+    cost = 20.0
     takes = staticmethod(numeric)
     aten = ("aten.floor_divide.default", "aten.floor_divide.Scalar")
 
@@ -80,6 +81,7 @@ class Rem(Binary, name="rem"):
     with infinite y is x where the signs agree, else y.
     """
 
+    cost = 10.0
     takes = staticmethod(numeric)
     aten = overloads("remainder")
 
@@ -116,6 +118,7 @@ class Fmod(Binary, name="fmod"):
     expansion, for that takes a loop as long as the quotient.
     """
 
+    cost = 10.0
     takes = staticmethod(numeric)
     aten = overloads("fmod")
 
@@ -133,6 +136,7 @@ class Fmod(Binary, name="fmod"):
 class Reciprocal(Unary, name="reciprocal"):
     """1 / x, rounded once."""
 
+    cost = 4.0
     takes = staticmethod(floating)
     aten = ("aten.reciprocal.default",)
 
@@ -149,6 +153,7 @@ class Reciprocal(Unary, name="reciprocal"):
 class Rsqrt(Unary, name="rsqrt"):
     """1 / √x in two roundings, as torch: NaN below zero, ±inf at ±0."""
 
+    cost = 5.0
     takes = staticmethod(floating)
     aten = ("aten.rsqrt.default",)
 

@@ -95,6 +95,7 @@ class Copysign(Binary, name="copysign"):
 class Nextafter(Binary, name="nextafter"):
     """The neighbour of x toward y; y if they are equal, NaN if either is NaN."""
 
+    cost = 20.0
     takes = staticmethod(floating)
     aten = ("aten.nextafter.default",)
     widens = False

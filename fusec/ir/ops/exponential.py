@@ -36,6 +36,7 @@ from fusec.ir.ops.polynomials import (
 class Exp(Unary, name="exp"):
     """eˣ: 0 at −inf, inf at inf."""
 
+    cost = 27.0
     takes = staticmethod(floating)
     aten = ("aten.exp.default",)
     ulps = (1.1, 1.0)
@@ -52,6 +53,7 @@ class Exp(Unary, name="exp"):
 class Exp2(Unary, name="exp2"):
     """2ˣ: 0 at −inf, inf at inf."""
 
+    cost = 25.0
     takes = staticmethod(floating)
     aten = ("aten.exp2.default",)
     ulps = (1.0, 0.95)
@@ -68,6 +70,7 @@ class Exp2(Unary, name="exp2"):
 class Expm1(Unary, name="expm1"):
     """eˣ − 1 without cancellation: −1 at −inf, −0 at −0."""
 
+    cost = 27.0
     takes = staticmethod(floating)
     aten = ("aten.expm1.default",)
     ulps = (1.4, 1.5)
@@ -84,6 +87,7 @@ class Expm1(Unary, name="expm1"):
 class Log(Unary, name="log"):
     """The natural logarithm: −inf at ±0, NaN below zero."""
 
+    cost = 35.0
     takes = staticmethod(floating)
     aten = ("aten.log.default",)
     ulps = (0.9, 0.9)
@@ -100,6 +104,7 @@ class Log(Unary, name="log"):
 class Log2(Unary, name="log2"):
     """The logarithm to base 2: −inf at ±0, NaN below zero."""
 
+    cost = 45.0
     takes = staticmethod(floating)
     aten = ("aten.log2.default",)
     ulps = (0.75, 0.7)
@@ -116,6 +121,7 @@ class Log2(Unary, name="log2"):
 class Log10(Unary, name="log10"):
     """The logarithm to base 10: −inf at ±0, NaN below zero."""
 
+    cost = 48.0
     takes = staticmethod(floating)
     aten = ("aten.log10.default",)
     ulps = (0.7, 0.7)
@@ -132,6 +138,7 @@ class Log10(Unary, name="log10"):
 class Log1p(Unary, name="log1p"):
     """log(1 + x) without cancellation: −inf at −1, NaN below, −0 at −0."""
 
+    cost = 46.0
     takes = staticmethod(floating)
     aten = ("aten.log1p.default",)
     ulps = (0.9, 0.85)
@@ -152,6 +159,7 @@ class Pow(Binary, name="pow"):
     and y not whole. Integers wrap; a negative y gives 0, but for x = 1 and −1.
     """
 
+    cost = 100.0
     takes = staticmethod(numeric)
     aten = ("aten.pow.Tensor_Tensor", "aten.pow.Tensor_Scalar")
     ulps = (0.51, 1.2)
@@ -190,6 +198,7 @@ class Pow(Binary, name="pow"):
 class Sigmoid(Unary, name="sigmoid"):
     """1 / (1 + e⁻ˣ): 0 at −inf, 1 at inf."""
 
+    cost = 32.0
     takes = staticmethod(floating)
     aten = ("aten.sigmoid.default",)
     ulps = (2.4, 1.9)

@@ -23,6 +23,7 @@ from fusec.ir.ops.pointwise import (
 class Maximum(Binary, name="maximum"):
     """The larger; NaN if either is NaN. Of two zeros either one, as torch."""
 
+    cost = 3.0
     takes = staticmethod(ordered)
     commutes = True
     aten = ("aten.maximum.default",)
@@ -53,6 +54,7 @@ class Maximum(Binary, name="maximum"):
 class Minimum(Binary, name="minimum"):
     """The smaller; NaN if either is NaN. Of two zeros either one, as torch."""
 
+    cost = 3.0
     takes = staticmethod(ordered)
     commutes = True
     aten = ("aten.minimum.default",)
@@ -83,6 +85,7 @@ class Minimum(Binary, name="minimum"):
 class Fmax(Binary, name="fmax"):
     """The larger; the other one where one is NaN. Of two zeros either one."""
 
+    cost = 4.0
     takes = staticmethod(ordered)
     commutes = True
     aten = ("aten.fmax.default",)
@@ -111,6 +114,7 @@ class Fmax(Binary, name="fmax"):
 class Fmin(Binary, name="fmin"):
     """The smaller; the other one where one is NaN. Of two zeros either one."""
 
+    cost = 4.0
     takes = staticmethod(ordered)
     commutes = True
     aten = ("aten.fmin.default",)
@@ -139,6 +143,7 @@ class Fmin(Binary, name="fmin"):
 class Sign(Unary, name="sign"):
     """−1, 0 or 1; 0 for ±0 and, as torch, for NaN."""
 
+    cost = 5.0
     takes = staticmethod(numeric)
     aten = ("aten.sign.default",)
 

@@ -17,6 +17,7 @@ from fusec.ir.ops.polynomials import LN2, SINH, TANH
 class Sinh(Unary, name="sinh"):
     """(eˣ − e⁻ˣ) / 2: −0 at −0, ±inf at ±inf."""
 
+    cost = 45.0
     takes = staticmethod(floating)
     aten = ("aten.sinh.default",)
     ulps = (1.65, 1.7)
@@ -33,6 +34,7 @@ class Sinh(Unary, name="sinh"):
 class Cosh(Unary, name="cosh"):
     """(eˣ + e⁻ˣ) / 2: inf at ±inf."""
 
+    cost = 32.0
     takes = staticmethod(floating)
     aten = ("aten.cosh.default",)
     ulps = (1.55, 1.55)
@@ -49,6 +51,7 @@ class Cosh(Unary, name="cosh"):
 class Tanh(Unary, name="tanh"):
     """sinh x / cosh x: −0 at −0, ±1 at ±inf."""
 
+    cost = 48.0
     takes = staticmethod(floating)
     aten = ("aten.tanh.default",)
     ulps = (1.5, 1.5)
@@ -65,6 +68,7 @@ class Tanh(Unary, name="tanh"):
 class Asinh(Unary, name="asinh"):
     """The number whose sinh is x: −0 at −0, ±inf at ±inf."""
 
+    cost = 68.0
     takes = staticmethod(floating)
     aten = ("aten.asinh.default",)
     ulps = (0.51, 1.7)
@@ -81,6 +85,7 @@ class Asinh(Unary, name="asinh"):
 class Acosh(Unary, name="acosh"):
     """The number not below 0 whose cosh is x; NaN below 1."""
 
+    cost = 63.0
     takes = staticmethod(floating)
     aten = ("aten.acosh.default",)
     ulps = (0.51, 1.95)
@@ -97,6 +102,7 @@ class Acosh(Unary, name="acosh"):
 class Atanh(Unary, name="atanh"):
     """The number whose tanh is x: ±inf at ±1, NaN beyond, −0 at −0."""
 
+    cost = 66.0
     takes = staticmethod(floating)
     aten = ("aten.atanh.default",)
     ulps = (0.51, 1.6)

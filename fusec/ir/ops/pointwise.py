@@ -78,6 +78,8 @@ class Elementwise(Op):
     aten: ClassVar[tuple[str, ...]] = ()
     """ATen overloads that map here argument by argument, once dtypes are promoted."""
     commutes: ClassVar[bool] = False
+    cost: ClassVar[float] = 1.0
+    """Vector instructions that an f32 takes, or as many as take that long."""
     ulps: ClassVar[tuple[float, float] | None] = None
     """The largest error of an expansion that rounds, in units of the last place of f32
     and f64, as tests measure it; None for one that is exact."""

@@ -27,6 +27,7 @@ from fusec.ir.ops.polynomials import (
 class Erf(Unary, name="erf"):
     """2/√π ∫₀ˣ exp(−t²) dt: ±1 at ±inf, −0 at −0."""
 
+    cost = 55.0
     takes = staticmethod(floating)
     aten = ("aten.erf.default",)
     ulps = (1.25, 0.85)
@@ -44,6 +45,7 @@ class Erf(Unary, name="erf"):
 class Erfc(Unary, name="erfc"):
     """1 − erf x without cancellation: 2 at −inf, 0 at inf."""
 
+    cost = 90.0
     takes = staticmethod(floating)
     aten = ("aten.erfc.default",)
     ulps = (0.51, 3.2)
@@ -60,6 +62,7 @@ class Erfc(Unary, name="erfc"):
 class Erfinv(Unary, name="erfinv"):
     """The number whose erf is x: ±inf at ±1, NaN beyond."""
 
+    cost = 235.0
     takes = staticmethod(floating)
     aten = ("aten.erfinv.default",)
     ulps = (0.51, 2.3)
@@ -80,6 +83,7 @@ class Lgamma(Unary, name="lgamma"):
     the reference is so next to 1 and 2, too.
     """
 
+    cost = 170.0
     takes = staticmethod(floating)
     aten = ("aten.lgamma.default",)
     ulps = (0.51, 6.0)

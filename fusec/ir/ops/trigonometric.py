@@ -18,6 +18,7 @@ from fusec.ir.ops.quarter_turns import Turns, quarter_turns
 class Sin(Unary, name="sin"):
     """sin x: −0 at −0, NaN at ±inf."""
 
+    cost = 78.0
     takes = staticmethod(floating)
     aten = ("aten.sin.default",)
     ulps = (0.8, 0.95)
@@ -34,6 +35,7 @@ class Sin(Unary, name="sin"):
 class Cos(Unary, name="cos"):
     """cos x: NaN at ±inf."""
 
+    cost = 76.0
     takes = staticmethod(floating)
     aten = ("aten.cos.default",)
     ulps = (0.85, 0.95)
@@ -50,6 +52,7 @@ class Cos(Unary, name="cos"):
 class Tan(Unary, name="tan"):
     """tan x: −0 at −0, NaN at ±inf."""
 
+    cost = 170.0
     takes = staticmethod(floating)
     aten = ("aten.tan.default",)
     ulps = (0.51, 2.3)
@@ -66,6 +69,7 @@ class Tan(Unary, name="tan"):
 class Asin(Unary, name="asin"):
     """The angle in [−π/2, π/2] whose sine is x; NaN beyond ±1."""
 
+    cost = 35.0
     takes = staticmethod(floating)
     aten = ("aten.asin.default",)
     ulps = (1.25, 1.2)
@@ -82,6 +86,7 @@ class Asin(Unary, name="asin"):
 class Acos(Unary, name="acos"):
     """The angle in [0, π] whose cosine is x; NaN beyond ±1."""
 
+    cost = 40.0
     takes = staticmethod(floating)
     aten = ("aten.acos.default",)
     ulps = (0.85, 0.85)
@@ -98,6 +103,7 @@ class Acos(Unary, name="acos"):
 class Atan(Unary, name="atan"):
     """The angle in [−π/2, π/2] whose tangent is x; ±π/2 at ±inf."""
 
+    cost = 33.0
     takes = staticmethod(floating)
     aten = ("aten.atan.default",)
     ulps = (1.9, 1.8)
@@ -116,6 +122,7 @@ class Atan2(Binary, name="atan2"):
     of the point with ordinate x and abscissa y. Signs of zeros choose the quadrant.
     """
 
+    cost = 68.0
     takes = staticmethod(floating)
     aten = ("aten.atan2.default",)
     ulps = (0.51, 1.7)
@@ -132,6 +139,7 @@ class Atan2(Binary, name="atan2"):
 class Hypot(Binary, name="hypot"):
     """√(x² + y²) without overflow on the way; inf beside a NaN too."""
 
+    cost = 16.0
     takes = staticmethod(floating)
     aten = ("aten.hypot.default",)
     ulps = (0.51, 1.25)
