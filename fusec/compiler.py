@@ -8,7 +8,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -179,13 +180,19 @@ def _text(kernel: Function, target: Target) -> str:
     return llvm.emit(lower_kernel(kernel, target, supports), target)
 
 
+@cache
+def _cache_at(root: Path) -> Cache:
+    """One cache for a folder: it remembers how much lies there."""
+    return Cache(root)
+
+
 class _Build:
     """Makes object code, or finds it in the cache."""
 
     def __init__(self, options: Options) -> None:
         self.target = resolve(options.target)
         check_runs_here(self.target)
-        self.cache = Cache(options.cache_dir) if options.cache else None
+        self.cache = _cache_at(options.cache_dir) if options.cache else None
 
     def kernels(self, kernels: Sequence[Function]) -> dict[str, Code]:
         """Every kernel, loaded, by name."""

@@ -522,9 +522,22 @@ class Fusion:
         spans = list(group.spans.values())
         grid = frozenset[Axis].intersection(*spans) - reduced if spans else ()
         programs = self._size(product(axis.extent for axis in grid))
-        if reduced and (read + written) // max(1, programs) > self.target.l2_bytes:
+        row = (read + written) // max(1, programs)
+        if row > self.target.l2_bytes and self._sweeps_again(group, reduced):
             read *= 2
         return Work(read, written, operations, programs)
+
+    def _sweeps_again(self, group: Group, reduced: set[Axis]) -> bool:
+        """Whether a reduction's result is needed to walk what it reduced once more."""
+        if any(span & reduced for span in group.spans.values()):
+            return bool(reduced)
+        ends = {k for k in group.members if self.summaries[k].reduced}
+        after: set[int] = set()
+        for k in sorted(group.members):
+            makers = {self.maker.get(value) for value, _ in self.summaries[k].loads}
+            if makers & (ends | after):
+                after.add(k)
+        return bool(ends & after)
 
     def _points(self, k: int, placement: Placement) -> int:
         axes: dict[Axis, None] = {}

@@ -113,7 +113,23 @@ def _compiled(
     imported = import_graph(gm, example_inputs, name=role, numerics=options.numerics)
     if imported.fallbacks and not options.fallback:
         raise UnsupportedError(imported.fallbacks)
-    return Boxed(deliver(compile(imported), imported.outputs))
+    program = deliver(compile(imported), imported.outputs)
+    return Boxed(_resolved(program) if role == "backward" else program)
+
+
+def _resolved(program: Program) -> Program:
+    """A program for gradients, which may come as lazy negations of their memory.
+
+    Of other arguments torch checks that they are as they were when traced.
+    """
+
+    def run(arguments: list[Any]) -> list[Any]:
+        for k, x in enumerate(arguments):
+            if isinstance(x, torch.Tensor) and x.is_neg():
+                arguments[k] = x.resolve_neg()
+        return program(arguments)
+
+    return run
 
 
 def _check_devices(gm: fx.GraphModule) -> None:

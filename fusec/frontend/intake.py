@@ -49,8 +49,8 @@ from fusec.frontend.outputs import (
 )
 from fusec.frontend.shapes import Sizes, Untranslatable, symbol_of, to_dim
 from fusec.frontend.torch_private import OpOverload
-from fusec.ir.builder import Builder
-from fusec.ir.core import Block, Function, Level, Op, Value
+from fusec.ir.builder import Builder, without_dead_ops
+from fusec.ir.core import Function, Level, Value
 from fusec.ir.dims import Dim, Expr, Symbol, symbols
 from fusec.ir.dtypes import DType, bool_, f64, i64
 from fusec.ir.types import Scalar, Tensor, strides_of
@@ -271,7 +271,7 @@ class _Intake:
         for target, term in self.updates.items():
             yields.append(restrided(term, target.meta["val"]).value)
             returns.append(self.arguments[target])
-        block = _without_dead_ops(self.e.b.block(yields))
+        block = without_dead_ops(self.e.b.block(yields))
         symbols, facts = tuple(self.bound), self.sizes.facts
         return Imported(
             Function(name, Level.GRAPH, block, symbols, facts, tuple(returns)),
@@ -385,18 +385,6 @@ def _symbols_of(meta: Any) -> list[Symbol]:
         with suppress(Untranslatable):  # a number, but no size of a tensor
             named |= symbols(to_dim(size))
     return sorted(named, key=lambda symbol: symbol.name)
-
-
-def _without_dead_ops(block: Block) -> Block:
-    """The block without pure ops that nothing needs: handlers leave some behind."""
-    needed = set(block.yields)
-    kept: list[Op] = []
-    for op in reversed(block.ops):
-        if op.pure and needed.isdisjoint(op.results):
-            continue
-        kept.append(op)
-        needed.update(op.operands)
-    return Block(block.params, tuple(reversed(kept)), block.yields)
 
 
 def _unsupported(node: fx.Node, reason: str) -> UnsupportedError:

@@ -19,7 +19,7 @@ from functools import lru_cache
 from typing import Any
 
 from fusec.errors import Loc
-from fusec.ir.core import Block, Function, Level, Op, Value, Values
+from fusec.ir.core import Block, Function, Level, Op, Value, Values, walk
 from fusec.ir.dims import NO_FACTS, Dim, Facts, Symbol
 from fusec.ir.dtypes import DType
 from fusec.ir.opdef import REQUIRED, OpMeta
@@ -200,6 +200,19 @@ def _sweep(
             new = builder.copy(op, env)
         env.update(zip(op.results, new, strict=True))
     return tuple(env.get(v, v) for v in block.yields)
+
+
+def without_dead_ops(block: Block) -> Block:
+    """The block without pure ops of its own that nothing needs."""
+    needed = set(block.yields)
+    kept: list[Op] = []
+    for op in reversed(block.ops):
+        if op.pure and needed.isdisjoint(op.results):
+            continue
+        kept.append(op)
+        needed.update(op.operands)
+        needed.update(v for inner in op.blocks for o in walk(inner) for v in o.operands)
+    return Block(block.params, tuple(reversed(kept)), block.yields)
 
 
 def representable(value: float | int | bool, dtype: DType) -> float | int | bool:

@@ -238,6 +238,8 @@ class Monoid:
     identity: tuple[float | int | bool, ...]
     combine: Function
     commutative: bool = True
+    rounds: bool = False
+    """`combine` rounds: long chains of it lose digits."""
 
 
 def walk(block: Block) -> Iterator[Op]:

@@ -52,7 +52,8 @@ def monoid(name: str, dtype: DType) -> Monoid:
     left = tuple(b.param(Scalar(d), f"a{k}") for k, d in enumerate(dtypes))
     right = tuple(b.param(Scalar(d), f"b{k}") for k, d in enumerate(dtypes))
     function = b.function(name, combine(b, left, right))
-    return Monoid(f"{name}<{dtype.name}>", identity, function)
+    rounds = dtype.is_float and name in ("sum", "prod", "welford")
+    return Monoid(f"{name}<{dtype.name}>", identity, function, rounds=rounds)
 
 
 def combine(b: Builder, m: Monoid, left: Values, right: Values) -> Values:

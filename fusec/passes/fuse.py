@@ -26,7 +26,7 @@ from fusec.analysis.placement import (
     place_key,
     placed,
 )
-from fusec.ir.builder import Builder
+from fusec.ir.builder import Builder, without_dead_ops
 from fusec.ir.core import Affine, Block, Function, Op, Value, Values, definitions
 from fusec.ir.dims import Dim, Symbol
 from fusec.ir.dtypes import i64
@@ -113,7 +113,7 @@ class _Writer:
     def block(self) -> Block:
         built = self.builder.block()
         params = (*self.inputs.values(), *self.outputs.values())
-        return Block(params, built.ops)
+        return without_dead_ops(Block(params, built.ops))
 
     def write(self, k: int, placement: Placement) -> None:
         """Emit a region in place."""

@@ -19,8 +19,8 @@ from typing import Any
 
 from fusec.analysis.affine import split
 from fusec.analysis.factors import factors, groups
-from fusec.ir.builder import Builder
-from fusec.ir.core import Affine, Function, Level, Op, Value, Values
+from fusec.ir.builder import Builder, without_dead_ops
+from fusec.ir.core import Affine, Block, Function, Level, Op, Value, Values
 from fusec.ir.dims import Dim, product
 from fusec.ir.dtypes import bool_, f64, i64
 from fusec.ir.ops.cast import Cast
@@ -332,10 +332,9 @@ class RegionBuilder:
         self.params: dict[Value, Value] = {}
         self.outputs: list[Value] = []
 
-    def block(self) -> Any:
-        built = self.builder.block()
+    def block(self) -> Block:
         params = (*self.params.values(), *self.outputs)
-        return type(built)(params, built.ops, ())
+        return without_dead_ops(Block(params, self.builder.block().ops))
 
     def param(self, tensor: Value) -> Value:
         """The block's name for a tensor of the function."""

@@ -260,7 +260,7 @@ class _Stripmining:
 
     def cascades(self, scope: _Scope, nest: _Nest, whole: Value, chunk: int) -> bool:
         """Whether a loop is long enough, or may be, for its sums to lose digits."""
-        inexact = any(op.values[0].dtype.is_float for op in nest.reductions)
+        inexact = any(op.monoid.rounds for op in nest.reductions)
         count = scope.builder.constant(whole)
         return inexact and (count is None or count > 2 * CASCADE * chunk)
 

@@ -10,6 +10,7 @@ computes on tensors of the dtype itself, with the strides that the type says.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -40,8 +41,15 @@ def call(
     return tuple(map(to_array, program(tensors)))
 
 
-def extern_calls(function: Function, arguments: Sequence[Any]) -> Callable[..., Any]:
-    """What `interpret` calls for the externs of a function, in program order."""
+def extern_calls(
+    function: Function,
+    arguments: Sequence[Any],
+    callables: Mapping[str, Callable[..., Any]] = MappingProxyType({}),
+) -> Callable[..., Any]:
+    """What `interpret` calls for the externs of a function, in program order.
+
+    `callables` are those that have no name in torch.
+    """
     sizes = bind_symbols(function, arguments)
     externs = (op for op in function.body.ops if isinstance(op, Extern))
 
@@ -49,7 +57,7 @@ def extern_calls(function: Function, arguments: Sequence[Any]) -> Callable[..., 
         op = next(externs)
         pairs = zip(passed, op.operands, strict=True)
         tensors = [to_tensor(x, value.type, sizes) for x, value in pairs]
-        return [to_array(x) for x in bind(op, {})(tensors, sizes)]
+        return [to_array(x) for x in bind(op, callables)(tensors, sizes)]
 
     return run
 
@@ -71,7 +79,8 @@ def to_array(x: Any) -> Any:
     if not isinstance(x, torch.Tensor):
         return x
     narrow = x.is_floating_point() and x.itemsize < 4 and x.dtype is not torch.float16
-    return (x.float() if narrow else x).detach().contiguous().numpy()
+    x = (x.float() if narrow else x).detach()
+    return x.contiguous().resolve_neg().numpy()
 
 
 def _torch_dtype(dtype: DType) -> torch.dtype:

@@ -20,9 +20,8 @@ from fusec.errors import VerificationError
 from fusec.ir.core import Function, Module
 from fusec.ir.dtypes import DType
 from fusec.ir.interpreter import InterpretError, interpret
-from fusec.ir.ops.extern import Slot
 from fusec.ir.types import Tensor
-from fusec.runtime.extern import named, resolve
+from fusec.runtime.launcher_arrays import extern_calls, to_array
 
 TOLERANCE: Mapping[str, float] = {"f64": 1e-9, "f32": 1e-4, "f16": 1e-2, "bf16": 4e-2}
 """How far results may be apart, of the largest element: sums may be reassociated."""
@@ -75,53 +74,21 @@ class Verified:
 
     def _interpret(self, stage: Stage, arrays: Sequence[Any]) -> tuple[Any, ...]:
         copies = [a.copy() if hasattr(a, "copy") else a for a in arrays]
+        extern = extern_calls(stage.function, copies, self.callables)
         try:
-            return interpret(
-                stage.function, copies, module=stage.module, extern=self._extern
-            )
+            return interpret(stage.function, copies, module=stage.module, extern=extern)
         except InterpretError as error:
             raise VerificationError(
                 f"{stage.made_by} made a program that goes wrong: {error}"
             ) from error
-
-    def _extern(
-        self, target: str, arguments: Any, keywords: Any, inputs: Sequence[Any]
-    ) -> tuple[Any, ...]:
-        call = resolve(target, self.callables)
-        tensors = [torch.from_numpy(x) if hasattr(x, "dtype") else x for x in inputs]
-        args = tuple(_filled(a, tensors) for a in arguments)
-        made = call(*args, **{k: _filled(v, tensors) for k, v in keywords.items()})
-        return tuple(_leaves(made))
-
-
-def _filled(tree: Any, operands: Sequence[Any]) -> Any:
-    if isinstance(tree, Slot):
-        return operands[tree.index]
-    if isinstance(tree, tuple):
-        return [_filled(part, operands) for part in tree]
-    return named(tree)
-
-
-def _leaves(made: Any) -> list[Any]:
-    if isinstance(made, (tuple, list)):
-        return [leaf for part in made for leaf in _leaves(part)]
-    if made is None:
-        return []
-    return [_plain(made) if _is_tensor(made) else made]
 
 
 def _is_tensor(x: Any) -> bool:
     return isinstance(x, torch.Tensor)
 
 
-def _plain(x: torch.Tensor) -> Any:
-    """A tensor as an array in the carrier of its dtype."""
-    x = x.detach()
-    return (x.float() if x.dtype is torch.bfloat16 else x).resolve_conj().numpy()
-
-
 def _array(type_: Any, argument: Any) -> Any:
-    return _plain(argument).copy() if isinstance(type_, Tensor) else argument
+    return to_array(argument).copy() if isinstance(type_, Tensor) else argument
 
 
 def _compare(
@@ -134,7 +101,7 @@ def _compare(
     for k, value in enumerate(function.body.yields):
         if not isinstance(value.type, Tensor):
             continue
-        a, b = (torch.as_tensor(_number(x[k])) for x in (before, after))
+        a, b = (torch.as_tensor(to_array(x[k])) for x in (before, after))
         worst = _distance(a, b, value.type.dtype)
         if worst is not None:
             raise VerificationError(
@@ -144,22 +111,17 @@ def _compare(
             )
 
 
-def _number(x: Any) -> Any:
-    return _plain(x) if _is_tensor(x) else x
-
-
 def _distance(a: torch.Tensor, b: torch.Tensor, dtype: DType) -> float | None:
-    """How far two tensors are apart, where that is too far."""
-    a, b = a.double(), b.double()
+    """How far two tensors are apart, where that is too far; integers must be equal."""
     if a.shape != b.shape:
         return float("inf")
-    finite = a.isfinite()
-    if not torch.equal(finite, b.isfinite()):
-        return float("nan")
-    gap = (a - b).abs()[finite]
-    if gap.numel() == 0:
+    differ = (a != b) & ~((a != a) & (b != b))
+    if not differ.any():
         return None
-    size = max(1.0, float(a[finite].abs().max()))
+    gap = (a.double() - b.double()).abs()[differ]
+    if not gap.isfinite().all():
+        return float("nan")
+    size = max(1.0, float(a[a.isfinite()].double().abs().max()))
     allowed = TOLERANCE.get(dtype.name, 0.0) * size
     worst = float(gap.max())
-    return worst if worst > allowed else None
+    return worst if worst > allowed or not dtype.is_float else None

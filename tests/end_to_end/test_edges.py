@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 
 import pytest
@@ -135,3 +136,32 @@ def test_a_thread_with_little_stack(agree: Agree) -> None:
     finally:
         threading.stack_size(before)
     torch.testing.assert_close(results[1], results[0], rtol=0, atol=0)
+
+
+def test_ranges_of_floats_are_rounded_once(agree: Agree) -> None:
+    for first, last, step in ((0, 1, 0.1), (-3, 50, 0.37), (5, -5, -0.7)):
+        count = math.ceil((last - first) / step)
+        exact = [first + step * k for k in range(count)]
+        result = agree(lambda r=(first, last, step): torch.arange(*r))
+        assert torch.equal(result, torch.tensor(exact))
+
+
+def test_gradients_that_are_lazy_negations() -> None:
+    grads: list[torch.Tensor] = []
+    for f in (torch.sin, torch.compile(torch.sin, backend="fusec")):
+        x = X.clone().requires_grad_()
+        f(x).backward(torch._neg_view(X + 1))
+        assert x.grad is not None
+        grads.append(x.grad)
+    torch.testing.assert_close(*grads)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64, torch.int64], ids=str)
+def test_each_stage_is_verified(agree: Agree, dtype: torch.dtype) -> None:
+    def f(x: torch.Tensor, w: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        y = (x @ w).t() + 1
+        return y, y.sum(1), torch.cumsum(y, 0), y.amax() * 2, y[:, 1:].sort(0)[0]
+
+    x, w = (torch.randint(-3, 4, (6, 6)).to(dtype) for _ in range(2))
+    agree(f, x, w, options={"verify": True})
+    agree(lambda x: torch.where(x > 0, x, math.nan) / 0, X, options={"verify": True})

@@ -194,9 +194,8 @@ def test_a_producer_read_under_a_mask_reads_only_inside_its_tensor() -> None:
             %14 = ge %0, %13 : bool{i}
             %15 = and %14, %12 : bool{i}
             %c = const(1.5) : f32
-            %16 = select %15, %10, %8 : f32{i}
-            %17 = select %15, %10, %c : f32{i}
-            store %17, %y_1 [i]
+            %16 = select %15, %10, %c : f32{i}
+            store %16, %y_1 [i]
           }
           yield %y
         }
@@ -227,11 +226,10 @@ def test_a_producer_that_is_gathered_from_is_computed_at_the_index() -> None:
             %5 = and %2, %4 : bool{i}
             check %5 {message="index out of range for dimension 1 of size 30"}
             %6 = const(0.0) : f32
-            %7 = const(1) : i64
-            %8 = load %x_1, %0, %5, %6 [i, $0] {masked=true} : f32{i}
-            %9 = exp %8 : f32{i}
-            %10 = select %5, %9, %6 : f32{i}
-            store %10, %y_1 [i, 0]
+            %7 = load %x_1, %0, %5, %6 [i, $0] {masked=true} : f32{i}
+            %8 = exp %7 : f32{i}
+            %9 = select %5, %8, %6 : f32{i}
+            store %9, %y_1 [i, 0]
           }
           yield %y
         }

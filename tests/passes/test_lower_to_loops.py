@@ -189,13 +189,12 @@ def test_a_reshape_without_common_axes_divides_the_index() -> None:
             %2 = mul %0, %1 : i64{i}
             %3 = coordinate(j) : i64{j}
             %4 = add %2, %3 : i64{i, j}
-            %5 = const(4) : i64
-            %6 = const(2) : i64
-            %7 = shr %4, %6 : i64{i, j}
-            %8 = and %4, %1 : i64{i, j}
-            %9 = load %x_1, %8, %7 [$0, $1] : f32{i, j}
-            %10 = neg %9 : f32{i, j}
-            store %10, %y_1 [i, j]
+            %5 = const(2) : i64
+            %6 = shr %4, %5 : i64{i, j}
+            %7 = and %4, %1 : i64{i, j}
+            %8 = load %x_1, %7, %6 [$0, $1] : f32{i, j}
+            %9 = neg %8 : f32{i, j}
+            store %9, %y_1 [i, j]
           }
           yield %y
         }

@@ -8,6 +8,7 @@ from typing import Any
 from fusec.frontend.aten.registry import lowers
 from fusec.frontend.aten.term import Emitter, Operand, Term
 from fusec.ir.dims import Dim
+from fusec.ir.dtypes import bf16, f16, f32, f64
 
 
 @lowers("aten.full.default")
@@ -67,11 +68,13 @@ def iota(e: Emitter, length: Dim, *, start: Dim, step: Dim, **options: Any) -> T
 def arange(
     e: Emitter, start: Operand, end: Operand, step: Operand = 1, **options: Any
 ) -> Term | None:
-    """start + k·step: exact in integers, as ATen rounds it in floats."""
+    """start + k·step: exact in integers, f32 in double and rounded once.
+
+    ATen rounds where each of its vectors begins, too: on each machine elsewhere.
+    """
     if any(isinstance(x, Term) for x in (start, step)):
         return None
-    whole = e.dtype.is_int
     index = e.iota(e.shape, 0)
-    if whole:
+    if e.dtype.is_int:
         return index * step + start
-    return index.cast(e.dtype).wide() * step + start
+    return index.cast(f32 if e.dtype in (f16, bf16) else f64) * step + start
