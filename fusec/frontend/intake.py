@@ -35,7 +35,6 @@ from fusec.frontend.meta import (
     loc_of,
     size_of,
     symints,
-    tensor_type,
     type_of,
 )
 from fusec.frontend.outputs import (
@@ -52,8 +51,8 @@ from fusec.frontend.torch_private import OpOverload
 from fusec.ir.builder import Builder, without_dead_ops
 from fusec.ir.core import Function, Level, Value
 from fusec.ir.dims import Dim, Expr, Symbol, symbols
-from fusec.ir.dtypes import DType, bool_, f64, i64
-from fusec.ir.types import Scalar, Tensor, strides_of
+from fusec.ir.dtypes import bool_, f64, i64
+from fusec.ir.types import Opaque, Scalar, Tensor, Type
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +190,8 @@ class _Intake:
         reason = "fusec has no such op"
         if not self.bound.keys() >= set(_symbols_of(node.meta.get("val"))):
             reason = "how large its result is only the call finds out"
-        elif strange := self._strange(node, e.results):
-            reason = f"fusec does not compute in {strange.name} yet"
+        elif strange := self._strange(node, types):
+            reason = strange
         elif handler is not None:
             found = self._handled(e, node, handler)
             if isinstance(found, (Term, tuple)):
@@ -215,12 +214,15 @@ class _Intake:
             return None
         return dim if self.sizes.facts.divides_safely(dim) else None
 
-    def _strange(self, node: fx.Node, results: Sequence[Tensor]) -> DType | None:
-        """A dtype of a node's operands or results that kernels do not compute in."""
+    def _strange(self, node: fx.Node, results: Sequence[Type]) -> str:
+        """What keeps kernels from a node: the type of an operand or result, or ""."""
         terms = (self.env.get(x) for x in node.all_input_nodes)
-        dtypes = [x.dtype for x in terms if isinstance(x, Term)]
-        dtypes += [type_.dtype for type_ in results]
-        return next((dtype for dtype in dtypes if dtype not in COMPUTED), None)
+        types = [*results, *(x.value.type for x in terms if isinstance(x, Term))]
+        if any(isinstance(type_, Opaque) for type_ in types):
+            return "fusec does not read complex, sparse and quantized tensors"
+        dtypes = {type_.dtype for type_ in types if isinstance(type_, (Tensor, Scalar))}
+        others = sorted(dtype.name for dtype in dtypes - COMPUTED)
+        return f"fusec does not compute in {others[0]} yet" if others else ""
 
     def _handled(
         self, e: Emitter, node: fx.Node, handler: Handler
@@ -250,6 +252,8 @@ class _Intake:
         if target not in self.arguments or not isinstance(source, fx.Node):
             raise _unsupported(node, "it writes to something other than an input")
         old, new = self.env[target], self.env[source]
+        if isinstance(old.value.type, Opaque):
+            raise _unsupported(node, "it writes to a tensor that fusec cannot read")
         self.sources[target] = source
         self.updates[target] = new.cast(old.dtype).broadcast(old.shape)
         return self.updates[target]
@@ -322,9 +326,11 @@ class _Intake:
 
         under = self._output(base, yields, places)
         assert isinstance(under, (int, Argument))
-        type_, offset = tensor_type(meta, loc), size_of(offset_in(node, base), loc)
-        shape, strides = (map(number, n) for n in (type_.shape, strides_of(type_)))
-        return View(under, tuple(shape), tuple(strides), number(offset))
+        shape, strides = (
+            tuple(number(size_of(n, loc)) for n in sizes)
+            for sizes in (meta.shape, meta.stride())
+        )
+        return View(under, shape, strides, number(size_of(offset_in(node, base), loc)))
 
 
 _ONLY_FOR_TRACING = frozenset(

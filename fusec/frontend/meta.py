@@ -15,7 +15,7 @@ from fusec.frontend.dtypes import from_torch
 from fusec.frontend.shapes import Untranslatable, symbol_of, to_dim, to_dims
 from fusec.ir.dims import Dim, Symbol, dim_max
 from fusec.ir.dtypes import bool_, f64, i64
-from fusec.ir.types import Scalar, Tensor, Type
+from fusec.ir.types import Opaque, Scalar, Tensor, Type
 
 _SCALARS = (
     ((bool, torch.SymBool), bool_),
@@ -30,27 +30,30 @@ _TORCH = str(Path(torch.__file__).parent)
 def type_of(meta: Any, loc: Loc) -> Type:
     """The type of what torch traced as `meta`: a fake tensor, a size, a number.
 
-    Raises `UnsupportedError` for a dtype, layout or size that the IR lacks.
+    What the IR cannot read is opaque. Raises `UnsupportedError` for a size that it
+    lacks, and for what is no tensor at all.
     """
     if isinstance(meta, torch.Tensor):
-        return tensor_type(meta, loc)
+        return tensor_type(meta, loc) if is_readable(meta) else Opaque()
     for kinds, dtype in _SCALARS:
         if isinstance(meta, kinds):
             return Scalar(dtype)
     raise _unsupported(f"a value of type {type(meta).__name__}", "it is no tensor", loc)
 
 
+def is_readable(tensor: torch.Tensor) -> bool:
+    """Whether the IR has the dtype of a tensor, and its elements lie at strides."""
+    strided = tensor.layout is torch.strided and not tensor.is_quantized
+    return strided and from_torch(tensor.dtype) is not None
+
+
 def tensor_type(tensor: torch.Tensor, loc: Loc) -> Tensor:
     """dtype, shape and strides; strides are None if the tensor is row-major.
 
-    Raises `UnsupportedError` where the IR lacks one of them.
+    Raises `UnsupportedError` where the IR lacks a size.
     """
-    if tensor.layout is not torch.strided or tensor.is_quantized:
-        layout = "quantized" if tensor.is_quantized else tensor.layout
-        raise _unsupported(f"a tensor of {layout} layout", "it is not strided", loc)
     dtype = from_torch(tensor.dtype)
-    if dtype is None:
-        raise _unsupported(f"a tensor of {tensor.dtype}", "there is no such dtype", loc)
+    assert dtype is not None
     try:
         shape, strides = to_dims(tensor.shape), to_dims(tensor.stride())
     except Untranslatable as error:

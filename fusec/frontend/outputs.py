@@ -79,7 +79,8 @@ def view_bases(
         if _fills(node):
             owners.setdefault(_storage(node), node)
     found = {node: owners.get(_storage(node), node) for node in tensors}
-    return {node: base for node, base in found.items() if base is not node}
+    pairs = ((node, base) for node, base in found.items() if base is not node)
+    return {node: base for node, base in pairs if _form(node) == _form(base)}
 
 
 def offset_in(node: fx.Node, base: fx.Node) -> int | torch.SymInt:
@@ -95,6 +96,12 @@ def _tensor(node: fx.Node) -> torch.Tensor:
 def _is_dense(node: fx.Node) -> bool:
     val = node.meta.get("val")
     return isinstance(val, torch.Tensor) and val.layout is torch.strided
+
+
+def _form(node: fx.Node) -> tuple[object, ...]:
+    """How elements are read: a view of another form is more than its strides."""
+    tensor = _tensor(node)
+    return tensor.dtype, tensor.is_conj(), tensor.is_neg()
 
 
 def _storage(node: fx.Node) -> int:

@@ -21,7 +21,7 @@ from fusec.ir.core import Function, Level, Value
 from fusec.ir.dims import Dim, Symbol, evaluate
 from fusec.ir.dtypes import Array, DType
 from fusec.ir.layout import MEM
-from fusec.ir.types import Buffer, Scalar, Tensor, Token
+from fusec.ir.types import Buffer, Opaque, Scalar, Tensor, Token
 
 USUAL_SIZE = 8
 """What a symbol is worth where nothing else is said: small, and not 1."""
@@ -146,6 +146,11 @@ def _random(
         case Buffer(dtype, layout):
             bits = _value(layout.span(MEM), values)
             return _draw(dtype, ((bits - 1) // dtype.bits + 1,), random)
+        case Opaque():
+            raise UserError(
+                f"%{param.hint} is opaque: there is no data for it",
+                fix="run the program through torch.compile",
+            )
         case _:
             raise TypeError(f"no argument has the type {param.type}")
 

@@ -25,7 +25,7 @@ from fusec.ir.dims import NO_FACTS, Dim, Facts, Symbol
 from fusec.ir.dtypes import DType
 from fusec.ir.layout import Layout
 from fusec.ir.opdef import OpMeta
-from fusec.ir.types import Axis, Points, Tensor, Tile, Token, Type
+from fusec.ir.types import Axis, Opaque, Points, Tensor, Tile, Token, Type
 
 
 class Level(Enum):
@@ -49,9 +49,9 @@ class Value:
 
     @property
     def dtype(self) -> DType:
-        """The element type. Raises `TypeError` for a token."""
-        if isinstance(self.type, Token):
-            raise TypeError(f"{self} is a token and has no elements")
+        """The element type. Raises `TypeError` for what has none that we know."""
+        if isinstance(self.type, (Token, Opaque)):
+            raise TypeError(f"{self} is {self.type} and has no elements")
         return self.type.dtype
 
     @property

@@ -152,6 +152,11 @@ def entry(value: Any, axes: Axes) -> Affine | Slot:
 
 _LINEAR = "an index is a sum of axes, each times a dim"
 _SHORTER = f"at most {LARGEST_DIM} terms; name a part of it by a symbol"
+_PLAIN: dict[str, type[types.Token] | type[types.Opaque]] = {
+    "token": types.Token,
+    "opaque": types.Opaque,
+}
+
 _OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
     "+": lambda x, y: x + y if isinstance(x, Affine) else y + x,
     "-": lambda x, y: x + y * -1 if isinstance(x, Affine) else y * -1 + x,
@@ -233,9 +238,10 @@ def element(value: Any, axes: Axes) -> DType:
 
 
 def type_(value: Any, axes: Axes) -> Type:
-    """A value as a type; a lone name is a scalar or `token`."""
+    """A value as a type; a lone name is a scalar, `token` or `opaque`."""
     if isinstance(value, str):
-        return types.Token() if value == "token" else Scalar(element(value, axes))
+        plain = _PLAIN.get(str(value))
+        return plain() if plain else Scalar(element(value, axes))
     if not isinstance(value, (Tensor, Points, Tile, Buffer)):
         raise Misfit(f"expected a type, not {describe(value)}")
     return value

@@ -45,6 +45,7 @@ from fusec.ir.ops.extern import Named, Slot
 from fusec.ir.types import (
     Axis,
     Buffer,
+    Opaque,
     Points,
     Scalar,
     Space,
@@ -322,7 +323,9 @@ class Printer:
                 return value.name
             case Layout():
                 return json.dumps(str(value))
-            case Tensor() | Points() | Tile() | Buffer() | Scalar() | Token():
+            case (
+                Tensor() | Points() | Tile() | Buffer() | Scalar() | Token() | Opaque()
+            ):
                 return self.type(value)
             case _:
                 return json.dumps(repr(value))
@@ -369,6 +372,8 @@ class Printer:
                 return self.dtype(dtype)
             case Token():
                 return "token"
+            case Opaque():
+                return "opaque"
 
     def dtype(self, dtype: DType) -> str:
         """The name of a dtype; a codebook is remembered for the prelude."""

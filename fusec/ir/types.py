@@ -3,7 +3,8 @@
     graph   Tensor   a whole tensor: element type, shape, strides
     loop    Points   one element at every point of a set of named axes
     tile    Tile     a block of elements with a layout; Buffer: memory with a layout
-    all     Scalar   one element; Token: an effect, in order
+    all     Scalar   one element; Token: an effect, in order; Opaque (no tile): what
+                     externs hand to externs
 
 An axis has a name for people and an identity for the compiler: two axes that are
 both called `i` are different unless they are the same object.
@@ -86,7 +87,12 @@ class Token:
     """The order of an effect: who consumes it runs after who made it."""
 
 
-Type = Tensor | Points | Tile | Buffer | Scalar | Token
+@dataclass(frozen=True, slots=True)
+class Opaque:
+    """What only externs can read and make: tensors of complex numbers, sparse ones."""
+
+
+Type = Tensor | Points | Tile | Buffer | Scalar | Token | Opaque
 Element = Tensor | Points | Tile | Scalar
 """The types that an elementwise op accepts."""
 

@@ -58,6 +58,7 @@ from fusec.ir.sizes import dims_of
 from fusec.ir.types import (
     Axis,
     Buffer,
+    Opaque,
     Points,
     Scalar,
     Tensor,
@@ -73,10 +74,10 @@ INVARIANTS: dict[int, str] = {
 """The invariants of the header, for messages."""
 
 TYPES: dict[Level, tuple[type, ...]] = {
-    Level.GRAPH: (Tensor, Scalar, Token),
-    Level.LOOP: (Tensor, Points, Scalar, Token),
+    Level.GRAPH: (Tensor, Scalar, Token, Opaque),
+    Level.LOOP: (Tensor, Points, Scalar, Token, Opaque),
     Level.TILE: (Tile, Buffer, Scalar, Token),
-    Level.HOST: (Tensor, Scalar, Token),
+    Level.HOST: (Tensor, Scalar, Token, Opaque),
 }
 """The types of values on each level."""
 
@@ -514,7 +515,7 @@ _KINDS: dict[Any, Any] = {
     Dim: (int, Expr),
     "dim": (int, Expr),
     DType: DType,
-    Type: (Tensor, Points, Tile, Buffer, Scalar, Token),
+    Type: (Tensor, Points, Tile, Buffer, Scalar, Token, Opaque),
     Axis: Axis,
     Monoid: Monoid,
     Layout: Layout,

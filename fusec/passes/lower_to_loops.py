@@ -42,7 +42,7 @@ from fusec.ir.ops.view import (
     Restride,
     Slice,
 )
-from fusec.ir.types import Axis, Scalar, Tensor, strides_of
+from fusec.ir.types import Axis, Opaque, Scalar, Tensor, strides_of
 
 AXIS_NAMES = "ijklmnopqrstuvwxy"
 
@@ -138,6 +138,9 @@ class _Lowering:
 
     def copied(self, value: Value) -> Value:
         """A tensor of its own that holds a graph value."""
+        if isinstance(value.type, Opaque):
+            attrs = ("aten.clone.default", (Slot(0),), (), (value.type,))
+            return self.builder.emit(Extern, (self.stored[value],), attrs)[0]
         region = RegionBuilder(self)
         region.copy(value)
         return self.close(region, (value,))[0]

@@ -23,7 +23,7 @@ from fusec.errors import InternalError, UserError
 from fusec.ir.core import Value
 from fusec.ir.dims import Dim, Expr, Symbol, evaluate
 from fusec.ir.ops.extern import Extern, Named, Slot
-from fusec.ir.types import Scalar, Tensor, strides_of
+from fusec.ir.types import Opaque, Scalar, Tensor, strides_of
 
 Sizes = dict[Symbol, int]
 Call = Callable[[Sequence[Any], Sizes], tuple[Any, ...]]
@@ -77,6 +77,8 @@ def _receiver(op: Extern, value: Value) -> Callable[[Any, Sizes], Any]:
     type_ = value.type
     if isinstance(type_, Scalar):
         return _scalar_receiver(value.hint)
+    if isinstance(type_, Opaque):
+        return lambda result, sizes: result
     assert isinstance(type_, Tensor)
     shape, strides, width = type_.shape, strides_of(type_), type_.dtype.bits // 8
     fresh = tuple((d, n) for d, n in enumerate(shape) if isinstance(n, Symbol))

@@ -21,7 +21,7 @@ from fusec.ir.dims import Dim, Symbol, evaluate
 from fusec.ir.dtypes import DType
 from fusec.ir.interpreter import bind_symbols
 from fusec.ir.ops.extern import Extern
-from fusec.ir.types import Tensor, Type, strides_of
+from fusec.ir.types import Opaque, Tensor, Type, strides_of
 from fusec.runtime.extern import bind
 from fusec.runtime.launcher_torch import TORCH_DTYPES
 
@@ -57,7 +57,8 @@ def extern_calls(
         op = next(externs)
         pairs = zip(passed, op.operands, strict=True)
         tensors = [to_tensor(x, value.type, sizes) for x, value in pairs]
-        return [to_array(x) for x in bind(op, callables)(tensors, sizes)]
+        results = zip(op.results, bind(op, callables)(tensors, sizes), strict=True)
+        return [x if isinstance(v.type, Opaque) else to_array(x) for v, x in results]
 
     return run
 

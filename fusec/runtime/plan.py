@@ -30,7 +30,7 @@ from fusec.ir.ops.elementwise import Elementwise
 from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.host import Alloc, Free, Launch
 from fusec.ir.ops.loop import View
-from fusec.ir.types import Tensor
+from fusec.ir.types import Opaque, Tensor
 
 ALIGNMENT = 64
 """Bytes: a cache line, and the widest vector register."""
@@ -209,7 +209,7 @@ class _Planner:
         for value, op in last.items():
             held = value in owned or value not in root
             kept = value in self.function.body.yields
-            if held and not kept and isinstance(value.type, Tensor):
+            if held and not kept and isinstance(value.type, (Tensor, Opaque)):
                 dead.setdefault(op, []).append(value)
         return dead
 

@@ -16,13 +16,12 @@ import torch.utils._pytree as pytree
 from fusec.frontend.capture import compile_dynamo_graph
 from fusec.frontend.dtypes import to_torch
 from fusec.frontend.intake import Imported
-from fusec.ir.core import Function, walk
+from fusec.ir.core import Function
 from fusec.ir.dims import Symbol, evaluate
 from fusec.ir.interpreter import interpret
-from fusec.ir.ops.extern import Extern
-from fusec.ir.types import Scalar, Tensor, Type, strides_of
+from fusec.ir.types import Opaque, Scalar, Tensor, Type, strides_of
 from fusec.options import Options
-from fusec.runtime.extern import bind
+from fusec.runtime.launcher_arrays import extern_calls, to_array
 
 
 @dataclass
@@ -113,8 +112,11 @@ def evaluate_program(imported: Imported, arguments: list[Any]) -> list[Any]:
     """The yields of the function. Arguments that it updates are written to."""
     function = imported.function
     sizes = sizes_of(imported, arguments)
-    arrays = [to_array(x) for x in arguments]
-    results = interpret(function, arrays, extern=_caller(imported, sizes))
+    arrays = [
+        np.array(to_array(x)) if isinstance(x, torch.Tensor) else x for x in arguments
+    ]
+    extern = extern_calls(function, arrays, imported.callables)
+    results = interpret(function, arrays, extern=extern)
     types = [value.type for value in function.body.yields]
     made = [tensor_of(x, t, sizes) for x, t in zip(results, types, strict=True)]
     for result, index in zip(made, function.returns_into, strict=True):
@@ -137,32 +139,9 @@ def sizes_of(imported: Imported, arguments: Sequence[Any]) -> dict[Symbol, int]:
     return sizes
 
 
-def _caller(imported: Imported, sizes: dict[Symbol, int]) -> Callable[..., Any]:
-    """What the interpreter calls for each extern, in program order."""
-    externs = (op for op in walk(imported.function.body) if isinstance(op, Extern))
-
-    def call(target: str, arguments: Any, keywords: Any, passed: Any) -> Any:
-        op = next(externs)
-        assert op.target == target
-        types = [value.type for value in op.operands]
-        tensors = [tensor_of(x, t, sizes) for x, t in zip(passed, types, strict=True)]
-        return [to_array(x) for x in bind(op, imported.callables)(tensors, sizes)]
-
-    return call
-
-
-def to_array(x: Any) -> Any:
-    """A tensor as an array in its dtype's carrier; a number as it is."""
-    if not isinstance(x, torch.Tensor):
-        return x
-    narrow = x.dtype.is_floating_point and x.dtype.itemsize < 4
-    wide = x.float() if narrow and x.dtype is not torch.float16 else x
-    return np.array(wide.detach().numpy())
-
-
 def tensor_of(array: Any, type_: Type, sizes: Mapping[Symbol, int]) -> Any:
     """The tensor, of the type's dtype and strides, that an array stands for."""
-    if isinstance(type_, Scalar):
+    if isinstance(type_, (Scalar, Opaque)):
         return array
     assert isinstance(type_, Tensor)
     dense = torch.from_numpy(np.array(array, order="C")).to(to_torch(type_.dtype))

@@ -13,7 +13,7 @@ from fusec.ir.dtypes import Array
 from fusec.ir.interpreter.frame import Frame, Given, InterpretError, bind
 from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.pointwise import dtype_of
-from fusec.ir.types import Scalar, Token
+from fusec.ir.types import Opaque, Scalar, Token
 
 
 def call(frame: Frame, op: Extern, inputs: Sequence[Any]) -> Iterable[Array | None]:
@@ -29,7 +29,10 @@ def call(frame: Frame, op: Extern, inputs: Sequence[Any]) -> Iterable[Array | No
     wanted = [v for v in op.results if not isinstance(v.type, Token)]
     if len(made) != len(wanted):
         raise InterpretError(f"{op.target} gave {len(made)} results of {len(wanted)}")
-    given = [Given(v, np.asarray(x)) for v, x in zip(wanted, made, strict=True)]
+    given = [
+        Given(v, x if isinstance(v.type, Opaque) else np.asarray(x))
+        for v, x in zip(wanted, made, strict=True)
+    ]
     bind(frame.sizes, frame.function.symbols, given)
     return _with_tokens(op.results, iter(given))
 
@@ -51,5 +54,7 @@ def _with_tokens(
     for value in results:
         if isinstance(value.type, Token):
             yield None
+        elif isinstance(value.type, Opaque):
+            yield next(given).array
         else:
             yield dtype_of(value).quantize(next(given).array)

@@ -12,7 +12,7 @@ from fusec.errors import FusecError, Loc
 from fusec.ir.core import Block, Function, Level, Module, Op, Value
 from fusec.ir.dims import Dim, Symbol, evaluate
 from fusec.ir.dtypes import Array, i64
-from fusec.ir.types import Axis, Points, Scalar, Tensor, Tile, Token, Type
+from fusec.ir.types import Axis, Opaque, Points, Scalar, Tensor, Tile, Token, Type
 
 
 class InterpretError(FusecError):
@@ -137,7 +137,7 @@ class Frame:
 
     def _check(self, type_: Type, held: Any) -> None:
         """That a rule gave what the type promises: a fault of ours or of the IR."""
-        if not is_array(held) or isinstance(type_, Token):
+        if not is_array(held) or isinstance(type_, (Token, Opaque)):
             return
         shape, carrier = self._form(type_), type_.dtype.carrier
         if shape is not None and held.shape != shape:

@@ -22,7 +22,7 @@ from fusec.ir.interpreter.frame import (
     bind_symbols,
 )
 from fusec.ir.interpreter.memory import Memory, check_array, in_memory
-from fusec.ir.types import Buffer, Scalar, Tensor, Token
+from fusec.ir.types import Buffer, Opaque, Scalar, Tensor, Token
 
 RULES: Mapping[Level, Mapping[type, Rule]] = {
     Level.GRAPH: graph.RULES,
@@ -89,6 +89,8 @@ def _hold(frame: Frame, param: Value, argument: Any) -> Any:
     """An argument in the form that values have at the function's level."""
     if isinstance(param.type, Token):
         return None
+    if isinstance(param.type, Opaque):
+        return argument
     if isinstance(param.type, Scalar):
         return scalar(param, argument)
     if isinstance(param.type, Buffer):
@@ -104,6 +106,8 @@ def _release(frame: Frame, value: Value) -> Any:
     held = frame[value]
     if isinstance(value.type, Token):
         return None
+    if isinstance(value.type, Opaque):
+        return held
     if isinstance(value.type, Scalar):
         return held.item()
     if not isinstance(held, Memory):
