@@ -49,17 +49,14 @@ class Target:
     """Second-level cache of one core."""
     l3_bytes: int = 32 << 20
     """Last-level cache, shared by all cores."""
-    l1_rate: float = 410e9
-    """Reads per core, as are the next three."""
     l2_rate: float = 239e9
+    """Bytes read per second and core, as are the next two."""
     l3_rate: float = 120e9
     dram_rate: float = 40e9
     dram_rate_all: float = 78e9
     """Reads by all cores together."""
     nontemporal: bool = True
     """Stores can bypass the caches."""
-    power_of_two_tiles: bool = False
-    """Tiles must have power-of-two extents."""
 
     def has(self, feature: str) -> bool:
         """Whether an instruction set, by LLVM's name, may be used."""

@@ -4,7 +4,7 @@
            that there are programs for
 
 Bandwidth is that of the smallest memory that holds everything moved. The figures
-are the target's; a calibration run replaces them.
+are the target's: nobody measured them on this machine.
 """
 
 from __future__ import annotations

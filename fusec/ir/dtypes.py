@@ -361,13 +361,6 @@ def promote(a: DType, b: DType) -> DType:
     raise TypeError(f"{a.name} and {b.name} have no common type; cast one of them")
 
 
-def accumulator(dtype: DType) -> DType:
-    """The type that sums of `dtype` are held in: i64, f32, or f64 for wide floats."""
-    if dtype.is_int or dtype.is_bool:
-        return i64
-    return f64 if dtype.carrier == np.float64 else f32
-
-
 def _decode(dtype: DType, codes: Array) -> Array:
     if dtype.is_bool:
         return codes != 0

@@ -20,7 +20,6 @@ from fusec.ir.dtypes import (
     DType,
     Kind,
     Specials,
-    accumulator,
     bf16,
     bool_,
     codebook,
@@ -663,12 +662,6 @@ def test_promotion_of_what_torch_lacks() -> None:
     for a, b in [(int_(5), i8), (bool_, uint(3)), (NF4, f32), (float_(2, 1), i8)]:
         with pytest.raises(TypeError, match="no common type; cast one"):
             promote(a, b)
-
-
-def test_accumulators() -> None:
-    assert {accumulator(d) for d in (f16, bf16, f32, float_(2, 1), NF4)} == {f32}
-    assert {accumulator(d) for d in (f64, float_(9, 9))} == {f64}
-    assert {accumulator(d) for d in (bool_, u8, u64, int_(3))} == {i64}
 
 
 def test_the_worked_example_holds() -> None:
