@@ -241,7 +241,7 @@ class _Intake:
         except Undecided:
             return "fusec has this op for numbers that are known when it compiles"
         except TypeError as error:
-            if not any(symints(node.meta.get("val"))):
+            if not self.sizes.facts.ranges:
                 raise
             # Sizes that are equal only by what torch assumed of their symbols.
             return f"sizes: {error}"

@@ -151,5 +151,5 @@ def _space(indices: Values, attrs: tuple[Any, ...]) -> Element:
         raise TypeError(f"index {index} names an operand that is not there")
     if masked and indices[-2].type.dtype is not bool_:  # type: ignore[union-attr]
         raise TypeError(f"mask of type {indices[-2].type}")
-    spaces = axes + [v.type for v in indices]
-    return common_space(spaces) if spaces else Points(i64, ())
+    # What is read is known at points, if only at one, though its index is a constant.
+    return common_space([Points(i64, ()), *axes, *(v.type for v in indices)])
