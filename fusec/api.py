@@ -21,6 +21,7 @@ from functools import partial, update_wrapper
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_map_only
 
 from fusec.compiler import Journey, compile_graph, kernel_text
 from fusec.errors import UserError
@@ -95,6 +96,10 @@ class Jitted:
         arrays = any(_is_array(x) for x in (*args, *kwargs.values()))
         return _arrays(result) if arrays else result
 
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        """As a method: bound to what it is called on."""
+        return self if instance is None else partial(self, instance)
+
     def ir(self, stage: str, *args: Any, **kwargs: Any) -> str:
         """The IR of a call at "graph", "loop", "fused" or "host" (with its kernels)."""
         if stage not in _STAGES:
@@ -167,20 +172,29 @@ def _explained(graph: Compiled) -> str:
 
 def _is_array(x: Any) -> bool:
     """Whether x is an array of numpy, which is not for this file to import."""
-    return type(x).__module__ == "numpy" and type(x).__name__ == "ndarray"
+    names = ((kind.__module__, kind.__name__) for kind in type(x).__mro__)
+    return ("numpy", "ndarray") in names
 
 
 def _tensor(x: Any) -> Any:
-    """An array as a tensor on the same memory; anything else as it is."""
-    return torch.from_numpy(x) if _is_array(x) else x
+    """An array as a tensor on the same memory; anything else as it is.
+
+    Of an array that may not be written to, or steps backwards, it is a copy.
+    """
+    if not _is_array(x):
+        return x
+    if not x.flags.writeable or any(stride < 0 for stride in x.strides):
+        x = x.copy()
+    return torch.from_numpy(x)
 
 
 def _arrays(result: Any) -> Any:
-    if isinstance(result, torch.Tensor):
-        return result.detach().numpy()
-    if isinstance(result, (tuple, list)):
-        return type(result)(map(_arrays, result))
-    return result
+    """Results as arrays; of a dtype that numpy lacks, as tensors."""
+    return tree_map_only(torch.Tensor, _array, result)
+
+
+def _array(x: torch.Tensor) -> Any:
+    return x if x.dtype is torch.bfloat16 else x.detach().numpy()
 
 
 def _copied(x: Any) -> Any:

@@ -6,6 +6,7 @@ imported graph ─▶ loops ─▶ fused loops ─▶ host function + kernels �
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -22,6 +23,7 @@ from fusec.ir.core import Function, Module
 from fusec.ir.dims import Symbol
 from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.loop import Region
+from fusec.logs import logger
 from fusec.options import Options
 from fusec.passes.assign_layouts import assign_layouts
 from fusec.passes.fuse import emit_plan
@@ -148,11 +150,35 @@ def compile_module(
 def compile_graph(imported: Imported, options: Options) -> Program | Verified:
     """Compile what the frontend took in; with `verify`, to run beside its oracle."""
     function, hints = imported.function, imported.hints
+    began = time.perf_counter()
     program = compile_function(function, options, hints, imported.callables)
+    _log(program.journey, imported, time.perf_counter() - began)
     if not options.verify:
         return program
     stages = _stages(program.journey)
     return Verified(program, stages, imported.callables, imported.eager_yields)
+
+
+def _log(journey: Journey, imported: Imported, seconds: float) -> None:
+    """Tell those who asked what became of a graph."""
+    ops: tuple[Any, ...] = journey.fused.body.ops
+    launches = sum(isinstance(op, Region) for op in ops)
+    externs = sum(isinstance(op, Extern) for op in ops)
+    logger("graph").info(
+        "%s: %d launches of %d kernels, %d calls to torch, compiled in %.2f s",
+        imported.function.name,
+        launches,
+        len(journey.lowered.kernels),
+        externs,
+        seconds,
+    )
+    for fallback in imported.fallbacks:
+        logger("graph").info("  through ATen: %s", fallback)
+    for refusal in journey.refusals:
+        pair = refusal.producer, refusal.consumer
+        logger("fusion").info("%s into %s: %s", *pair, refusal.reason)
+    for name, kernel in journey.lowered.kernels.items():
+        logger("kernels").info("%s: %s", name, kernel.schedule)
 
 
 def _stages(journey: Journey) -> list[Stage]:
@@ -212,6 +238,7 @@ class _Build:
         cpu, features = self.target.cpu, self.target.feature_string
         key = cache_key("llvm-object", VERSION, text, cpu, features)
         image = self.cache.get(key) if self.cache else None
+        logger("cache").debug("%s %s", "hit" if image else "miss", key)
         if image is None:
             image = compile_object(text, cpu, features)
             if self.cache:

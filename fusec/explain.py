@@ -22,16 +22,14 @@ from typing import Any
 
 from fusec.analysis.cost import Work, bandwidth, seconds
 from fusec.analysis.fingerprint import fingerprint
-from fusec.analysis.fusion import Fusion
-from fusec.analysis.schedule import Schedule, Split
+from fusec.analysis.fusion import Fusion, called
 from fusec.compiler import Journey
 from fusec.errors import Loc, Unsupported
 from fusec.ir.core import Op, walk
-from fusec.ir.dims import Symbol, format_dim
+from fusec.ir.dims import Symbol
 from fusec.ir.ops.constant import Const, SizeOf
 from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.loop import Load, Region, Store
-from fusec.ir.ops.reduction import Reduce
 from fusec.target import Target
 
 _SILENT = (Load, Store, Const, SizeOf)
@@ -163,7 +161,7 @@ def _kernel(
     kernel = journey.lowered.kernels[name]
     work = fusion.work(fusion.group_of[places[0]])
     roofline, bound = _roofline(work, journey.target)
-    grid, tile = _schedule(kernel.schedule)
+    grid, tile = kernel.schedule.grid_text, kernel.schedule.tile_text
     return KernelReport(
         name,
         len(places),
@@ -194,17 +192,12 @@ def _source_lines(ops: Iterable[Op]) -> tuple[SourceLine, ...]:
     for op in ops:
         if not isinstance(op, _SILENT):
             at = op.loc.file, op.loc.line
-            found.setdefault(at, []).append(_called(op))
+            found.setdefault(at, []).append(called(op))
             texts.setdefault(at, op.loc.text or linecache.getline(*at))
     return tuple(
         SourceLine(_place(Loc(*at)), texts[at].strip(), tuple(names))
         for at, names in found.items()
     )
-
-
-def _called(op: Op) -> str:
-    """What an op is to its reader: a reduction is its monoid."""
-    return op.monoid.name.partition("<")[0] if isinstance(op, Reduce) else op.name
 
 
 def _place(loc: Loc) -> str:
@@ -214,28 +207,6 @@ def _place(loc: Loc) -> str:
     path = Path(loc.file)
     inside = path.is_relative_to(Path.cwd())
     return f"{path.relative_to(Path.cwd()) if inside else path}:{loc.line}"
-
-
-def _schedule(schedule: Schedule) -> tuple[str, str]:
-    axes = ", ".join(f"{a.name}:{format_dim(a.extent)}" for a in schedule.grid)
-    grid = f"{axes or 'no axis'} = {format_dim(schedule.programs)} programs"
-    marks = [
-        text
-        for text, holds in (
-            ("in blocks", schedule.blocked),
-            ("prefetched", schedule.prefetch),
-            ("stores bypass the caches", schedule.streaming),
-        )
-        if holds
-    ]
-    tile = ", ".join(map(_split, schedule.tile)) or "one element"
-    return grid, "; ".join([tile, *marks])
-
-
-def _split(split: Split) -> str:
-    parts = (("time", split.trips), ("reg", split.registers), ("lane", split.lanes))
-    digits = [f"{format_dim(n)}:{axis}" for axis, n in parts if n != 1]
-    return f"{split.axis.name}:{format_dim(split.extent)} = {' '.join(digits) or '1'}"
 
 
 def _kernel_lines(kernel: KernelReport) -> list[str]:

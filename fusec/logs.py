@@ -12,10 +12,9 @@ import logging
 from collections.abc import Iterable
 
 CATEGORIES = {
-    "graph": "what torch handed over, and what runs through ATen instead",
-    "fusion": "which ops were fused, which were not, and why",
-    "kernels": "the code of each kernel and the schedule it follows",
-    "tuning": "the candidates that were measured, and how they ranked",
+    "graph": "each graph: its kernels, its calls to torch and why, how long it took",
+    "fusion": "which ops were not fused, and why",
+    "kernels": "each kernel and the schedule it follows",
     "cache": "hits, misses, and entries that were thrown away",
 }
 

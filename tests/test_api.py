@@ -85,3 +85,56 @@ def test_looking_on_leaves_the_arguments_alone() -> None:
 def test_jit_refuses_unknown_options() -> None:
     with pytest.raises(OptionError, match="no option 'fast'"):
         fusec.jit(fast=True)
+
+
+def test_jit_is_a_method_too() -> None:
+    class Scale(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.factor = torch.nn.Parameter(torch.full((4,), 3.0))
+
+        @fusec.jit
+        def forward(self, x: Any) -> Any:
+            return x * self.factor + 1
+
+    torch.testing.assert_close(Scale()(torch.ones(4)), torch.full((4,), 4.0))
+
+
+def test_jit_leaves_arrays_alone_that_it_may_not_write_to() -> None:
+    add = fusec.jit(lambda x: (x.add_(1), x.sum())[1])
+    fixed = np.ones(5, np.float32)
+    fixed.setflags(write=False)
+    assert add(fixed) == 10
+    assert fixed.sum() == 5
+    given = np.ones(5, np.float32)
+    assert add(given) == 10
+    assert given.sum() == 10
+    assert add(np.arange(5.0, dtype=np.float32)[::-1]) == 15
+
+
+def test_jit_gives_arrays_in_any_container() -> None:
+    result = fusec.jit(lambda x: {"a": x + 1, "b": (x, 2)})(np.ones(2, np.float32))
+    assert isinstance(result["a"], np.ndarray)
+    np.testing.assert_array_equal(result["a"], [2, 2])
+    assert isinstance(result["b"][0], np.ndarray)
+
+
+def test_logs_tell_what_was_compiled(caplog: pytest.LogCaptureFixture) -> None:
+    options = {"logs": "graph,fusion,kernels,cache"}
+
+    def f(x: Any) -> Any:
+        return x.exp().sum(0).cumsum(0) + x.mean(1).sum()
+
+    for _ in range(2):
+        torch._dynamo.reset()
+        torch.compile(f, backend=fusec.backend, options=options)(torch.randn(30, 40))
+    said: dict[str, list[str]] = {}
+    for record in caplog.records:
+        said.setdefault(record.name, []).append(record.getMessage())
+    assert "1 calls to torch" in said["fusec.graph"][0]
+    assert "aten.cumsum.default: fusec has no such op (" in said["fusec.graph"][1]
+    assert any("into" in line for line in said["fusec.fusion"])
+    assert any("grid" in line and "tile" in line for line in said["fusec.kernels"])
+    kinds = [line.split()[0] for line in said["fusec.cache"]]
+    assert kinds[0] == "miss"
+    assert kinds[-1] == "hit"

@@ -547,3 +547,32 @@ def test_progress_is_told_to_those_who_wait(
                 break
             output.threading.Event().wait(0.01)
     assert said == ["thinking"]
+
+
+def test_a_failed_check_is_the_programs_own(fusec: Fusec) -> None:
+    text = """\
+    loop @f(%x: f32[4], %i: i64[3]) -> (f32[3]) {
+      %y = region %x, %i over k:3 : f32[3] {
+        ^(%a: f32[4], %b: i64[3], %c: f32[3]):
+        %0 = load %b [k] : i64{k}
+        %1 = const(4) : i64
+        %2 = lt %0, %1 : bool{k}
+        check %2 {message="index out of range"}
+        %3 = const(0.0) : f32
+        %4 = load %a, %0, %2, %3 [$0] {masked=true} : f32{k}
+        store %4, %c [k]
+      }
+      yield %y
+    }"""
+    Path("f.fir").write_text(text)
+    np.savez("in.npz", x=np.ones(4, np.float32), i=np.array([0, 3, 4]))
+    done = fusec("run", "f.fir", "--inputs", "in.npz")
+    assert (done.status, done.out) == (2, "")
+    assert "the program failed: index out of range" in done.err
+
+
+@pytest.mark.parametrize("text", ["(", "((", "(4", "(4:", ")", "", "(,)"])
+def test_half_a_layout_is_refused(fusec: Fusec, text: str) -> None:
+    done = fusec("layout", text)
+    assert done.status == 2
+    assert "this is no layout" in done.err

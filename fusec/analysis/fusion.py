@@ -276,7 +276,7 @@ class Fusion:
             for op in walk(self.summaries[k].op.body)
             if isinstance(op, (Elementwise, Reduce))
         ]
-        names = " ".join(op.name for op in inner[-3:]) or "copy"
+        names = " ".join(map(called, inner[-3:])) or "copy"
         loc = inner[-1].loc if inner and inner[-1].loc.file else last.loc
         return f"{names} at {loc}" if loc.file else names
 
@@ -423,7 +423,7 @@ class Fusion:
         for value in group.stored:
             span = self._span(group, value)
             if span is None:
-                return None, f"%{value.hint} would not be written exactly once"
+                return None, f"{_named(value)} would not be written exactly once"
             group.spans[value] = span
         if not self._whole_sweeps(group):
             return None, "one reads past what the other reduces over"
@@ -435,7 +435,7 @@ class Fusion:
         for value, span in group.spans.items():
             # Losing axes to a store is only what a reduction does anyway.
             if not walked - span <= reduced:
-                return None, f"%{value.hint} has fewer axes than the loop around it"
+                return None, f"{_named(value)} has fewer axes than the loop around it"
         buffers = len(group.stored) + len(self.inputs(group))
         if buffers > MAX_BUFFERS:
             return None, f"{buffers} buffers are too many for one kernel"
@@ -660,6 +660,15 @@ def _readers(function: Function) -> dict[Value, tuple[int, ...]]:
         for value in dict.fromkeys(op.operands):
             found.setdefault(value, []).append(k)
     return {value: tuple(ks) for value, ks in found.items()}
+
+
+def called(op: Op) -> str:
+    """What an op is to its reader: a reduction is its monoid."""
+    return op.monoid.name.partition("<")[0] if isinstance(op, Reduce) else op.name
+
+
+def _named(value: Value) -> str:
+    return f"%{value.hint}" if value.hint else "a result"
 
 
 def _shape(value: Value) -> tuple[Dim, ...]:

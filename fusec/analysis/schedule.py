@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from fusec.analysis.accesses import Accesses
 from fusec.analysis.cost import Work, likely, seconds, weigh
 from fusec.ir.core import Op, Value
-from fusec.ir.dims import Dim, Symbol, ceil_div, product
+from fusec.ir.dims import Dim, Symbol, ceil_div, format_dim, product
 from fusec.ir.ops.reduction import Reduce
 from fusec.ir.types import Axis, Points
 from fusec.target import Target
@@ -53,6 +53,12 @@ class Split:
     def trips(self) -> Dim:
         return ceil_div(self.extent, self.chunk)
 
+    def __str__(self) -> str:
+        parts = (("time", self.trips), ("reg", self.registers), ("lane", self.lanes))
+        digits = [f"{format_dim(n)}:{axis}" for axis, n in parts if n != 1]
+        size = format_dim(self.extent)
+        return f"{self.axis.name}:{size} = {' '.join(digits) or '1'}"
+
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
@@ -77,6 +83,26 @@ class Schedule:
             return counts
         last = self.tile[-1]
         return counts * ceil_div(last.axis.extent, last.extent)
+
+    @property
+    def grid_text(self) -> str:
+        """The grid for people: `i:64 = 64 programs`."""
+        axes = ", ".join(f"{a.name}:{format_dim(a.extent)}" for a in self.grid)
+        return f"{axes or 'no axis'} = {format_dim(self.programs)} programs"
+
+    @property
+    def tile_text(self) -> str:
+        """The tile for people: `j:1000 = 16:time 4:reg 16:lane; prefetched`."""
+        marks = {
+            "in blocks": self.blocked,
+            "prefetched": self.prefetch,
+            "stores bypass the caches": self.streaming,
+        }
+        tile = ", ".join(map(str, self.tile)) or "one element"
+        return "; ".join([tile, *(text for text, holds in marks.items() if holds)])
+
+    def __str__(self) -> str:
+        return f"grid {self.grid_text}; tile {self.tile_text}"
 
 
 def choose(accesses: Accesses, target: Target, hints: Mapping[Symbol, int]) -> Schedule:

@@ -9,6 +9,7 @@ from fusec.cli.arguments import chosen
 from fusec.cli.files import read_module
 from fusec.cli.loading import load
 from fusec.cli.output import Output, progress
+from fusec.errors import UserError
 from fusec.ir.arguments import (
     load_npz,
     matched,
@@ -32,13 +33,10 @@ def run(arguments: Namespace) -> Output:
     values = _arguments(module, arguments)
     native = module.entry.level is Level.HOST and not arguments.interpret
     with progress(f"running {arguments.file}"):
-        if module.entry.level is Level.TILE:
-            results = _kernel(module, values, arguments.grid)
-        elif native:
-            made = load("native").run_compiled(module, values, options)
-            results = _named(module, made)
-        else:
-            results = _interpreted(module, values)
+        try:
+            results = _results(module, values, arguments, options, native)
+        except IndexError as error:  # a check of the program's own
+            raise UserError(f"the program failed: {error}") from error
     if arguments.save:
         save_npz(arguments.save, {name: x for name, _, x in results})
     how = "compiled" if native else "interpreted"
@@ -47,6 +45,21 @@ def run(arguments: Namespace) -> Output:
 
 Results = list[tuple[str, Value, Any]]
 """Name, value and what it holds, for each result."""
+
+
+def _results(
+    module: Module,
+    values: list[Any],
+    arguments: Namespace,
+    options: Options,
+    native: bool,
+) -> Results:
+    if module.entry.level is Level.TILE:
+        return _kernel(module, values, arguments.grid)
+    if native:
+        made = load("native").run_compiled(module, values, options)
+        return _named(module, made)
+    return _interpreted(module, values)
 
 
 def _arguments(module: Module, arguments: Namespace) -> list[Any]:

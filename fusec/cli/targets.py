@@ -118,8 +118,8 @@ def _module(where: str) -> Any:
     # A file may be called as a module that is loaded already is.
     name = f"fusec_target_{path.stem}" if path.stem in sys.modules else path.stem
     spec = spec_from_file_location(name, path.resolve())
-    assert spec is not None
-    assert spec.loader is not None
+    if spec is None or spec.loader is None:
+        raise UserError(f"{where} is no Python file", fix=_FORM)
     module = module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)

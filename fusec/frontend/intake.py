@@ -183,7 +183,10 @@ class _Intake:
 
     def _compute(self, node: fx.Node) -> Found:
         """By a handler if one can, else by a call to torch."""
-        metas = list(leaves(node.meta.get("val")))
+        meta = node.meta.get("val")
+        if meta is None and any(user.op != "output" for user in node.users):
+            raise _unsupported(node, "torch traced no type for what it returns")
+        metas = list(leaves(meta))
         types = tuple(type_of(meta, loc_of(node)) for meta in metas)
         e = replace(self.e, results=tuple(t for t in types if isinstance(t, Tensor)))
         handler = _handler(node)

@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+import torch.utils.checkpoint
 from end_to_end.conftest import Agree
 
 X = torch.linspace(-3, 3, 70).reshape(7, 10)
@@ -167,3 +168,55 @@ def test_each_stage_is_verified(agree: Agree, dtype: torch.dtype) -> None:
     x, w = (torch.randint(-3, 4, (6, 6)).to(dtype) for _ in range(2))
     agree(f, x, w, options={"verify": True})
     agree(lambda x: torch.where(x > 0, x, math.nan) / 0, X, options={"verify": True})
+
+
+CONSTANT_INDICES = {
+    "one": lambda x: x[torch.tensor([3])] * 2,
+    "from the end": lambda x: x[torch.tensor([-1])] + x[torch.tensor(2)],
+    "selected": lambda x: x.index_select(0, torch.tensor([1])).exp(),
+    "two": lambda x: x[torch.tensor([3]), torch.tensor([0])] * 2,
+    "several": lambda x: x[torch.tensor([3, 0, 3])] * 2,
+}
+
+
+@pytest.mark.parametrize("name", CONSTANT_INDICES)
+def test_an_index_that_is_a_constant(agree: Agree, name: str) -> None:
+    agree(CONSTANT_INDICES[name], X)
+    if name not in ("two",):
+        agree(CONSTANT_INDICES[name], X[:, 0])
+
+
+def test_small_corners(agree: Agree) -> None:
+    bytes_ = torch.arange(9, dtype=torch.uint8)
+    agree(lambda x: (x**0, x ** (x * 0), x**3), bytes_)
+    agree(lambda x: (torch.any(x > 0, ()), torch.all(x > 0, ())), X)
+    agree(lambda x: (x.softmax(0), x.log_softmax(1)), torch.zeros(3, 0).long())
+
+
+@pytest.mark.parametrize("dim", [0, 1])
+def test_variance_far_from_zero(agree: Agree, dim: int) -> None:
+    x = torch.randn(700, 900) * 1e-2 + 1e4
+    exact = x.double().var(dim)
+    for f in (lambda x: x.var(dim), lambda x: torch.var_mean(x, dim)[0]):
+        result = torch.compile(f, backend="fusec")(x)
+        torch.testing.assert_close(result.double(), exact, rtol=1e-5, atol=0)
+    y = torch.compile(lambda x: F.layer_norm(x, (900,)), backend="fusec")(x)
+    wanted = F.layer_norm(x.double(), (900,))
+    assert (y - wanted).abs().max() < 2 * (F.layer_norm(x, (900,)) - wanted).abs().max()
+
+
+def test_checkpoints_with_dropout() -> None:
+    def f(x: torch.Tensor) -> torch.Tensor:
+        def part(x: torch.Tensor) -> torch.Tensor:
+            return F.dropout(x.sin(), 0.5).cos()
+
+        return torch.utils.checkpoint.checkpoint(part, x, use_reentrant=False)
+
+    grads: list[torch.Tensor] = []
+    for g in (f, torch.compile(f, backend="fusec")):
+        x = X.clone().requires_grad_()
+        torch.manual_seed(0)
+        g(x).sum().backward()
+        assert x.grad is not None
+        grads.append(x.grad)
+    torch.testing.assert_close(*grads)

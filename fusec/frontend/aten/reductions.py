@@ -150,7 +150,9 @@ def _first(name: str, x: Term, dim: int, keep: bool) -> tuple[Term, Term]:
 
 @lowers("aten.any.dim", "aten.any.dims")
 def any_dims(e: Emitter, x: Term, dim: Dims = None, keepdim: bool = False) -> Term:
-    return x.cast(bool_).reduce("any", dims_of(x, dim), keepdim)
+    """Along no dimension, of which [] is a way to name it, each is its own result."""
+    dims = () if dim == [] else dims_of(x, dim)
+    return x.cast(bool_).reduce("any", dims, keepdim)
 
 
 @lowers("aten.any.default")
@@ -160,7 +162,8 @@ def any_all(e: Emitter, x: Term) -> Term:
 
 @lowers("aten.all.dim", "aten.all.dims")
 def all_dims(e: Emitter, x: Term, dim: Dims = None, keepdim: bool = False) -> Term:
-    return x.cast(bool_).reduce("all", dims_of(x, dim), keepdim)
+    dims = () if dim == [] else dims_of(x, dim)
+    return x.cast(bool_).reduce("all", dims, keepdim)
 
 
 @lowers("aten.all.default")
@@ -173,13 +176,18 @@ def moments(
 ) -> tuple[Term, Term]:
     """(variance, mean) in two passes: the mean, then the sum of squared deviations.
 
-    The sum is divided by max(n − correction, 0), as torch does.
+    The second also sums the deviations, which repairs what the mean was off by: T. F.
+    Chan, G. H. Golub, R. J. LeVeque, 1983, "Algorithms for computing the sample
+    variance". The sum is divided by max(n − correction, 0), as torch does.
     """
-    mean = average(x, dims, True)
-    deviation = x.wide() - mean
+    first = average(x, dims, True)
+    deviation = x.wide() - first
     squares = total(deviation * deviation, dims, True)
-    count = mean.like(x.count(dims))
+    count = first.like(x.count(dims))
+    missed = total(deviation, dims, True) / count
+    squares = (squares - missed * missed * count).maximum(0)
     variance = squares / (count - correction).maximum(0)
+    mean = first + missed
     if keep:
         return variance, mean
     return _squeezed(variance, dims), _squeezed(mean, dims)
@@ -212,14 +220,18 @@ def var_mean(
 
 
 @lowers("aten._softmax.default")
-def softmax(e: Emitter, x: Term, dim: int, half_to_float: bool) -> Term:
+def softmax(e: Emitter, x: Term, dim: int, half_to_float: bool) -> Term | None:
+    if not x.dtype.is_float:
+        return None
     x, dims = x.wide(), dims_of(x, dim)
     powers = exp(x - x.reduce("max", dims, True))
     return powers / powers.reduce("sum", dims, True)
 
 
 @lowers("aten._log_softmax.default")
-def log_softmax(e: Emitter, x: Term, dim: int, half_to_float: bool) -> Term:
+def log_softmax(e: Emitter, x: Term, dim: int, half_to_float: bool) -> Term | None:
+    if not x.dtype.is_float:
+        return None
     x, dims = x.wide(), dims_of(x, dim)
     shifted = x - x.reduce("max", dims, True)
     return shifted - log(exp(shifted).reduce("sum", dims, True))

@@ -58,7 +58,7 @@ class _Parser:
         return Layout([digits for digits, _ in dims], shape, replicas, offset, xor)
 
     def dim(self) -> tuple[Digits, Dim]:
-        if self.tokens[self.index + 1][0] != ":":
+        if [text for text, *_ in self.tokens[self.index + 1 :][:1]] != [":"]:
             return (), self.number()
         digits = self.digits()
         return digits, self.number() if self.accept("<") else extent(digits)

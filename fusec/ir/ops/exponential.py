@@ -393,7 +393,7 @@ def integer_power(x: Term, y: Term) -> Term:
     dtype = x.dtype
     known = y.b.constant(y.value)
     bits = dtype.bits - dtype.is_signed if known is None else int(known).bit_length()
-    result, power = x.like(1), x
+    result, power = (x & 0) | 1, x  # 1 wherever x is
     for k in range(bits):
         chosen = (y & (1 << k)).differs(0)
         result = chosen.select(result * power, result)
