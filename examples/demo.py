@@ -201,7 +201,8 @@ def main() -> int:
             faults += contest.hold(TASKS[name](options.quick))
     for fault in faults:
         print(f"MISMATCH {fault}", file=sys.stderr)
-    return 1 if faults else 0
+    # Rivals are shown as they are; only our own faults fail the demo.
+    return 1 if any(fault.startswith("fusec") for fault in faults) else 0
 
 
 if __name__ == "__main__":

@@ -262,12 +262,22 @@ def exp(x: Term, tail: Term | None = None, shift: int = 0) -> Term:
 
     x = k·log 2 + r with |r| ≤ log(2)/2, and eʳ = 1 + (r + r²·P(r)).
     """
-    x = x.clamp(*EXP_RANGE[x.dtype])
+    power, n = _exp_parts(x.clamp(*EXP_RANGE[x.dtype]), tail)
+    return scaled(power, n + shift if shift else n)
+
+
+def exp_ordinary(x: Term) -> Term:
+    """eˣ where it is a normal number, or NaN."""
+    power, n = _exp_parts(x)
+    return power * power_of_two(n, x.dtype)
+
+
+def _exp_parts(x: Term, tail: Term | None = None) -> tuple[Term, Term]:
+    """(eʳ, k) with e^(x + tail) = eʳ · 2^k."""
     k, n = nearest_whole(x, LOG2_E[x.dtype][0])
     r = without_ln2(x, k)
     r = r if tail is None else r + tail
-    power = (r * r).fma(r.horner(EXP[x.dtype]), r) + 1.0
-    return scaled(power, n + shift if shift else n)
+    return (r * r).fma(r.horner(EXP[x.dtype]), r) + 1.0, n
 
 
 def exp2(x: Term) -> Term:

@@ -9,7 +9,7 @@ import numpy as np
 
 from fusec.ir.core import Value
 from fusec.ir.dtypes import f32
-from fusec.ir.ops.exponential import Exp, Log
+from fusec.ir.ops.exponential import Exp, Log, exp_ordinary
 from fusec.ir.ops.formula import Term, expand_in_double, expand_with
 from fusec.ir.ops.pointwise import Unary, dtype_of, floating, in_double, where
 from fusec.ir.ops.polynomials import (
@@ -27,7 +27,7 @@ from fusec.ir.ops.polynomials import (
 class Erf(Unary, name="erf"):
     """2/√π ∫₀ˣ exp(−t²) dt: ±1 at ±inf, −0 at −0."""
 
-    cost = 55.0
+    cost = 44.0
     takes = staticmethod(floating)
     aten = ("aten.erf.default",)
     ulps = (1.25, 0.85)
@@ -133,7 +133,7 @@ def _erf_inner(x: Term) -> Term:
 def erf_near(x: Term) -> Term:
     """In f32: the series up to 1, then 1 − exp P(x) with P near log erfc."""
     size = abs(x).below(4.0)
-    far = 1.0 - size.horner(LOG_ERFC).emit(Exp)
+    far = 1.0 - exp_ordinary(size.horner(LOG_ERFC))
     return (size < 1.0).select(_erf_inner(size), far).with_sign(x)
 
 
