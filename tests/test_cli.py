@@ -576,3 +576,21 @@ def test_half_a_layout_is_refused(fusec: Fusec, text: str) -> None:
     done = fusec("layout", text)
     assert done.status == 2
     assert "this is no layout" in done.err
+
+
+def test_a_kernel_of_symbolic_sizes_runs_by_itself(fusec: Fusec) -> None:
+    dumped(fusec, "model.py:norm", "--stage", "tile", "--dynamic", to="k.fir")
+    done = fusec("run", "k.fir")
+    assert done.status == 0, done.err
+
+
+def test_what_torch_refuses_in_an_extern_is_told(fusec: Fusec) -> None:
+    text = """\
+    graph @f(%x: f32[4], %y: f32[5]) -> (f32[4]) {
+      %z = extern %x, %y {target="aten.dot.default", arguments=($0, $1), keywords=()} : f32[4]
+      yield %z
+    }"""  # noqa: E501
+    Path("f.fir").write_text(text)
+    done = fusec("run", "f.fir")
+    assert done.status == 2
+    assert "the program failed: " in done.err

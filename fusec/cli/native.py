@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fusec.compiler import compile_module
 from fusec.errors import FusecError, UserError
 from fusec.ir.core import Function, Level, Module
 from fusec.options import Options
-from fusec.runtime.launcher_arrays import call, extern_calls
+from fusec.runtime import launcher_arrays
+from fusec.runtime.launcher_arrays import call
 
 __all__ = ["extern_calls", "run_compiled"]
 
@@ -25,6 +26,12 @@ def run_compiled(
         _check(kernel)
     program = compile_module(module, options)
     return _called(lambda: call(program, module.entry, arguments))
+
+
+def extern_calls(function: Function, arguments: Sequence[Any]) -> Any:
+    """What `interpret` calls for externs. Raises `UserError` where torch refuses."""
+    run = launcher_arrays.extern_calls(function, arguments)
+    return lambda *given: _called(lambda: run(*given))
 
 
 def _check(kernel: Function) -> None:

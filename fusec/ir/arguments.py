@@ -20,7 +20,6 @@ from fusec.errors import UserError
 from fusec.ir.core import Function, Level, Value
 from fusec.ir.dims import Dim, Symbol, evaluate
 from fusec.ir.dtypes import Array, DType
-from fusec.ir.layout import MEM
 from fusec.ir.types import Buffer, Opaque, Scalar, Tensor, Token
 
 USUAL_SIZE = 8
@@ -144,8 +143,12 @@ def _random(
         case Tensor(dtype, shape):
             return _draw(dtype, tuple(_value(n, values) for n in shape), random)
         case Buffer(dtype, layout):
-            bits = _value(layout.span(MEM), values)
-            return _draw(dtype, ((bits - 1) // dtype.bits + 1,), random)
+            last = sum(
+                (_value(digit.extent, values) - 1) * _value(digit.stride, values)
+                for digits in layout.dims
+                for digit in digits
+            )
+            return _draw(dtype, (last // dtype.bits + 1,), random)
         case Opaque():
             raise UserError(
                 f"%{param.hint} is opaque: there is no data for it",

@@ -120,3 +120,5 @@ def with_dtype(type_: Element, dtype: DType) -> Element:
             return Tile(dtype, shape, layout)
         case Scalar():
             return Scalar(dtype)
+        case _:
+            raise TypeError(f"no elements of another dtype in {type(type_).__name__}")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fusec.errors import VerificationError
+from fusec.errors import ParseError, VerificationError
 from fusec.ir.builder import Builder
 from fusec.ir.core import Affine, Block, Function, Level, Module, Op, Value
 from fusec.ir.dims import Symbol
@@ -364,6 +364,28 @@ def test_a_spread_is_for_tiles_without_layouts(
     }}"""
     assert what in broken(parse_module(text)).what
     verify(parse_module(text.replace(spread, "(4:reg)").replace(layout, "")))
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("%0 = load_tile %x, %x {strides=(1,)}", "the offset is Buffer, not an i64"),
+        (
+            "%0 = load_tile %x, %o, %m, %i {strides=(1,), masked=true}",
+            "a tile of f32, else",
+        ),
+    ],
+)
+def test_what_a_tile_is_read_by(line: str, what: str) -> None:
+    text = f"""\
+    tile @f(%x: buffer<f32, "(4:mem@32)">) -> () {{
+      %o = const(0) : i64
+      %i = iota_tile %o {{dim=0}} : tile<i64[4], "(4:reg)">
+      %m = lt %i, %i : tile<bool[4], "(4:reg)">
+      {line} : tile<f32[4], "(4:reg)">
+    }}"""
+    with pytest.raises(ParseError, match=what):
+        parse_module(text)
 
 
 def test_functions_have_different_names() -> None:

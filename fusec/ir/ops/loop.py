@@ -70,6 +70,8 @@ class Load(Op, name="load", levels=LOOP):
         tensor = operands[0].type
         if not isinstance(tensor, Tensor) or len(tensor.shape) != len(attrs[0]):
             raise TypeError(f"index {attrs[0]} does not fit {tensor}")
+        if attrs[1] and operands[-1].dtype is not tensor.dtype:
+            raise TypeError(f"load of {tensor.dtype.name}, else {operands[-1].type}")
         return (with_dtype(_space(operands[1:], attrs), tensor.dtype),)
 
     @property

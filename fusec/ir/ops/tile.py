@@ -98,6 +98,9 @@ class LoadTile(Access, name="load_tile", levels=TILE):
         type_, strides, limited, indirect, masked, _ = attrs
         _check_access(operands[0].type, type_, strides)
         _check_count("load_tile", operands[2:], len(limited) + indirect + 2 * masked)
+        _check_offset(operands[1].type)
+        if masked and operands[-1].dtype is not type_.dtype:
+            raise TypeError(f"a tile of {type_.dtype.name}, else {operands[-1].type}")
         return (type_,)
 
 
@@ -126,6 +129,7 @@ class StoreTile(Access, name="store_tile", levels=TILE):
         strides, limited, indirect, masked, _ = attrs
         _check_access(operands[1].type, operands[0].type, strides)
         _check_count("store_tile", operands[3:], len(limited) + indirect + masked)
+        _check_offset(operands[2].type)
         return ()
 
 
@@ -265,6 +269,11 @@ def _check_access(buffer: Type, tile: Type, strides: tuple[Dim, ...]) -> None:
         raise TypeError(f"{tile} does not lie in {buffer}")
     if len(strides) != len(tile.shape):
         raise TypeError(f"{len(strides)} strides for a tile of {len(tile.shape)} dims")
+
+
+def _check_offset(type_: Type) -> None:
+    if type_ != Scalar(i64):
+        raise TypeError(f"the offset is {type(type_).__name__}, not an i64")
 
 
 def _check_count(name: str, rest: Values, expected: int) -> None:
