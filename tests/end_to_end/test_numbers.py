@@ -43,7 +43,7 @@ ITEMS = {
 }  # fmt: skip
 
 
-if torch.__version__ >= "2.12":  # before, torch wants to know whether n is 1
+if torch.__version__ >= "2.13":  # before, torch wants to know whether n is 1
     ITEMS["power"] = (lambda x, n: x.abs() ** n.item(), torch.tensor(1.5))
 
 
