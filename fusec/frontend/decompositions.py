@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from fusec.frontend import foreach
 from fusec.frontend.torch_private import OpOverload, core_aten_decompositions
 
 aten = torch.ops.aten
@@ -47,7 +48,8 @@ _KEPT_WHOLE: tuple[Any, ...] = (
 def _table() -> dict[Any, Callable[..., Any]]:
     kept = set(_KEPT_WHOLE)
     full = core_aten_decompositions()
-    return {op: rule for op, rule in full.items() if _packet(op) not in kept}
+    table = {op: rule for op, rule in full.items() if _packet(op) not in kept}
+    return table | foreach.decompositions()
 
 
 def _packet(op: Any) -> Any:

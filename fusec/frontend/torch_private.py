@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch._decomp import core_aten_decompositions
 from torch._functorch.aot_autograd import aot_module_simplified
 from torch._functorch.partitioners import min_cut_rematerialization_partition
@@ -17,12 +18,19 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 __all__ = [
     "OpOverload",
     "ShapeEnv",
+    "all_overloads",
     "aot_module_simplified",
     "core_aten_decompositions",
     "min_cut_rematerialization_partition",
     "symbol_hint",
     "unset_fake_temporarily",
 ]
+
+
+def all_overloads() -> list[str]:
+    """Every overload that torch knows: "aten::add.Tensor"; those without a name end
+    in the op's."""
+    return torch._C._dispatch_get_all_op_names()
 
 
 def symbol_hint(env: ShapeEnv, symbol: Any) -> int | None:
