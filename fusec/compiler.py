@@ -30,6 +30,7 @@ from fusec.passes.fuse import emit_plan
 from fusec.passes.lower_to_host import Lowered, lower_to_host
 from fusec.passes.lower_to_loops import lower_to_loops
 from fusec.passes.pipeline import lower_kernel, stripmined
+from fusec.passes.split_reductions import split_reductions
 from fusec.runtime.cache import Cache, cache_key
 from fusec.runtime.launcher_cpu import Code, load
 from fusec.runtime.launcher_torch import Program, exported_shims
@@ -102,7 +103,7 @@ def lower(
     loop = lower_to_loops(function)
     fusion = Fusion(loop, target, hints)
     plan = fusion.run()
-    fused = emit_plan(fusion, plan)
+    fused = split_reductions(emit_plan(fusion, plan), target, hints)
     lowered = lower_to_host(fused, target, hints)
     kernels = lowered.kernels.items()
     laid_out = {name: assign_layouts(kernel.function) for name, kernel in kernels}
@@ -188,7 +189,7 @@ def _stages(journey: Journey) -> list[Stage]:
     return [
         Stage("the frontend", journey.graph),
         Stage("lower_to_loops", journey.loop),
-        Stage("fuse", journey.fused),
+        Stage("fuse and split_reductions", journey.fused),
         Stage("lower_to_host", host, journey.lowered.module),
         Stage("assign_layouts", host, journey.module),
         Stage("stripmine", host, mined),

@@ -18,7 +18,7 @@ from fusec.ir.core import Affine, Op, Value, walk
 from fusec.ir.dims import Dim, product
 from fusec.ir.ops.extern import Slot
 from fusec.ir.ops.loop import Coordinate, Load, Region, Store
-from fusec.ir.ops.reduction import Reduce
+from fusec.ir.ops.reduction import Reduce, Scan
 from fusec.ir.types import Axis, Points, Tensor, strides_of
 
 
@@ -43,7 +43,11 @@ class Accesses:
     all: list[Access] = field(default_factory=list[Access])
     axes: list[Axis] = field(default_factory=list[Axis])
     swept: list[Axis] = field(default_factory=list[Axis])
-    """Axes that a program walks: reduced ones, and those some store lacks."""
+    """Axes that a program walks: reduced and scanned ones, those some store lacks."""
+    reduced: list[Axis] = field(default_factory=list[Axis])
+    """Those of them along which elements are combined into one."""
+    again: bool = False
+    """What sweeping them gives is needed to sweep them again."""
     renamed: dict[Axis, Axis | None] = field(default_factory=dict[Axis, "Axis | None"])
     """What became of each original axis: itself, the axis it lies in, or nothing."""
 
@@ -79,6 +83,7 @@ def accesses(region: Region) -> Accesses:
     spaces: list[set[Axis]] = []
     fixed: set[Axis] = set()
     reduced: list[tuple[Axis, ...]] = []
+    scanned: list[Axis] = []
     for op in walk(region.body):
         if isinstance(op, (Load, Store)):
             found.all.append(_access(op))
@@ -88,12 +93,15 @@ def accesses(region: Region) -> Accesses:
         elif isinstance(op, Reduce):
             reduced.append(op.axes)
             spaces.append(set(op.axes))
+        elif isinstance(op, Scan):
+            scanned.append(op.axis)
         points = (v for v in op.results if isinstance(v.type, Points))
         spaces.extend(set(v.axes) for v in points)
     found.axes = list(dict.fromkeys(a for space in map(_sorted, spaces) for a in space))
     _order(found)
-    _merge(found, spaces, fixed, reduced)
-    _part(found, reduced)
+    _merge(found, spaces, fixed | set(scanned), reduced)
+    _part(found, reduced, scanned)
+    found.again = _sweeps_again(found)
     return found
 
 
@@ -205,10 +213,30 @@ def _renamed(access: Access, outer: Axis, inner: Axis, joined: Axis) -> Access:
     return Access(access.op, Affine(terms, access.address.const), access.computed)
 
 
-def _part(found: Accesses, reduced: list[tuple[Axis, ...]]) -> None:
+def _part(
+    found: Accesses, reduced: list[tuple[Axis, ...]], scanned: list[Axis]
+) -> None:
     """Tell swept axes from those that programs may share out."""
-    swept = {axis for axes in reduced for axis in found.merged(axes)}
+    combined = {axis for axes in reduced for axis in found.merged(axes)}
+    swept = combined.union(scanned)
     for access in found.all:
         if isinstance(access.op, Store):
             swept |= set(found.axes) - set(access.address.axes)
     found.swept = [axis for axis in found.axes if axis in swept]
+    found.reduced = [axis for axis in found.axes if axis in combined]
+
+
+def _sweeps_again(found: Accesses) -> bool:
+    """Whether an op at points of a swept axis needs what a reduction gives."""
+    swept, after = set(found.swept), set[Value]()
+    for op in found.region.body.ops:
+        late = not after.isdisjoint(op.operands)
+        values = [v for v in (*op.operands, *op.results) if isinstance(v.type, Points)]
+        axes = {axis for value in values for axis in found.merged(value.axes)}
+        if isinstance(op, Store):
+            axes |= set(found.of(op).address.axes)
+        if late and axes & swept:
+            return True
+        if late or isinstance(op, Reduce):
+            after.update(op.results)
+    return False

@@ -74,13 +74,27 @@ def covers(index: Sequence[Affine], shape: Sequence[Dim]) -> bool:
     if len(set(axes)) != len(axes):
         return False
     return all(
-        coord.const == 0 and _counts(coord, extent)
+        _counts(turned(coord, extent) or coord, extent)
         for coord, extent in zip(index, shape, strict=True)
     )
 
 
+def turned(coord: Affine, extent: Dim) -> Affine | None:
+    """A coordinate that counts down from the end, as counted from there.
+
+    extent - 1 - (64*h + d)  →  64*h + d        None for one that does not count down.
+    """
+    if not coord.terms or coord.const != extent - 1:
+        return None
+    from_end = coord * -1 + (extent - 1)
+    down = all(isinstance(s, int) and s < 0 for _, s in coord.terms)
+    return from_end if down else None
+
+
 def _counts(coord: Affine, extent: Dim) -> bool:
     """Whether the terms of a coordinate are digits that count up to its extent."""
+    if coord.const != 0:
+        return False
     below: Dim = 1
     for axis, stride in sorted(coord.terms, key=lambda t: _rank(t[1])):
         if stride != below:

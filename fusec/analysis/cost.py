@@ -15,13 +15,17 @@ from dataclasses import dataclass
 from fusec.ir.core import Op
 from fusec.ir.dims import Dim, Symbol, evaluate, symbols
 from fusec.ir.ops.elementwise import Elementwise
-from fusec.ir.ops.reduction import Reduce
+from fusec.ir.ops.reduction import Reduce, Scan, ScanTile
 from fusec.target import Target
 
 LAUNCH = 1.5e-6
 """Seconds to start a kernel and to join its threads."""
 MIDDLING = 512
 """A size to reckon with where none was seen."""
+
+
+SCAN = 8.0
+"""How often a scan combines for each vector of elements, about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,8 @@ def weigh(op: Op) -> float:
     """The simple operations that an op takes for one element."""
     if isinstance(op, Reduce):
         return float(len(op.results))
+    if isinstance(op, (Scan, ScanTile)):
+        return SCAN * len(op.monoid.combine.body.ops)
     return op.cost if isinstance(op, Elementwise) else 0.0
 
 

@@ -40,7 +40,7 @@ from fusec.ir.dims import Dim, Symbol, product
 from fusec.ir.ops.elementwise import Elementwise
 from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.loop import Load, Region, Store
-from fusec.ir.ops.reduction import Reduce
+from fusec.ir.ops.reduction import Reduce, Scan
 from fusec.ir.types import Axis, Tensor
 from fusec.target import Target
 
@@ -68,10 +68,16 @@ class Summary:
     stores: Mapping[Value, tuple[Affine, ...]]
     """Where each result is stored."""
     reduced: tuple[Axis, ...]
+    scanned: tuple[Axis, ...]
     axes: tuple[Axis, ...]
     ops: int
     weight: float
     """Arithmetic per point of the largest space, in simple operations."""
+
+    @property
+    def swept(self) -> tuple[Axis, ...]:
+        """The axes that one program has to walk."""
+        return (*self.reduced, *self.scanned)
 
     @property
     def work(self) -> float:
@@ -85,6 +91,7 @@ def summarise(op: Region) -> Summary:
     loads: list[tuple[Value, Load]] = []
     stores: dict[Value, tuple[Affine, ...]] = {}
     reduced: dict[Axis, None] = {}
+    scanned: dict[Axis, None] = {}
     axes: dict[Axis, None] = {}
     weight, count = 0.0, 0
     for inner in walk(op.body):
@@ -97,9 +104,12 @@ def summarise(op: Region) -> Summary:
             axes.update(_index_axes(inner.index))
         elif isinstance(inner, Reduce):
             reduced.update(dict.fromkeys(inner.axes))
+        elif isinstance(inner, Scan):
+            scanned[inner.axis] = None
         weight += weigh(inner)
-    axes.update(reduced)
-    return Summary(op, tuple(loads), stores, tuple(reduced), tuple(axes), count, weight)
+    axes.update(reduced | scanned)
+    swept = tuple(reduced), tuple(scanned)
+    return Summary(op, tuple(loads), stores, *swept, tuple(axes), count, weight)
 
 
 def _index_axes(index: tuple[object, ...]) -> dict[Axis, None]:
@@ -274,7 +284,7 @@ class Fusion:
             op
             for k in sorted(group.members)
             for op in walk(self.summaries[k].op.body)
-            if isinstance(op, (Elementwise, Reduce))
+            if isinstance(op, (Elementwise, Reduce, Scan))
         ]
         names = " ".join(map(called, inner[-3:])) or "copy"
         loc = inner[-1].loc if inner and inner[-1].loc.file else last.loc
@@ -347,7 +357,7 @@ class Fusion:
     def _cheap(self, members: Mapping[int, object]) -> bool:
         """Whether regions may be computed again for every place they are read at."""
         ops = sum(self.summaries[k].ops for k in members)
-        return ops <= CHEAP_OPS and not any(self.summaries[k].reduced for k in members)
+        return ops <= CHEAP_OPS and not any(self.summaries[k].swept for k in members)
 
     def _reads(self, a: Group, b: Group) -> Iterator[_Read]:
         """The loads of b that read a, at every placement."""
@@ -372,7 +382,7 @@ class Fusion:
             return None
         store = self.summaries[self.maker[value]].stores[value]
         stored = affine_index(store, standing)
-        return None if stored is None else invert(stored, index)
+        return None if stored is None else invert(stored, index, _shape(value))
 
     def _share_sweeps(
         self, own: list[Axis], others: list[Axis], place: Placement
@@ -427,6 +437,8 @@ class Fusion:
             group.spans[value] = span
         if not self._whole_sweeps(group):
             return None, "one reads past what the other reduces over"
+        if not self._scans_in_order(group):
+            return None, "one does not walk as the other scans"
         sweeps = self._sweeps(group)
         if len(sweeps) > 1:
             return None, "they reduce over different axes"
@@ -469,12 +481,27 @@ class Fusion:
             for place, extent in places
         )
 
+    def _scans_in_order(self, group: Group) -> bool:
+        """Whether every scanned axis is one of the group's, from end to end."""
+        places = (
+            (coordinate(placement, axis), axis.extent)
+            for k, placements in group.members.items()
+            for placement in placements
+            for axis in self.summaries[k].scanned
+        )
+        return all(
+            isinstance(place, Affine)
+            and [(a.extent, s) for a, s in place.terms] == [(extent, 1)]
+            and place.const == 0
+            for place, extent in places
+        )
+
     def _sweeps(self, group: Group) -> set[frozenset[Axis]]:
-        """The sets of axes that regions of a group reduce over."""
+        """The sets of axes that regions of a group reduce over or scan."""
         found = {
             frozenset(
                 axis
-                for old in self.summaries[k].reduced
+                for old in self.summaries[k].swept
                 for axis in coordinate(placement, old).axes
             )
             for k, placements in group.members.items()
@@ -520,7 +547,8 @@ class Fusion:
         )
         reduced = self.reduced(group)
         spans = list(group.spans.values())
-        grid = frozenset[Axis].intersection(*spans) - reduced if spans else ()
+        swept = reduced.union(*self._sweeps(group))
+        grid = frozenset[Axis].intersection(*spans) - swept if spans else ()
         programs = self._size(product(axis.extent for axis in grid))
         row = (read + written) // max(1, programs)
         if row > self.target.l2_bytes and self._sweeps_again(group, reduced):
@@ -663,7 +691,9 @@ def _readers(function: Function) -> dict[Value, tuple[int, ...]]:
 
 
 def called(op: Op) -> str:
-    """What an op is to its reader: a reduction is its monoid."""
+    """What an op is to its reader: a reduction is its monoid, a scan runs it."""
+    if isinstance(op, Scan):
+        return f"cum{op.monoid.name.partition('<')[0]}"
     return op.monoid.name.partition("<")[0] if isinstance(op, Reduce) else op.name
 
 

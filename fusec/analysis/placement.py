@@ -16,8 +16,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from fusec.analysis.affine import split
+from fusec.analysis.affine import split, turned
 from fusec.ir.core import Affine, Value
+from fusec.ir.dims import Dim
 from fusec.ir.ops.extern import Slot
 from fusec.ir.ops.loop import Load
 from fusec.ir.types import Axis, Points
@@ -119,15 +120,21 @@ class Places:
 
 
 def invert(
-    stored: Sequence[Affine], wanted: Sequence[Place]
+    stored: Sequence[Affine], wanted: Sequence[Place], shape: Sequence[Dim]
 ) -> dict[Axis, Place] | None:
     """What the axes of a store are where a load finds the element it wants.
 
-    `stored` counts each dimension with axes of its own, clean digits from 0 (every
-    store does). None where a wanted coordinate does not fall apart into such digits.
+    `stored` counts each dimension of `shape` with axes of its own, clean digits from 0
+    or from the end (every store does). None where a wanted coordinate does not fall
+    apart into such digits.
     """
     found: dict[Axis, Place] = {}
-    for digits, coord in zip(stored, wanted, strict=True):
+    for digits, coord, extent in zip(stored, wanted, shape, strict=True):
+        from_end = turned(digits, extent)
+        if from_end is not None:
+            if not isinstance(coord, Affine):
+                return None
+            digits, coord = from_end, coord * -1 + (extent - 1)
         axes = digits.axes
         if len(axes) == 1:
             found[axes[0]] = coord

@@ -5,21 +5,25 @@
     grid   i                    one program for each row
     tile   j = time 16 × reg 4 × lane 16      a program sweeps its row 64 at a time
 
-`grid` axes are those that every store has and nothing reduces. The rest is swept
-within a program. For lanes along each axis there is a schedule; the cost model that
-fusion asks says which to take. It depends on shapes and target only, never on threads.
+Axes that every store has and nothing reduces or scans are *free*: programs share them
+out, point by point (grid) or in blocks. The others are swept within a program. There is
+a schedule for lanes along each axis, and for registers along another one, where that
+lets memory be read in whole lines; the cost model that fusion asks says which to take.
+It depends on shapes and target only, never on threads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 
-from fusec.analysis.accesses import Accesses
+from fusec.analysis.accesses import Access, Accesses
+from fusec.analysis.coalesce import Extents, coalesced
 from fusec.analysis.cost import Work, likely, seconds, weigh
 from fusec.ir.core import Op, Value
 from fusec.ir.dims import Dim, Symbol, ceil_div, format_dim, product
-from fusec.ir.ops.reduction import Reduce
+from fusec.ir.ops.reduction import Reduce, Scan
 from fusec.ir.types import Axis, Points
 from fusec.target import Target
 
@@ -27,12 +31,22 @@ REGISTERS = 4
 """Registers of one tile: enough independent chains to hide latency."""
 GATHER = 6.0
 """Operations that an element costs which does not lie beside its neighbour."""
+SHUFFLE = 0.7
+"""Operations that one step of bringing elements beside one another costs."""
 LANE_FOLD = 12.0
 """Vector operations that fold the lanes of a register into one element."""
 PROGRAM = 10.0
 """Vector operations that a program spends before and after its loops."""
 BLOCK_TRIPS = 64
 """Trips of the loop of an elementwise program: long enough to hide its start."""
+LINE = 64
+"""Bytes of a cache line."""
+SHARES = 4
+"""Programs for each core: enough that none waits long for the last one."""
+NARROWEST = 64
+"""Columns that a program takes at least, where there are as many."""
+SQUARE = 64
+"""Elements along each side of a program's part of a matrix that is transposed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +55,19 @@ class Split:
 
     axis: Axis
     extent: Dim
+    """How many elements of the axis a program has; the last one may have fewer."""
     registers: int = 1
     lanes: int = 1
+
+    @property
+    def blocks(self) -> Dim:
+        """How many programs share the axis."""
+        return ceil_div(self.axis.extent, self.extent) if self.blocked else 1
+
+    @property
+    def blocked(self) -> bool:
+        """Whether programs share the axis."""
+        return self.extent != self.axis.extent
 
     @property
     def chunk(self) -> int:
@@ -68,33 +93,33 @@ class Schedule:
     """Axes with a program for each point, outermost first."""
     tile: tuple[Split, ...]
     """Dimensions of the tile of a program, outermost first."""
-    blocked: bool = False
-    """The last dimension of the tile is cut into blocks, a program for each."""
     prefetch: bool = False
-    """Bring the next row near while this one is computed."""
+    """Bring near what is computed next while this is computed."""
     streaming: bool = False
     """Results bypass the caches."""
 
     @property
     def programs(self) -> Dim:
         """How many programs a launch runs."""
-        counts: Dim = product(axis.extent for axis in self.grid)
-        if not self.blocked:
-            return counts
-        last = self.tile[-1]
-        return counts * ceil_div(last.axis.extent, last.extent)
+        return product(
+            (*(axis.extent for axis in self.grid), *(s.blocks for s in self.tile))
+        )
 
     @property
     def grid_text(self) -> str:
-        """The grid for people: `i:64 = 64 programs`."""
-        axes = ", ".join(f"{a.name}:{format_dim(a.extent)}" for a in self.grid)
-        return f"{axes or 'no axis'} = {format_dim(self.programs)} programs"
+        """The grid for people: `i:64, j:4096 in 1024s = 256 programs`."""
+        axes = [f"{a.name}:{format_dim(a.extent)}" for a in self.grid]
+        axes += [
+            f"{s.axis.name}:{format_dim(s.axis.extent)} in {format_dim(s.extent)}s"
+            for s in self.tile
+            if s.blocked
+        ]
+        return f"{', '.join(axes) or 'no axis'} = {format_dim(self.programs)} programs"
 
     @property
     def tile_text(self) -> str:
         """The tile for people: `j:1000 = 16:time 4:reg 16:lane; prefetched`."""
         marks = {
-            "in blocks": self.blocked,
             "prefetched": self.prefetch,
             "stores bypass the caches": self.streaming,
         }
@@ -107,53 +132,145 @@ class Schedule:
 
 def choose(accesses: Accesses, target: Target, hints: Mapping[Symbol, int]) -> Schedule:
     """The schedule that the cost model expects to be the fastest."""
-    found = [_along(accesses, axis, target, hints) for axis in accesses.axes]
+    found = list(_Choices(accesses, target, hints).all())
     if not found:
         return Schedule((), ())
+
+    def price(schedule: Schedule) -> tuple[float, float]:
+        """What memory hides still takes power, and the price may be wrong."""
+        found = work(accesses, schedule, hints)
+        return seconds(found, target), found.operations
+
     # Of equals the one whose lanes lie along the innermost axis.
-    return min(
-        reversed(found),
-        key=lambda schedule: seconds(work(accesses, schedule, hints), target),
-    )
+    return min(reversed(found), key=price)
 
 
-def _along(
-    accesses: Accesses, lane: Axis, target: Target, hints: Mapping[Symbol, int]
-) -> Schedule:
-    """The schedule that has its lanes along one axis."""
-    free = accesses.grid
-    others = [axis for axis in accesses.swept if axis is not lane]
-    lanes = target.lanes(32 if accesses.narrowest < 64 else 64)
-    split = _split(lane, lane.extent, lanes)
-    blocked = lane in free
-    if blocked:
-        trips = 1 if others else BLOCK_TRIPS
-        block = split.chunk * trips
-        blocked = not isinstance(lane.extent, int) or lane.extent > block
-        split = _split(lane, block, lanes) if blocked else split
-    footprint = likely(accesses.bytes, hints)
-    return Schedule(
-        tuple(axis for axis in free if axis is not lane),
-        (*(Split(axis, axis.extent) for axis in others), split),
-        blocked,
-        prefetch=footprint > target.l2_bytes,
-        streaming=target.nontemporal and footprint > target.l3_bytes,
-    )
+class _Choices:
+    """The schedules that there are for one region."""
 
+    def __init__(
+        self, accesses: Accesses, target: Target, hints: Mapping[Symbol, int]
+    ) -> None:
+        self.accesses = accesses
+        self.target = target
+        self.hints = hints
+        self.lanes = target.lanes(32 if accesses.narrowest < 64 else 64)
+        self.footprint = likely(accesses.bytes, hints)
 
-def _split(axis: Axis, extent: Dim, lanes: int) -> Split:
-    vectors = ceil_div(extent, lanes)
-    if isinstance(vectors, int):
-        return Split(axis, extent, max(1, min(REGISTERS, vectors)), lanes)
-    return Split(axis, extent, REGISTERS, lanes)
+    def all(self) -> Iterator[Schedule]:
+        for lane in self.accesses.axes:
+            rows = [axis for axis in self.accesses.axes if self.has_rows(axis, lane)]
+            # The plain one last: of equals the last is taken.
+            for row in (*rows, None):
+                yield self.schedule(lane, row)
+
+    def has_rows(self, axis: Axis, lane: Axis) -> bool:
+        """Whether registers along an axis spare memory work that lanes along another
+        one make.
+
+        Where an access is contiguous along that axis only, or where a column is
+        reduced: then several rows are combined before they meet what others gave.
+        """
+        if axis is lane:
+            return False
+        if axis in self.accesses.swept and lane in self.accesses.grid:
+            return axis in self.accesses.reduced
+        return any(
+            a.address.stride(axis) == 1 and lane in a.address.axes
+            for a in self.accesses.all
+        )
+
+    def schedule(self, lane: Axis, row: Axis | None) -> Schedule:
+        """The schedule with lanes along one axis and registers along another."""
+        swept, free = self.accesses.swept, self.accesses.grid
+        tile: list[Split] = []
+        for axis in (a for a in swept if a is not lane and a is not row):
+            tile.append(Split(axis, axis.extent))
+        if row is not None:
+            tile.append(self.row(row, lane))
+        tile.append(self.last(lane, row, tile))
+        held = {split.axis for split in tile}
+        return Schedule(
+            tuple(axis for axis in free if axis not in held),
+            tuple(tile),
+            prefetch=self.footprint > self.target.l2_bytes,
+            streaming=self.target.nontemporal and self.footprint > self.target.l3_bytes,
+        )
+
+    def row(self, row: Axis, lane: Axis) -> Split:
+        """The dimension that gives a tile several rows."""
+        if row in self.accesses.swept and lane in self.accesses.grid:
+            return self.whole(row, REGISTERS)
+        most = max(2, LINE * 8 // self.accesses.narrowest)
+        split = self.whole(row, min(most, 16))
+        return self.block(split, SQUARE) if row in self.accesses.grid else split
+
+    def last(self, lane: Axis, row: Axis | None, others: list[Split]) -> Split:
+        """The dimension along which the lanes lie."""
+        rows = others[-1].registers if row is not None else 1
+        line = max(1, LINE * 8 // (self.lanes * self.accesses.narrowest))
+        most = REGISTERS if rows == 1 else max(1, min(line, REGISTERS // rows))
+        if row is not None and row in self.accesses.swept:
+            most = line
+        split = self.whole(lane, most, self.lanes)
+        if lane not in self.accesses.grid:
+            return split
+        if not others:
+            return self.block(split, split.chunk * BLOCK_TRIPS)
+        if row is not None and row in self.accesses.grid:
+            return self.block(split, SQUARE)
+        return self.block(split, self.columns(split))
+
+    def columns(self, split: Split) -> int:
+        """How many columns a program sweeps side by side.
+
+        Where the caches hold everything, as many as registers hold. Memory is read
+        fastest along rows: there as many as the second-level cache holds, if they are
+        swept several times, or the first-level cache holds results of, but no more
+        than leaves every core its share.
+        """
+        accesses, target = self.accesses, self.target
+        if self.footprint <= target.l2_bytes:
+            return split.chunk
+        room = target.l1_bytes // 4 // 8
+        if accesses.again:
+            room = min(room, target.l2_bytes // 2 // self.column_bytes(split.axis))
+        others = product(a.extent for a in accesses.grid)
+        share = likely(others, self.hints) // (SHARES * target.cores)
+        room = min(room, max(share, NARROWEST))
+        return max(1, room // split.chunk) * split.chunk
+
+    def column_bytes(self, lane: Axis) -> int:
+        """What a program reads and writes for each element along its lanes."""
+        total = 0
+        for access in self.accesses.all:
+            axes = access.address.axes
+            swept = [a.extent for a in self.accesses.swept if a in axes]
+            if lane in axes:
+                size = likely(product(swept), self.hints)
+                total += size * access.buffer.dtype.itembytes
+        return max(1, total)
+
+    def whole(self, axis: Axis, registers: int, lanes: int = 1) -> Split:
+        """All of an axis, in chunks that are no longer than it is."""
+        vectors = ceil_div(axis.extent, lanes)
+        if isinstance(vectors, int):
+            registers = max(1, min(registers, vectors))
+        return Split(axis, axis.extent, registers, lanes)
+
+    def block(self, split: Split, extent: int) -> Split:
+        """As many elements for each program, where the axis has more."""
+        if isinstance(split.extent, int) and split.extent <= extent:
+            return split
+        return Split(split.axis, extent, split.registers, split.lanes)
 
 
 def work(accesses: Accesses, schedule: Schedule, hints: Mapping[Symbol, int]) -> Work:
     """What a region does under a schedule, waste included.
 
     Lanes beyond an extent compute for nothing, elements that do not lie in a row are
-    fetched one by one, lanes that are reduced are folded in steps, and each program
-    takes a while to find its place.
+    fetched one by one or moved into place, lanes that are reduced are folded in steps,
+    and each program takes a while to find its place.
     """
     *_, split = schedule.tile
     lane = split.axis
@@ -161,25 +278,54 @@ def work(accesses: Accesses, schedule: Schedule, hints: Mapping[Symbol, int]) ->
     def points(axes: Iterable[Axis]) -> int:
         return likely(product(axis.extent for axis in axes), hints)
 
-    used = likely(lane.extent, hints)
-    waste = likely(split.trips, hints) * split.chunk / likely(split.extent, hints)
-    operations = sum(
-        weigh(op) * points(accesses.merged(_axes(op)))
-        for op in accesses.region.body.ops
-    )
+    body = accesses.region.body.ops
+    used = max(1, likely(lane.extent, hints))
+    waste = 1.0
+    for each in schedule.tile:
+        extent = likely(each.extent, hints)
+        waste *= likely(each.trips, hints) * each.chunk / extent if extent else 1.0
+    operations = sum(weigh(op) * points(accesses.merged(_axes(op))) for op in body)
     for access in accesses.all:
         computed = (accesses.merged(_axes_of(value)) for value, _ in access.computed)
-        axes = set(access.address.axes).union(*computed)
-        alone = access.computed or access.address.stride(lane) != 1
+        across = {axis for axes in computed for axis in axes}
+        axes = across | set(access.address.axes)
         if lane in axes:
-            operations += points(axes) * (GATHER if alone else 1.0)
+            operations += points(axes) * _reach(access, schedule, lane in across)
         else:
             operations += points({*axes, lane}) / used
     programs = likely(schedule.programs, hints)
-    folds = programs * LANE_FOLD * split.lanes if lane in accesses.swept else 0.0
+    folds = programs * LANE_FOLD * split.lanes if lane in accesses.reduced else 0.0
+    if lane not in accesses.swept and split.trips != 1:
+        operations += sum(_states(op, accesses, schedule, points) for op in body)
     total = operations * waste + folds + programs * PROGRAM * split.lanes
     moved = likely(accesses.bytes, hints)
     return Work(moved, 0, total, programs)
+
+
+def _states(
+    op: Op, accesses: Accesses, schedule: Schedule, points: Callable[..., int]
+) -> float:
+    """Operations to bring what columns have come to from memory and back, for each
+    chunk of rows."""
+    if not isinstance(op, (Reduce, Scan)):
+        return 0.0
+    rows = [s.registers for s in schedule.tile if s.axis in accesses.swept]
+    met = points(accesses.merged(_axes(op)))
+    return 2.0 * len(op.values) * met / prod(rows)
+
+
+def _reach(access: Access, schedule: Schedule, across: bool) -> float:
+    """Operations that an access costs for each element."""
+    *_, split = schedule.tile
+    if across:
+        return GATHER
+    strides = [access.address.stride(each.axis) for each in schedule.tile]
+    if strides[-1] in (1, -1):
+        return 1.0
+    chunk: Extents = [(each.registers, each.lanes) for each in schedule.tile]
+    if coalesced(chunk, strides) is None:
+        return GATHER
+    return 1.0 + SHUFFLE * (split.lanes.bit_length() - 1)
 
 
 def _axes(op: Op) -> tuple[Axis, ...]:

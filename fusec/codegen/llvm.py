@@ -25,13 +25,14 @@ from fusec.codegen.llvm_lanes import Lanes, element
 from fusec.codegen.llvm_memory import load_tile, store_tile
 from fusec.codegen.llvm_reduce import reduce_tile
 from fusec.codegen.llvm_rows import spelling, supports
+from fusec.codegen.llvm_scan import scan_tile
 from fusec.codegen.llvm_tile import broadcast_tile, convert, guard, iota_tile, scratch
 from fusec.errors import InternalError
 from fusec.ir.core import Block, Function, Op, Value
 from fusec.ir.ops import elementwise as ew
 from fusec.ir.ops.cast import Bitcast, Cast
 from fusec.ir.ops.constant import Const, SizeOf
-from fusec.ir.ops.reduction import ReduceTile
+from fusec.ir.ops.reduction import ReduceTile, ScanTile
 from fusec.ir.ops.tile import (
     BroadcastTile,
     Convert,
@@ -218,4 +219,5 @@ _HANDLERS: dict[Any, Callable[[Kernel, Any], None]] = {
     Guard: guard,
     Scratch: scratch,
     ReduceTile: reduce_tile,
+    ScanTile: scan_tile,
 }

@@ -10,6 +10,9 @@ arguments of a kernel on its stack and has `fusec_parallel` run the grid:
                                      →     scratch[0], scratch[1] = %x, %y
                                            call @fusec_parallel(@exp, scratch, %s0, …)
 
+Launches that follow one another and do not touch what another writes run as one, by
+`fusec_batch`, so that threads meet once for all of them.
+
 Before each op it notes the op's number in the frame, and returns early where a call
 fails; whoever called it can go on from there. No address is in the text, so that
 objects can be cached: kernels and torch's C functions are external.
@@ -19,14 +22,16 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from fusec.codegen.llvm_index import Index
 from fusec.codegen.llvm_lanes import Lanes
 from fusec.codegen.llvm_text import Writer, module, symbol
-from fusec.ir.core import Block, Function, Value
+from fusec.ir.core import Block, Function, Value, walk
 from fusec.ir.dims import Dim, Symbol, product, substitute
 from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.host import Launch
+from fusec.ir.ops.tile import StoreTile
 from fusec.ir.types import Tensor, Tile, strides_of
 from fusec.runtime.plan import STATUS_SLOT, HostPlan, Segment
 from fusec.runtime.shims import (
@@ -68,16 +73,59 @@ class _Segment:
         self.index = Index(self.lanes, sizes, plan.function.facts)
 
     def emit(self) -> Writer:
-        room = max(map(_room, self.segment.ops))
+        rounds = list(self.rounds())
+        room = max(_room(launches) for _, launches in rounds)
         self.scratch = self.writer.at_entry(f"alloca i64, i64 {room}", "scratch")
-        for number, op in enumerate(self.segment.ops, start=1):
+        for number, ops in rounds:
             self.store(number, "%frame", STATUS_SLOT)
-            if isinstance(op, Launch):
-                self.launch(op)
+            first = ops[0]
+            if isinstance(first, Extern):
+                self.call(first)
+            elif len(ops) == 1:
+                self.launch(first)
             else:
-                self.call(op)
+                self.batch([op for op in ops if isinstance(op, Launch)])
         self.store(0, "%frame", STATUS_SLOT)
         return self.writer
+
+    def rounds(self) -> Iterator[tuple[int, Sequence[Launch | Extern]]]:
+        """Ops that run at the same time, with the number of the first among those
+        between two calls: launches cannot fail one by one."""
+        run: list[Launch] = []
+        for number, op in enumerate((*self.segment.ops, None), start=1):
+            if isinstance(op, Launch):
+                run.append(op)
+                continue
+            for launches in self.independent(run):
+                yield number - len(run), launches
+            run = []
+            if op is not None:
+                yield number, (op,)
+
+    def independent(self, run: Sequence[Launch]) -> list[list[Launch]]:
+        """Launches in rounds: each after the last one that it has to wait for."""
+        rounds: list[list[Launch]] = []
+        held: list[list[_Touched]] = []
+        for op in run:
+            mine = self.touched(op)
+            waits = [n for n, others in enumerate(held) if _clash(mine, others)]
+            at = waits[-1] + 1 if waits else 0
+            if at == len(rounds):
+                rounds.append([])
+                held.append([])
+            rounds[at].append(op)
+            held[at] += mine
+        return rounds
+
+    def touched(self, op: Launch) -> list[_Touched]:
+        """What memory a launch reads and writes."""
+        kernel = self.kernels[op.kernel]
+        written = {x.buffer for x in walk(kernel.body) if isinstance(x, StoreTile)}
+        found: list[_Touched] = []
+        for param, value in zip(kernel.params, op.arguments, strict=True):
+            place, size = self.plan.places[value], _bytes(value)
+            found.append(_Touched(place.slot, place.offset, size, param in written))
+        return found
 
     # ---------------------------------------------------------------- launches
 
@@ -93,6 +141,33 @@ class _Segment:
             return
         grid, threads = f"i64 {grid}", f"i64 {self.threads(work)}"
         self.invoke("fusec_parallel", f"ptr {kernel}", f"ptr {args}", grid, threads)
+
+    def batch(self, ops: Sequence[Launch]) -> None:
+        """Run several kernels as one; threads share their work evenly."""
+        at = 1 + 5 * len(ops)
+        entries: list[str] = [str(len(ops))]
+        total: Dim = 0
+        for op in ops:
+            values = [self.address(value) for value in op.arguments]
+            args = self.fill(at, [*values, *map(self.index, op.sizes)])
+            at += len(op.arguments) + len(op.sizes)
+            units = _work(self.kernels[op.kernel], op.sizes)
+            kernel = symbol(op.kernel)
+            self.writer.declare(f"void {kernel}(ptr, i64, i64)")
+            addresses = (f"ptrtoint (ptr {kernel} to i64)", self.number_of(args))
+            entries += [*addresses, *map(self.index, (total, op.grid, units))]
+            total = total + op.grid * units
+        table = f"ptr {self.fill(0, entries)}"
+        count = f"i64 {self.index(total)}"
+        self.writer.declare("void @fusec_batch(ptr, i64, i64)")
+        if isinstance(total, int) and total < SERIAL_WORK:
+            self.writer.effect(f"call void @fusec_batch({table}, i64 0, {count})")
+            return
+        threads = f"i64 {self.threads(total)}"
+        self.invoke("fusec_parallel", "ptr @fusec_batch", table, count, threads)
+
+    def number_of(self, pointer: str) -> str:
+        return self.writer.value(f"ptrtoint ptr {pointer} to i64", "args")
 
     def threads(self, work: Dim) -> str:
         """All of them, or one for little work."""
@@ -194,19 +269,58 @@ class _Sizes(Mapping[Symbol, str]):
         return len(self._segment.plan.function.symbols)
 
 
-def _room(op: Launch | Extern) -> int:
-    """Words of scratch that an op needs."""
-    if isinstance(op, Launch):
-        return max(1, len(op.arguments) + len(op.sizes))
-    tensors = (*op.results, *inputs_of(op))
+@dataclass(frozen=True, slots=True)
+class _Touched:
+    """Memory that a launch touches: bytes from an address in a slot of the frame."""
+
+    slot: int
+    start: Dim
+    size: Dim
+    written: bool
+
+    def meets(self, other: _Touched) -> bool:
+        """Whether both may touch the same byte. Slots hold memory of their own, but
+        for that of parameters, which nobody writes to that others share."""
+        if self.slot != other.slot:
+            return False
+        return not (_ends_before(self, other) or _ends_before(other, self))
+
+
+def _ends_before(a: _Touched, b: _Touched) -> bool:
+    gap = b.start - a.start - a.size
+    return isinstance(gap, int) and gap >= 0
+
+
+def _clash(mine: Sequence[_Touched], others: Sequence[_Touched]) -> bool:
+    """Whether one writes what the other touches."""
+    return any((a.written or b.written) and a.meets(b) for a in mine for b in others)
+
+
+def _bytes(value: Value) -> Dim:
+    """From a tensor's first element to its last."""
+    type_ = value.type
+    assert isinstance(type_, Tensor)
+    if 0 in type_.shape:
+        return 0
+    pairs = zip(type_.shape, strides_of(type_), strict=True)
+    last = sum(((n - 1) * stride for n, stride in pairs), 0)
+    return (last + 1) * type_.dtype.itembytes
+
+
+def _room(ops: Sequence[Launch | Extern]) -> int:
+    """Words of scratch that ops of one round need."""
+    if isinstance(ops[0], Launch):
+        words = sum(len(op.operands) + len(op.sizes) for op in ops)  # type: ignore[union-attr]
+        return max(1, words + (1 + 5 * len(ops) if len(ops) > 1 else 0))
+    tensors = (*ops[0].results, *inputs_of(ops[0]))
     ranks = (len(v.type.shape) for v in tensors if isinstance(v.type, Tensor))
     return len(tensors) + 2 * max(ranks)
 
 
 def _work(kernel: Function, sizes: Sequence[Dim]) -> Dim:
-    """Elements that one program computes, summed over its ops."""
+    """Elements that one program computes, summed over its ops, and one for itself."""
     known = dict(zip(kernel.symbols, sizes, strict=True))
-    return substitute(_elements(kernel.body), known)
+    return 1 + substitute(_elements(kernel.body), known)
 
 
 def _elements(block: Block) -> Dim:

@@ -155,12 +155,12 @@ def _lanes(
 ) -> State:
     """Some lanes of each component."""
     return tuple(
-        _some_lanes(v, element(dtype), x, lanes)
+        some_lanes(v, element(dtype), x, lanes)
         for dtype, x in zip(dtypes, state, strict=True)
     )
 
 
-def _some_lanes(v: Lanes, type_: str, x: str, lanes: Sequence[int]) -> str:
+def some_lanes(v: Lanes, type_: str, x: str, lanes: Sequence[int]) -> str:
     if list(lanes) == list(range(v.count)):
         return x
     vector = v.type(type_)

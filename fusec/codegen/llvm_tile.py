@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fusec.codegen.llvm_exchange import bit_permutation, exchange
 from fusec.codegen.llvm_kernel import (
     Kernel,
     Register,
@@ -42,10 +43,15 @@ def broadcast_tile(k: Kernel, op: BroadcastTile) -> None:
 
 def convert(k: Kernel, op: Convert) -> None:
     """The elements in other places; of copies, those that are near."""
-    v = k.lanes(k.width(op.result), hint_of(op))
-    lanes = k.places(op.x).lanes
-    pick = Picker(v, element(dtype_of(op.x)), k.registers(op.x), lanes)
+    v, type_ = k.lanes(k.width(op.result), hint_of(op)), element(dtype_of(op.x))
+    lanes, registers = k.places(op.x).lanes, k.registers(op.x)
     moves = conversion(layout_of(op.x.type), layout_of(op.result.type)).moves
+    permutation = bit_permutation(moves, len(registers), lanes)
+    present = [x for x in registers if x is not None]
+    if permutation is not None and len(present) == len(registers):
+        k.define(op.result, exchange(v, type_, present, permutation))
+        return
+    pick = Picker(v, type_, registers, lanes)
     k.define(op.result, [pick(row) for row in moves])
 
 

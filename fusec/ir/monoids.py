@@ -3,6 +3,8 @@
     sum, prod, max, min       one component; max and min propagate NaN, as torch
     any, all                  bool
     argmax, argmin            (value, index): the first extreme wins, NaN over all
+    lastmax, lastmin          (value, index): the last extreme or NaN wins, in order
+    logaddexp                 log(exp a + exp b)
     welford                   (mean, m2, count): Chan's parallel variance
 
 `monoid(name, dtype)` gives one object per name and dtype, so monoids compare by
@@ -23,8 +25,13 @@ from fusec.ir.ops.elementwise import (
     And,
     Div,
     Eq,
+    Exp,
+    Ge,
     Gt,
+    IsInf,
     IsNan,
+    Le,
+    Log1p,
     Lt,
     Maximum,
     Minimum,
@@ -53,7 +60,9 @@ def monoid(name: str, dtype: DType) -> Monoid:
     right = tuple(b.param(Scalar(d), f"b{k}") for k, d in enumerate(dtypes))
     function = b.function(name, combine(b, left, right))
     rounds = dtype.is_float and name in ("sum", "prod", "welford")
-    return Monoid(f"{name}<{dtype.name}>", identity, function, rounds=rounds)
+    commutes = name not in ("lastmax", "lastmin")
+    full = f"{name}<{dtype.name}>"
+    return Monoid(full, identity, function, commutes, rounds)
 
 
 def combine(b: Builder, m: Monoid, left: Values, right: Values) -> Values:
@@ -120,6 +129,37 @@ def _keeps_left(
     return b(Or, wins, b(And, ties, b(Lt, i, j)))
 
 
+def _last(as_good: type, worst: Callable[[DType], Number]) -> Maker:
+    """Does not commute: of elements that are as good, the right one wins."""
+
+    def make(dtype: DType) -> Parts:
+        def emit(b: Builder, left: Values, right: Values) -> Values:
+            wins = b(as_good, right[0], left[0])
+            if dtype.is_float:
+                wins = b(And, wins, b(Not, b(IsNan, left[0])))
+                wins = b(Or, wins, b(IsNan, right[0]))
+            return (
+                b(Select, wins, right[0], left[0]),
+                b(Select, wins, right[1], left[1]),
+            )
+
+        return (worst(dtype), 0), (dtype, i64), emit
+
+    return make
+
+
+def _logaddexp(dtype: DType) -> Parts:
+    """Two infinities of one sign have no difference to take the exponential of."""
+
+    def emit(b: Builder, left: Values, right: Values) -> Values:
+        top = b(Maximum, left[0], right[0])
+        gap = b(Sub, b(Minimum, left[0], right[0]), top)
+        more = b(Add, top, b(Log1p, b(Exp, gap)))
+        return (b(Select, b(IsInf, top), top, more),)
+
+    return (-math.inf,), (dtype,), emit
+
+
 def _welford(dtype: DType) -> Parts:
     """T. F. Chan, G. H. Golub, R. J. LeVeque, 1979: updating sample variances."""
 
@@ -145,5 +185,11 @@ MAKERS: dict[str, Maker] = {
     "all": _single(And, lambda dtype: True),
     "argmax": _arg(Gt, _lowest),
     "argmin": _arg(Lt, _highest),
+    "lastmax": _last(Ge, _lowest),
+    "lastmin": _last(Le, _highest),
+    "logaddexp": _logaddexp,
     "welford": _welford,
 }
+
+VALUES_ONLY = {"lastmax": "max", "lastmin": "min"}
+"""What finds the same extremes without their places; of equals, the right one."""

@@ -5,20 +5,35 @@
     tile<f32 [1]>      →   tile<f32 [1], ()>
 
 A tile that does not have a dimension has no digits for it. Where an op's operands end
-up differently laid out than it needs, a `convert` stands between.
+up differently laid out than it needs, a `convert` stands between: so it does at memory
+that lies in rows along another dimension than the lanes do.
+
+    %t = load_tile %x  strides=(1, 4096)     →   load_tile … 8:lane along dimension 0
+                                                 convert … 8:lane along dimension 1
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from math import prod
 
+from fusec.analysis.coalesce import coalesced
 from fusec.errors import UserError
 from fusec.ir.builder import Builder, rewrite
 from fusec.ir.core import Function, Op, Value, Values
 from fusec.ir.dims import Dim
-from fusec.ir.layout import Layout, tile_layout
-from fusec.ir.ops.tile import BroadcastTile, Convert, IotaTile, LoadTile
+from fusec.ir.layout import LANE, REG, TIME, Digit, Layout, tile_layout
+from fusec.ir.layout.digits import known
+from fusec.ir.ops.reduction import ScanTile
+from fusec.ir.ops.tile import (
+    Access,
+    BroadcastTile,
+    Convert,
+    IotaTile,
+    LoadTile,
+    StoreTile,
+)
 from fusec.ir.types import Tile
 
 
@@ -34,10 +49,21 @@ def assign_layouts(function: Function) -> Function:
     def visit(b: Builder, op: Op, env: Mapping[Value, Value]) -> Values | None:
         operands = [env.get(v, v) for v in op.operands]
         attrs = op.attrs
+        if isinstance(op, StoreTile):
+            at = access_layout(op, op.value.shape, spread)
+            operands[0] = b(Convert, operands[0], layout=at)
+        elif isinstance(op, ScanTile):
+            half = len(operands) // 2
+            left = part_of(spread, op.values[0].shape).drop(op.dim)
+            starts = [b(Convert, x, layout=left) for x in operands[half:]]
+            operands[half:] = starts
         if isinstance(op, (LoadTile, IotaTile, BroadcastTile)):
             typed = list(attrs)
             at = list(type(op).attr_fields).index("type")
-            typed[at] = replace(op.type, layout=part_of(spread, op.type.shape))
+            layout = part_of(spread, op.type.shape)
+            if isinstance(op, LoadTile):
+                layout = access_layout(op, op.type.shape, spread)
+            typed[at] = replace(op.type, layout=layout)
             attrs = tuple(typed)
         hints = tuple(value.hint for value in op.results)
         results = b.emit(type(op), operands, attrs, op.blocks, op.loc, hints)
@@ -61,6 +87,34 @@ def _converted(b: Builder, value: Value, spread: Layout) -> Value:
     if not isinstance(value.type, Tile):
         return value
     return b(Convert, value, layout=part_of(spread, value.shape))
+
+
+def access_layout(op: Access, shape: tuple[Dim, ...], spread: Layout) -> Layout:
+    """How a tile lies when it meets memory: with its lanes in a row, if they can."""
+    held = part_of(spread, shape)
+    if op.indirect or op.masked:
+        return held
+    chunk = [(_extent(g, REG), _extent(g, LANE)) for g in held.dims]
+    lanes = coalesced(chunk, op.strides)
+    if lanes is None:
+        return held
+    dims: list[tuple[Digit, ...]] = []
+    below = 1
+    for d in reversed(range(len(shape))):
+        own = [digit for digit in held.dims[d] if digit.axis == TIME]
+        registers = chunk[d][0] * chunk[d][1] // lanes[d]
+        if registers > 1:
+            own.append(Digit(registers, below, REG))
+        if lanes[d] > 1:
+            own.append(Digit(lanes[d], op.strides[d], LANE))
+        below *= registers
+        dims.append(tuple(own))
+    return Layout(reversed(dims), shape)
+
+
+def _extent(digits: tuple[Digit, ...], axis: str) -> int:
+    """The elements that the digits of a dimension spread over an axis."""
+    return prod(known(digit.extent) for digit in digits if digit.axis == axis)
 
 
 def part_of(spread: Layout, shape: tuple[Dim, ...]) -> Layout:

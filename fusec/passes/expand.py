@@ -24,7 +24,7 @@ from fusec.ir.dtypes import DType, bf16, f16, f32, i16, i32
 from fusec.ir.ops.cast import Bitcast, Cast
 from fusec.ir.ops.elementwise import Elementwise, Select
 from fusec.ir.ops.pointwise import dtype_of
-from fusec.ir.ops.reduction import ReduceTile
+from fusec.ir.ops.reduction import ReduceTile, ScanTile
 
 Supports = Callable[[Any, DType], bool]
 """Whether the backend has a row for an op class on operands of a dtype."""
@@ -72,9 +72,9 @@ class _Expander(Builder):
         hints: tuple[str, ...] = (),
     ) -> Values:
         operands = tuple(operands)
-        if op_class is ReduceTile:
-            dims, monoid = attrs
-            attrs = (dims, self._expanded(monoid))
+        if op_class in (ReduceTile, ScanTile):
+            along, monoid = attrs
+            attrs = (along, self._expanded(monoid))
         if not self._lacks(op_class, operands, attrs):
             return super().emit(op_class, operands, attrs, blocks, loc, hints)
         simpler = op_class.simplify(self, operands, attrs)

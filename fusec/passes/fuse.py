@@ -33,7 +33,7 @@ from fusec.ir.dtypes import i64
 from fusec.ir.ops.elementwise import Add, And, Ge, Lt, Mul, Not, Or, Select
 from fusec.ir.ops.extern import Slot
 from fusec.ir.ops.loop import Check, Coordinate, Load, Region, Store
-from fusec.ir.ops.reduction import Reduce
+from fusec.ir.ops.reduction import Reduce, Scan
 from fusec.passes.lower_to_loops import affine_value
 from fusec.target import Target
 
@@ -149,6 +149,8 @@ class _Writer:
         if isinstance(op, Reduce):
             axes = [x for a in op.axes for x in coordinate(placement, a).axes]
             attrs = (tuple(axes), op.monoid)
+        elif isinstance(op, Scan):
+            attrs = (coordinate(placement, op.axis).axes[0], op.monoid)
         return self.builder.emit(type(op), operands, attrs, (), None, hints)
 
     def check(

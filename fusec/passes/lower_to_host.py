@@ -6,7 +6,8 @@
                                        free %y
 
 Regions that are the same but for names share one kernel. A result that replaces a
-parameter is copied into it when everything has been read.
+parameter is written in its place, where the region is the last to read the parameter
+and reads each element where it writes it; else it is copied when all has been read.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 from fusec.analysis.accesses import accesses
 from fusec.analysis.fingerprint import fingerprint
+from fusec.analysis.in_place import replaced_in_place
 from fusec.analysis.schedule import Schedule, choose
 from fusec.ir.builder import Builder
 from fusec.ir.core import Function, Level, Module, Value
@@ -26,7 +28,7 @@ from fusec.ir.ops.cast import Cast
 from fusec.ir.ops.elementwise import Elementwise
 from fusec.ir.ops.host import Alloc, CopyInto, Free, Launch, Raise
 from fusec.ir.ops.loop import Region, View
-from fusec.ir.ops.reduction import Reduce
+from fusec.ir.ops.reduction import Reduce, Scan
 from fusec.ir.types import Tensor
 from fusec.passes.tile import messages, tile
 from fusec.target import Target
@@ -85,7 +87,8 @@ class _Lowering:
         self.last_use = _last_uses(function)
         self.held = _held(function)
         views = (op.result for op in function.body.ops if isinstance(op, View))
-        self.borrowed = {*function.params, *views}
+        self.replacing = replaced_in_place(function)
+        self.borrowed = {*function.params, *views, *self.replacing}
         """Memory that is not the function's own."""
 
     def run(self) -> Lowered:
@@ -109,6 +112,9 @@ class _Lowering:
     def launch(self, op: Region) -> None:
         """Allocate what a region makes and launch its kernel."""
         for value in op.results:
+            if value in self.replacing:
+                self.env[value] = self.env[self.replacing[value]]
+                continue
             attrs = (value.type, value in self.escaping, False)
             (made,) = self.builder.emit(Alloc, (), attrs, (), None, (value.hint,))
             self.env[value] = made
@@ -162,7 +168,7 @@ class _Lowering:
         """Copy results into the parameters that they replace."""
         pairs = zip(self.function.body.yields, self.function.returns_into, strict=False)
         for value, position in pairs:
-            if position is not None:
+            if position is not None and value not in self.replacing:
                 target = self.env[self.function.params[position]]
                 self.builder.emit(CopyInto, (self.env[value], target))
 
@@ -212,6 +218,8 @@ def _title(op: Region) -> str:
     for inner in op.body.ops:
         if isinstance(inner, Reduce):
             names[inner.monoid.name.split("<")[0]] = None
+        elif isinstance(inner, Scan):
+            names[f"cum{inner.monoid.name.split('<')[0]}"] = None
         elif isinstance(inner, (Elementwise, Cast)):
             names[inner.name] = None
     plain = {"cast", "add", "mul", "sub", "select", "lt", "ge", "and"}

@@ -23,13 +23,14 @@ from fusec.ir.builder import Builder, without_dead_ops
 from fusec.ir.core import Affine, Block, Function, Level, Op, Value, Values
 from fusec.ir.dims import Dim, product
 from fusec.ir.dtypes import bool_, f64, i64
+from fusec.ir.monoids import VALUES_ONLY, monoid
 from fusec.ir.ops.cast import Cast
 from fusec.ir.ops.constant import Const, SizeOf
 from fusec.ir.ops.contraction import Matmul
 from fusec.ir.ops.elementwise import Add, And, FloorDiv, Ge, Lt, Mul, Rem, Select
 from fusec.ir.ops.extern import Extern, Named, Slot
 from fusec.ir.ops.loop import Check, Coordinate, Load, Region, Store, View
-from fusec.ir.ops.reduction import Reduce, ReduceDims
+from fusec.ir.ops.reduction import Reduce, ReduceDims, Scan, ScanDim
 from fusec.ir.ops.view import (
     Broadcast,
     Concat,
@@ -78,10 +79,13 @@ class _Lowering:
         for old in self.function.params:
             self.stored[old] = self.builder.param(old.type, old.hint)
         needed = _needed(self.function)
+        used = {v for op in needed for v in op.operands}.union(
+            self.function.body.yields
+        )
         for op in self.function.body.ops:
             if op in needed:
                 self.builder.loc = op.loc
-                self.lower(op)
+                self.lower(_values_only(op, used) if isinstance(op, ScanDim) else op)
         return self.builder.successor(self.function, self.results())
 
     def lower(self, op: Op) -> None:
@@ -281,6 +285,15 @@ class _Place:
     offset: Dim
 
 
+def _values_only(op: ScanDim, used: set[Value]) -> Op:
+    """A scan for extremes without their places, which nobody asks for."""
+    plain = VALUES_ONLY.get(op.monoid.name.partition("<")[0])
+    if plain is None or op.results[1] in used:
+        return op
+    attrs = (op.dim, monoid(plain, op.values[0].dtype), op.reverse)
+    return ScanDim(op.operands[:1], attrs, (), op.results[:1], op.loc)
+
+
 def _is_lazy(op: Op) -> bool:
     """Whether an op costs nothing until somebody reads its result."""
     if isinstance(op, (Reshape, Permute, Slice, Const, SizeOf)):
@@ -350,6 +363,8 @@ class RegionBuilder:
         """Compute every result of an op and store it."""
         axes = self.lowering.axes(op.results[0])
         coords = [coordinate(factors) for factors in axes]
+        if isinstance(op, ScanDim):
+            coords[op.dim] = _scanned(op)
         values = POINTS.get(type(op), _elementwise)(self, op, coords)
         for result, value in zip(op.results, values, strict=True):
             self.store(result, value, coords)
@@ -490,6 +505,24 @@ def _reduce(r: RegionBuilder, op: ReduceDims, coords: Sequence[Coord]) -> Values
     return r.builder.emit(Reduce, values, (axes, op.monoid))
 
 
+def _scanned(op: ScanDim) -> Affine:
+    """Where a scan stands along its dimension: on one axis, maybe from its end."""
+    extent: Dim = op.values[0].shape[op.dim]
+    if extent == 1:
+        return Affine()
+    axis = Affine.of(Axis(f"s{op.dim}", extent))
+    return axis * -1 + (extent - 1) if op.reverse else axis
+
+
+def _scan(r: RegionBuilder, op: ScanDim, coords: Sequence[Coord]) -> Values:
+    values = [r.read(value, coords) for value in op.values]
+    at: Coord = coords[int(op.dim)]
+    assert isinstance(at, Affine)
+    if not at.axes:
+        return tuple(values)
+    return r.builder.emit(Scan, values, (at.axes[0], op.monoid))
+
+
 def _concat(r: RegionBuilder, op: Concat, coords: Sequence[Coord]) -> Values:
     """The operand whose range the coordinate falls in; the others are not read."""
     b = r.builder
@@ -572,6 +605,7 @@ POINTS: dict[type, Point] = {
     Iota: _iota,
     Restride: _copy,
     ReduceDims: _reduce,
+    ScanDim: _scan,
     Concat: _concat,
     Pad: _pad,
     Gather: _gather,

@@ -1,6 +1,7 @@
 """The passes in their order: the table of contents of the compiler.
 
-    graph ── lower_to_loops ──▶ loop ── fuse ──▶ loop ── lower_to_host ──▶ host + tile
+    graph ── lower_to_loops ──▶ loop ── fuse ──▶ loop ── split_reductions ──▶ loop
+    loop  ── lower_to_host ──▶ host + tile
     tile  ── assign_layouts ──▶ tile ── stripmine ──▶ tile ── expand ──▶ tile
 
 `lower_to_host` chooses a schedule for each region and has `tile` make it a kernel. By
@@ -28,6 +29,7 @@ from fusec.passes.expand import Supports, expand
 from fusec.passes.fuse import fuse
 from fusec.passes.lower_to_host import lower_to_host
 from fusec.passes.lower_to_loops import lower_to_loops
+from fusec.passes.split_reductions import split_reductions
 from fusec.passes.stripmine import number_sweeps, stripmine, time_dims
 from fusec.target import Target
 
@@ -121,6 +123,11 @@ PASSES: Mapping[str, Pass] = MappingProxyType(
             Level.LOOP,
             fuse,
             lambda f, setting: (fuse(f, setting.target, setting.hints),),
+        ),
+        "split_reductions": Pass(
+            Level.LOOP,
+            split_reductions,
+            lambda f, setting: (split_reductions(f, setting.target, setting.hints),),
         ),
         "lower_to_host": Pass(
             Level.LOOP,

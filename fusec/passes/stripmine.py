@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from fusec.ir.builder import Builder
@@ -30,8 +31,8 @@ from fusec.ir.dims import Dim
 from fusec.ir.dtypes import i64
 from fusec.ir.layout import TIME, Layout, strided
 from fusec.ir.monoids import combine
-from fusec.ir.ops.elementwise import Add, Mul, Sub, TruncDiv
-from fusec.ir.ops.reduction import ReduceTile
+from fusec.ir.ops.elementwise import Add, Minimum, Mul, Sub, TruncDiv
+from fusec.ir.ops.reduction import ReduceTile, ScanTile
 from fusec.ir.ops.tile import (
     BroadcastTile,
     Convert,
@@ -45,6 +46,10 @@ from fusec.ir.ops.tile import (
 from fusec.ir.types import Buffer, Space, Tile
 
 Dims = frozenset[int]
+_Memory = tuple[Value, tuple[Dim, ...]]
+"""Scratch memory and the strides in it."""
+States = dict[Op, Values]
+"""What each reduction or scan has come to so far, one value per component."""
 
 CASCADE = 32
 """Trips of a loop whose results are combined before they join the others."""
@@ -77,14 +82,18 @@ def number_sweeps(function: Function) -> dict[Op, int]:
     ready: dict[Value, int] = {}
     for op in function.body.ops:
         sweeps[op] = max((ready.get(v, 0) for v in op.operands), default=0)
-        after = sweeps[op] + _ends_sweep(op)
-        ready.update(dict.fromkeys(op.results, after))
+        ready.update(dict.fromkeys(op.results, sweeps[op]))
+        ready.update(dict.fromkeys(_ending(op), sweeps[op] + 1))
     return sweeps
 
 
-def _ends_sweep(op: Op) -> bool:
-    """Whether an op's results exist only when a loop has ended."""
-    return isinstance(op, ReduceTile) and bool(time_dims(op.values[0]) & {*op.dims})
+def _ending(op: Op) -> Values:
+    """The results of an op that exist only when a loop has ended."""
+    if isinstance(op, ReduceTile) and time_dims(op.values[0]) & {*op.dims}:
+        return op.results
+    if isinstance(op, ScanTile) and op.dim in time_dims(op.values[0]):
+        return op.totals
+    return ()
 
 
 @dataclass(slots=True, eq=False)
@@ -99,13 +108,21 @@ class _Scope:
     """How many elements exist, of the dimensions whose chunk here is partial."""
     values: dict[Value, Value] = field(default_factory=dict[Value, Value])
     """What is computed here, by the value it was before."""
+    states: States = field(default_factory=States)
+    """What the loop carries in registers, as the current trip finds it."""
 
     def open(
-        self, dim: int, origin: Value, limit: Value | None, builder: Builder
+        self,
+        dim: int,
+        origin: Value,
+        limit: Value | None,
+        builder: Builder,
+        states: States,
     ) -> _Scope:
         """The scope inside a loop over one more dimension."""
         limits = dict(self.limits) if limit is None else {**self.limits, dim: limit}
-        return _Scope(builder, self, {**self.origins, dim: origin}, limits)
+        origins = {**self.origins, dim: origin}
+        return _Scope(builder, self, origins, limits, states=states)
 
     def find(self, value: Value) -> Value | None:
         """A value as it is known here."""
@@ -121,6 +138,15 @@ class _Scope:
         assert found is not None, f"{value} is not computed yet"
         return found
 
+    def state(self, op: Op) -> Values | None:
+        """What a loop around carries for an op in registers, if one does."""
+        scope: _Scope | None = self
+        while scope is not None:
+            if op in scope.states:
+                return scope.states[op]
+            scope = scope.parent
+        return None
+
     def home(self, dims: Dims) -> _Scope:
         """The outermost scope that has loops over all these dimensions open."""
         scope = self
@@ -133,13 +159,39 @@ class _Scope:
 class _Nest:
     """What one loop nest is there for."""
 
+    dims: list[int]
+    """The dimensions it walks, outermost first."""
     reductions: list[ReduceTile] = field(default_factory=list[ReduceTile])
+    scans: list[ScanTile] = field(default_factory=list[ScanTile])
     stores: list[StoreTile] = field(default_factory=list[StoreTile])
     kept: list[Value] = field(default_factory=list[Value])
 
+    @property
+    def sinks(self) -> list[Value]:
+        """What has to be computed at every trip."""
+        stored = [v for op in self.stores for v in op.operands]
+        return [*self.kept, *stored, *(v for op in self.reductions for v in op.values)]
 
-Once = Callable[[_Scope, Values], Values]
-"""What one trip of a loop emits: carried values in, carried values out."""
+    def along(self, op: ReduceTile | ScanTile) -> Dims:
+        """The loops whose trips an op combines."""
+        dims = {*op.dims} if isinstance(op, ReduceTile) else {op.dim}
+        return frozenset(dims & {*self.dims})
+
+    def start(self, op: ReduceTile | ScanTile) -> int:
+        """The loop before which the state of an op begins, by its position."""
+        return min(map(self.dims.index, self.along(op)))
+
+    def inside(self, op: ReduceTile | ScanTile) -> Dims:
+        """The loops inside that one which the op does not combine along.
+
+        For each of their chunks there is a state, so memory holds them.
+        """
+        further = frozenset(self.dims[self.start(op) :])
+        return further & time_dims(op.values[0]) - self.along(op)
+
+    def opened(self, k: int) -> list[ReduceTile | ScanTile]:
+        """The ops whose states begin before loop number k."""
+        return [op for op in (*self.reductions, *self.scans) if self.start(op) == k]
 
 
 class _Stripmining:
@@ -149,9 +201,10 @@ class _Stripmining:
         self.function = function
         self.builder = Builder(function.level)
         self.made = {v: op for op in function.body.ops for v in op.results}
+        self.used = {v for op in function.body.ops for v in op.operands}
         self.sweeps = number_sweeps(function)
         self.keep = [v for v in keep if time_dims(v)]
-        self.scratch: dict[Value, tuple[Value, tuple[Dim, ...]]] = {}
+        self.scratch: dict[Value, _Memory] = {}
         self.layout = _widest(function)
         self.limits = _given_limits(function)
         self.now = 0
@@ -162,11 +215,11 @@ class _Stripmining:
             top.values[old] = self.builder.param(old.type, old.hint)
         top.limits = {**self.padding(top), **self.given(top)}
         for value in self.keep:
-            self.reserve(value)
+            self.scratch[value] = self.reserve(value)
         for sweep in range(max(self.sweeps.values(), default=0) + 1):
             self.now = sweep
-            for dims, nest in self.nests().items():
-                self.emit_nest(top, sorted(dims), nest)
+            for nest in self.nests():
+                self.walk(top, nest, 0, {})
         return self.builder.successor(self.function)
 
     def given(self, top: _Scope) -> dict[int, Value]:
@@ -197,132 +250,158 @@ class _Stripmining:
             if not _timed(digits) and n != padded
         }
 
-    def nests(self) -> dict[Dims, _Nest]:
-        """The loop nests of the current sweep, by the dimensions they walk."""
+    def nests(self) -> list[_Nest]:
+        """The loop nests of the current sweep, one for the dimensions they walk."""
         found: dict[Dims, _Nest] = {}
+
+        def over(value: Value) -> _Nest:
+            dims = time_dims(value)
+            return found.setdefault(dims, _Nest(sorted(dims)))
+
         for value in self.keep:
             if self.sweeps[self.made[value]] == self.now:
-                found.setdefault(time_dims(value), _Nest()).kept.append(value)
+                over(value).kept.append(value)
         for op in self.function.body.ops:
             if self.sweeps[op] != self.now:
                 continue
             if isinstance(op, StoreTile):
-                found.setdefault(time_dims(op.value), _Nest()).stores.append(op)
-            elif isinstance(op, ReduceTile) and _ends_sweep(op):
-                dims = time_dims(op.values[0])
-                found.setdefault(dims, _Nest()).reductions.append(op)
-        return found
+                over(op.value).stores.append(op)
+            elif isinstance(op, ReduceTile) and _ending(op):
+                over(op.values[0]).reductions.append(op)
+            elif isinstance(op, ScanTile) and self.used & {*_ending(op)}:
+                over(op.values[0]).scans.append(op)
+        for nest in found.values():
+            nest.scans = self.scans_of(nest)
+        return list(found.values())
+
+    def scans_of(self, nest: _Nest) -> list[ScanTile]:
+        """The scans over time that a nest runs, again if an earlier one did."""
+        scans = dict.fromkeys(nest.scans)
+        seen: set[Value] = set()
+        stack = [*nest.sinks, *(v for op in scans for v in op.operands)]
+        while stack:
+            value = stack.pop()
+            op = self.made.get(value)
+            if value in seen or op is None or value in _ending(op):
+                continue
+            seen.add(value)
+            if value in self.scratch and self.sweeps[op] < self.now:
+                continue
+            if isinstance(op, ScanTile) and _ending(op):
+                scans[op] = None
+            stack.extend(op.operands)
+        return list(scans)
 
     # Loops
 
-    def emit_nest(self, top: _Scope, dims: list[int], nest: _Nest) -> None:
-        """One loop nest, and what its reductions come to after it."""
-        inits = [v for op in nest.reductions for v in self.identities(op)]
-        finals = self.loops(top, dims, nest, tuple(inits))
-        for op in nest.reductions:
-            carried, finals = finals[: len(op.results)], finals[len(op.results) :]
-            self.builder.loc = op.loc
-            results = self.builder.emit(
-                ReduceTile, carried, op.attrs, (), None, _hints(op)
-            )
-            top.values.update(zip(op.results, results, strict=True))
+    def walk(self, scope: _Scope, nest: _Nest, k: int, states: States) -> States:
+        """Loops number k and further of a nest; what they carried has come to."""
+        if k == len(nest.dims):
+            return self.body(scope, nest, states)
+        opened = nest.opened(k)
+        held = [op for op in opened if not nest.inside(op)]
+        for op in opened:
+            if op not in held:
+                self.begin_in_memory(scope, nest, op)
+        begun: States = {op: self.begin(scope, op) for op in held}
+        ended = self.sweep(scope, nest, k, {**states, **begun})
+        for op in held:
+            self.finish(scope, op, ended[op])
+        return {op: ended[op] for op in states}
 
-    def identities(self, op: ReduceTile) -> list[Value]:
-        """The state that a reduction starts from, one element per register and lane."""
-        b = self.builder
-        starts: list[Value] = []
-        for value, identity in zip(op.values, op.monoid.identity, strict=True):
-            type_ = _chunk(value.type)
-            element = b.const(identity, type_.dtype)
-            starts.append(b(BroadcastTile, element, type=type_))
-        return starts
-
-    def loops(
-        self, scope: _Scope, dims: list[int], nest: _Nest, carried: Values
-    ) -> Values:
-        """Loops over these dimensions, outermost first; returns what they carry."""
-        if not dims:
-            return self.body(scope, nest, carried)
-        dim, *rest = dims
-
-        def once(inner: _Scope, values: Values) -> Values:
-            return self.loops(inner, rest, nest, values)
-
+    def sweep(self, scope: _Scope, nest: _Nest, k: int, states: States) -> States:
+        """The loops over one dimension: runs of chunks, whole chunks, and the tail."""
+        dim = nest.dims[k]
         chunk, extent = self.chunk_of(dim), self.extent(scope, dim)
         whole = self.whole(scope, dim)
-        start = scope.builder.const(0, i64)
-        if self.cascades(scope, nest, whole, chunk):
-            start, carried = self.cascade(scope, dim, whole, nest, carried, once)
-        carried = self.loop(scope, dim, start, whole, chunk, carried, once, False)
+        bounds = scope.builder.const(0, i64), whole
+        levels = self.levels(scope, nest, dim, whole)
+        states = self.cascade(scope, nest, k, bounds, states, levels)
         if chunk == 1:
-            return carried
-        return self.loop(scope, dim, whole, extent, chunk, carried, once, True)
-
-    def cascades(self, scope: _Scope, nest: _Nest, whole: Value, chunk: int) -> bool:
-        """Whether a loop is long enough, or may be, for its sums to lose digits."""
-        inexact = any(op.monoid.rounds for op in nest.reductions)
-        count = scope.builder.constant(whole)
-        return inexact and (count is None or count > 2 * CASCADE * chunk)
-
-    def cascade(
-        self,
-        scope: _Scope,
-        dim: int,
-        whole: Value,
-        nest: _Nest,
-        carried: Values,
-        once: Once,
-    ) -> tuple[Value, Values]:
-        """Reduce runs of `CASCADE` chunks apart, then their results together.
-
-        The error of a sum grows with the longest chain of additions, which becomes the
-        number of runs plus the length of one. Returns where the last run ended.
-        """
-        b, chunk = scope.builder, self.chunk_of(dim)
-        run = b.const(CASCADE * chunk, i64)
-        stop = b(Mul, b(TruncDiv, whole, run), run)
-        body = b.nested()
-        origin = body.param(run.type, "run")
-        params = tuple(body.param(v.type) for v in carried)
-        inits = tuple(v for op in nest.reductions for v in self.identities(op))
-        inner = _Scope(body, scope, scope.origins, scope.limits)
-        end = body(Add, origin, run)
-        found = self.loop(inner, dim, origin, end, chunk, inits, once, False)
-        yields: list[Value] = []
-        for op in nest.reductions:
-            count = len(op.results)
-            left, params = params[:count], params[count:]
-            right, found = found[:count], found[count:]
-            yields += combine(body, op.monoid, left, right)
-        operands = (b.const(0, i64), stop, *carried)
-        block = body.block(yields)
-        return stop, b.emit(For, operands, (CASCADE * chunk,), (block,))
+            return states
+        return self.loop(scope, nest, k, (whole, extent), states, partial=True)
 
     def loop(
         self,
         scope: _Scope,
-        dim: int,
-        start: Value,
-        stop: Value,
-        chunk: int,
-        carried: Values,
-        once: Once,
-        partial: bool,
-    ) -> Values:
-        """A counted loop; no loop at all where it is known to run once or never."""
-        b = scope.builder
-        lo, hi = b.constant(start), b.constant(stop)
+        nest: _Nest,
+        k: int,
+        bounds: tuple[Value, Value],
+        states: States,
+        partial: bool = False,
+    ) -> States:
+        """A loop over chunks; no loop at all where it is known to run once or never."""
+        dim = nest.dims[k]
+        chunk, (start, stop) = self.chunk_of(dim), bounds
+
+        def trip(b: Builder, origin: Value, carried: States) -> States:
+            limit = b(Sub, stop, origin) if partial else None
+            inner = scope.open(dim, origin, limit, b, carried)
+            after = self.walk(inner, nest, k + 1, carried)
+            scans = [op for op in nest.scans if op in after and op.dim == dim]
+            return after | {op: tuple(inner[v] for v in op.totals) for op in scans}
+
+        lo, hi = map(scope.builder.constant, bounds)
         if lo is not None and hi is not None and hi - lo <= chunk:
-            if hi <= lo:
-                return carried
-            limit = b(Sub, stop, start) if partial else None
-            return once(scope.open(dim, start, limit, b), carried)
-        body = b.nested()
-        counter = body.param(start.type, "k")
-        params = tuple(body.param(v.type) for v in carried)
-        limit = body(Sub, stop, counter) if partial else None
-        yields = once(scope.open(dim, counter, limit, body), params)
-        return b.emit(For, (start, stop, *carried), (chunk,), (body.block(yields),))
+            return trip(scope.builder, start, states) if lo < hi else states
+        return _counted(scope.builder, bounds, chunk, states, trip)
+
+    def levels(self, scope: _Scope, nest: _Nest, dim: int, whole: Value) -> int:
+        """How many loops of runs stand around a loop that adds up inexactly."""
+        if not any(
+            op.monoid.rounds and dim in nest.along(op) for op in nest.reductions
+        ):
+            return 0
+        count = scope.builder.constant(whole)
+        if count is None:
+            return 2
+        trips, levels = int(count) // self.chunk_of(dim), 0
+        while trips > 2 * CASCADE:
+            trips, levels = -(-trips // CASCADE), levels + 1
+        return levels
+
+    def cascade(
+        self,
+        scope: _Scope,
+        nest: _Nest,
+        k: int,
+        bounds: tuple[Value, Value],
+        states: States,
+        levels: int,
+    ) -> States:
+        """Reduce runs of `CASCADE` chunks apart, then their results together, and so
+        on with runs of runs.
+
+        The error of a sum grows with the longest chain of additions: so it is
+        logarithmic in the length (N. J. Higham, 1993: The accuracy of floating point
+        summation).
+        """
+        if not levels:
+            return self.loop(scope, nest, k, bounds, states)
+        b, dim = scope.builder, nest.dims[k]
+        step = CASCADE**levels * self.chunk_of(dim)
+        inexact = [op for op in nest.reductions if op.monoid.rounds]
+        stored = [op for op in inexact if op not in states and dim in nest.along(op)]
+        totals = {v: self.scratch[v] for op in stored for v in op.results}
+        parts = {v: self.reserve(v) for v in totals}
+
+        def trip(body: Builder, origin: Value, carried: States) -> States:
+            inner = _Scope(body, scope, scope.origins, scope.limits, states=carried)
+            fresh = {op: self.begin(inner, op) for op in inexact if op in carried}
+            self.scratch.update(parts)
+            for op in stored:
+                self.fill(inner, nest, op)
+            run = origin, _end_of_run(body, origin, bounds[1], step)
+            started = {**carried, **fresh}
+            found = self.cascade(inner, nest, k, run, started, levels - 1)
+            self.scratch.update(totals)
+            for op in stored:
+                self.join(inner, nest, op, parts)
+            for op in fresh:
+                found[op] = combine(body, op.monoid, carried[op], found[op])
+            return found
+
+        return _counted(b, bounds, step, states, trip)
 
     def chunk_of(self, dim: int) -> int:
         """How many elements of a dimension one trip handles."""
@@ -350,21 +429,120 @@ class _Stripmining:
             return extent
         return b(Mul, b(TruncDiv, extent, b.const(chunk, i64)), b.const(chunk, i64))
 
-    def body(self, scope: _Scope, nest: _Nest, carried: Values) -> Values:
+    def body(self, scope: _Scope, nest: _Nest, states: States) -> States:
         """The innermost block: keep, store, and combine into what is carried."""
         for value in nest.kept:
             self.want(scope, [value])
-            self.put_aside(scope, value)
+            self.put_aside(scope, value, scope[value])
         for op in nest.stores:
             self.want(scope, op.operands)
             self.emit(scope, op)
-        states: list[Value] = []
+        for op in nest.scans:
+            self.want(scope, op.results[:1])
+        after = dict(states)
         for op in nest.reductions:
-            state, carried = carried[: len(op.results)], carried[len(op.results) :]
             self.want(scope, op.values)
             new = self.guarded(scope, op)
-            states += combine(scope.builder, op.monoid, state, new)
-        return tuple(states)
+            if op in states:
+                after[op] = combine(scope.builder, op.monoid, states[op], new)
+            else:
+                self.accumulate(scope, op, new)
+        return after
+
+    # States
+
+    def begin(self, scope: _Scope, op: ReduceTile | ScanTile) -> Values:
+        """The state that a loop starts from, in registers."""
+        if isinstance(op, ScanTile):
+            self.want(scope, op.starts)
+            return tuple(scope[v] for v in op.starts)
+        return self.identities(op, op.values)
+
+    def identities(self, op: ReduceTile, values: Values) -> Values:
+        """The identity of a monoid in tiles of the types of `values`, for one chunk."""
+        b = self.builder
+        types = [_chunk(value.type) for value in values]
+        numbers = zip(types, op.monoid.identity, strict=True)
+        consts = [b.const(number, type_.dtype) for type_, number in numbers]
+        return tuple(
+            b(BroadcastTile, const, type=type_)
+            for const, type_ in zip(consts, types, strict=True)
+        )
+
+    def finish(self, scope: _Scope, op: ReduceTile | ScanTile, state: Values) -> None:
+        """What is known when a loop has ended; put aside if other loops go on."""
+        scope.builder.loc = op.loc
+        if isinstance(op, ReduceTile):
+            hints = _hints(op)
+            state = scope.builder.emit(ReduceTile, state, op.attrs, (), None, hints)
+        for value, final in zip(_ending(op), state, strict=True):
+            scope.values[value] = final
+            if value in self.used and time_dims(value):
+                self.scratch.setdefault(value, self.reserve(value))
+                self.put_aside(scope, value, final)
+
+    def begin_in_memory(
+        self, scope: _Scope, nest: _Nest, op: ReduceTile | ScanTile
+    ) -> None:
+        """A state for each chunk of the loops inside, in scratch memory."""
+        for value in _ending(op):
+            if value not in self.scratch:
+                self.scratch[value] = self.reserve(value)
+        self.fill(scope, nest, op)
+
+    def fill(self, scope: _Scope, nest: _Nest, op: ReduceTile | ScanTile) -> None:
+        """Set the states of an op in memory to what they start from."""
+
+        def once(inner: _Scope) -> None:
+            if isinstance(op, ScanTile):
+                starts = self.begin(inner, op)
+            else:
+                starts = self.identities(op, op.results)
+            for value, start in zip(_ending(op), starts, strict=True):
+                self.put_aside(inner, value, start)
+
+        self.each(scope, sorted(nest.inside(op)), once)
+
+    def accumulate(self, scope: _Scope, op: ReduceTile, new: Values) -> None:
+        """Combine a chunk into the state in memory."""
+        b = scope.builder
+        folded = b.emit(ReduceTile, new, op.attrs, (), None, _hints(op))
+        held = tuple(self.taken(scope, value) for value in op.results)
+        for value, state in zip(
+            op.results, combine(b, op.monoid, held, folded), strict=True
+        ):
+            self.put_aside(scope, value, state)
+
+    def join(
+        self, scope: _Scope, nest: _Nest, op: ReduceTile, parts: Mapping[Value, _Memory]
+    ) -> None:
+        """Combine the states of a run in memory into those of the runs before."""
+
+        def once(inner: _Scope) -> None:
+            left = tuple(self.taken(inner, v) for v in op.results)
+            right = tuple(self.taken(inner, v, parts[v]) for v in op.results)
+            states = combine(inner.builder, op.monoid, left, right)
+            for value, state in zip(op.results, states, strict=True):
+                self.put_aside(inner, value, state)
+
+        self.each(scope, sorted(nest.inside(op)), once)
+
+    def each(
+        self, scope: _Scope, dims: list[int], once: Callable[[_Scope], None]
+    ) -> None:
+        """Loops over all chunks of some dimensions, the last ones as if they were
+        whole: scratch memory has room for that."""
+        if not dims:
+            once(scope)
+            return
+        dim, *rest = dims
+
+        def trip(b: Builder, origin: Value, carried: States) -> States:
+            self.each(scope.open(dim, origin, None, b, carried), rest, once)
+            return carried
+
+        bounds = scope.builder.const(0, i64), self.extent(scope, dim)
+        _counted(scope.builder, bounds, self.chunk_of(dim), {}, trip)
 
     # Values
 
@@ -396,6 +574,9 @@ class _Stripmining:
         operands, attrs = rule(self, scope, op)
         results = scope.builder.emit(type(op), operands, attrs, (), None, _hints(op))
         scope.values.update(zip(op.results, results, strict=True))
+        if isinstance(op, ScanTile) and _ending(op) and scope.state(op) is None:
+            for value in op.totals:
+                self.put_aside(scope, value, scope.values[value])
 
     def guarded(self, scope: _Scope, op: ReduceTile) -> Values:
         """The operands of a reduction, with the identity where nothing exists."""
@@ -427,30 +608,37 @@ class _Stripmining:
 
     # Scratch
 
-    def reserve(self, value: Value) -> None:
+    def reserve(self, value: Value) -> _Memory:
         """Scratch memory for all chunks of a value."""
         type_ = value.type
         assert isinstance(type_, Tile)
         assert type_.layout is not None
         shape = tuple(type_.layout.padded_shape)
-        buffer = Buffer(
-            type_.dtype, strided(shape, _dense(shape), type_.dtype.bits), Space.SCRATCH
-        )
-        memory = self.builder(Scratch, type=buffer)
-        self.scratch[value] = memory, _dense(shape)
+        strides = _dense(shape)
+        bits = type_.dtype.bits
+        buffer = Buffer(type_.dtype, strided(shape, strides, bits), Space.SCRATCH)
+        return self.builder(Scratch, type=buffer), strides
 
-    def put_aside(self, scope: _Scope, value: Value) -> None:
+    def put_aside(self, scope: _Scope, value: Value, chunk: Value) -> None:
+        """Write the current chunk of a value to the scratch memory that it has."""
         memory, strides = self.scratch[value]
         offset = self.in_scratch(scope, value, strides)
-        operands = (scope[value], memory, offset)
-        scope.builder.emit(StoreTile, operands, (strides, (), False, False, False))
+        attrs = (strides, (), False, False, False)
+        scope.builder.emit(StoreTile, (chunk, memory, offset), attrs)
+
+    def taken(
+        self, scope: _Scope, value: Value, memory: _Memory | None = None
+    ) -> Value:
+        """The current chunk of a value, read from scratch memory."""
+        buffer, strides = memory or self.scratch[value]
+        attrs = (_chunk(value.type), strides, (), False, False, 0)
+        offset = self.in_scratch(scope, value, strides)
+        return scope.builder.emit(LoadTile, (buffer, offset), attrs)[0]
 
     def take_back(self, scope: _Scope, value: Value) -> None:
-        memory, strides = self.scratch[value]
+        """Read a value of an earlier sweep, once for all loops that it lacks."""
         home = scope.home(time_dims(value))
-        attrs = (_chunk(value.type), strides, (), False, False, 0)
-        offset = self.in_scratch(home, value, strides)
-        (home.values[value],) = home.builder.emit(LoadTile, (memory, offset), attrs)
+        home.values[value] = self.taken(home, value)
 
     def in_scratch(
         self, scope: _Scope, value: Value, strides: tuple[Dim, ...]
@@ -463,6 +651,32 @@ class _Stripmining:
             step = b(Mul, scope.origins[dim], b.size(strides[dim]))
             offset = b(Add, offset, step)
         return offset
+
+
+def _end_of_run(b: Builder, origin: Value, stop: Value, step: int) -> Value:
+    """Where a run of `step` elements ends, the last one where the loop does."""
+    end = b(Add, origin, b.const(step, i64))
+    known = b.constant(stop)
+    exact = known is not None and int(known) % step == 0
+    return end if exact else b(Minimum, end, stop)
+
+
+def _counted(
+    b: Builder,
+    bounds: tuple[Value, Value],
+    step: int,
+    states: States,
+    trip: Callable[[Builder, Value, States], States],
+) -> States:
+    """A loop whose body `trip` emits, from the counter and the carried states."""
+    body = b.nested()
+    counter = body.param(bounds[0].type, "k")
+    inner = {op: tuple(body.param(v.type) for v in vs) for op, vs in states.items()}
+    after = trip(body, counter, inner)
+    yields = [v for op in states for v in after[op]]
+    operands = (*bounds, *(v for values in states.values() for v in values))
+    results = iter(b.emit(For, operands, (step,), (body.block(yields),)))
+    return {op: tuple(islice(results, len(vs))) for op, vs in states.items()}
 
 
 # How each op reads for one chunk: its operands and attributes.
@@ -504,6 +718,17 @@ def _reduce(s: _Stripmining, scope: _Scope, op: ReduceTile) -> Any:
     return list(s.guarded(scope, op)), op.attrs
 
 
+def _scan(s: _Stripmining, scope: _Scope, op: ScanTile) -> Any:
+    """After the elements that earlier chunks hold, if there are any."""
+    values = [scope[v] for v in op.values]
+    if not _ending(op):
+        return [*values, *(scope[v] for v in op.starts)], op.attrs
+    state = scope.state(op)
+    if state is None:
+        state = tuple(s.taken(scope, v) for v in op.totals)
+    return [*values, *state], op.attrs
+
+
 CHUNKED: Mapping[type, Callable[[_Stripmining, _Scope, Any], Any]] = {
     LoadTile: _load,
     StoreTile: _store,
@@ -511,6 +736,7 @@ CHUNKED: Mapping[type, Callable[[_Stripmining, _Scope, Any], Any]] = {
     BroadcastTile: _broadcast,
     Convert: _convert,
     ReduceTile: _reduce,
+    ScanTile: _scan,
 }
 
 

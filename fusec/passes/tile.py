@@ -23,13 +23,13 @@ from fusec.analysis.accesses import Access, Accesses
 from fusec.analysis.schedule import Schedule
 from fusec.ir.builder import Builder
 from fusec.ir.core import Affine, Function, Level, Op, Value, Values
-from fusec.ir.dims import Dim, Facts, ceil_div
+from fusec.ir.dims import Dim, Facts, exact_div
 from fusec.ir.dtypes import bool_, i64
 from fusec.ir.layout import LANE, REG, TIME, Layout, strided, tile_layout
 from fusec.ir.monoids import monoid
 from fusec.ir.ops.elementwise import Add, Minimum, Mul, Not, Rem, Sub, TruncDiv
 from fusec.ir.ops.loop import Check, Coordinate, Load, Region, Store
-from fusec.ir.ops.reduction import Reduce, ReduceTile
+from fusec.ir.ops.reduction import Reduce, ReduceTile, Scan, ScanTile
 from fusec.ir.ops.tile import (
     BroadcastTile,
     IotaTile,
@@ -59,10 +59,10 @@ class _Tiling:
         self.extents = [split.extent for split in schedule.tile]
         self.env: dict[Value, Value] = {}
         self.access = {id(access.op): access for access in accesses.all}
-        self.limit: Value | None = None
-        """How many elements of the blocked dimension exist in this program."""
+        self.limit: dict[int, Value] = {}
+        """How many elements of a dimension exist in this program, if not always all."""
         self.origin: dict[Axis, Value] = {}
-        """Where the program stands on each grid axis and on the blocked one."""
+        """Where the program stands on each axis that programs share."""
 
     def run(self, name: str) -> Function:
         region = self.accesses.region
@@ -81,33 +81,25 @@ class _Tiling:
         return replace(self.builder.function(name), spread=_spread(self.schedule))
 
     def locate(self) -> None:
-        """Find the program's place on every grid axis from its number."""
+        """Find the program's place, on every axis that programs share, from its
+        number."""
         b, schedule = self.builder, self.schedule
-        counted: list[tuple[Axis, Dim, Dim]] = [
+        shared: list[tuple[Axis, Dim, Dim]] = [
             (axis, axis.extent, 1) for axis in schedule.grid
         ]
-        if schedule.blocked:
-            last = schedule.tile[-1]
-            blocks = ceil_div(last.axis.extent, last.extent)
-            counted.append((last.axis, blocks, last.extent))
-        counted = [entry for entry in counted if entry[1] != 1 or entry[2] != 1]
-        if not counted:
+        shared += [(s.axis, s.blocks, s.extent) for s in schedule.tile if s.blocked]
+        shared = [entry for entry in shared if entry[1] != 1 or entry[2] != 1]
+        if not shared:
             return
         rest = b(ProgramId)
-        for k, (axis, count, step) in reversed(list(enumerate(counted))):
+        for k, (axis, count, step) in reversed(list(enumerate(shared))):
             place = b(Rem, rest, b.size(count)) if k else rest
             rest = b(TruncDiv, rest, b.size(count)) if k else rest
             self.origin[axis] = b(Mul, place, b.size(step)) if step != 1 else place
-        if schedule.blocked:
-            self.limit_last()
-
-    def limit_last(self) -> None:
-        last = self.schedule.tile[-1]
-        if isinstance(last.axis.extent, int) and last.axis.extent % last.extent == 0:
-            return
-        b = self.builder
-        exist = b(Sub, b.size(last.axis.extent), self.origin[last.axis])
-        self.limit = b(Minimum, exist, b.size(last.extent))
+        for dim, split in enumerate(schedule.tile):
+            if split.blocked and exact_div(split.axis.extent, split.extent) is None:
+                exist = b(Sub, b.size(split.axis.extent), self.origin[split.axis])
+                self.limit[dim] = b(Minimum, exist, b.size(split.extent))
 
     # Values
 
@@ -150,20 +142,22 @@ class _Tiling:
         )
 
     def ahead(self, address: Affine) -> Dim:
-        """How far on the program after this one reads, where that is worth fetching."""
+        """How far on what comes next lies, where that is worth fetching: rows that the
+        program walks from one to the next, or those of the program after it."""
         schedule = self.schedule
-        if not schedule.prefetch:
+        if not schedule.prefetch or not schedule.tile:
             return 0
-        if schedule.blocked:
-            last = schedule.tile[-1]
+        first, last = schedule.tile[0], schedule.tile[-1]
+        if first is not last and first.trips != 1:
+            return address.stride(first.axis) * first.chunk
+        if last.blocked:
             return address.stride(last.axis) * last.extent
         return address.stride(schedule.grid[-1]) if schedule.grid else 0
 
     def limits(self, shape: tuple[Dim, ...]) -> tuple[tuple[int, ...], Values]:
         """The limited dimensions of a tile of this shape, and their limits."""
-        if self.limit is None or shape[-1] == 1:
-            return (), ()
-        return (len(shape) - 1,), (self.limit,)
+        limited = tuple(d for d in self.limit if shape[d] != 1)
+        return limited, tuple(self.limit[d] for d in limited)
 
     def index(self, access: Access, shape: tuple[Dim, ...]) -> Value | None:
         """The computed part of an address, in elements."""
@@ -244,6 +238,23 @@ def _reduce(t: _Tiling, op: Reduce) -> Values:
     return t.builder.emit(ReduceTile, spread, (dims, op.monoid), (), None, _hints(op))
 
 
+def _scan(t: _Tiling, op: Scan) -> Values:
+    """From the identity: what other programs have does not come before it."""
+    dim = t.dims[op.axis]
+    operands = [t.env[v] for v in op.values]
+    shape = list(t.joined(operands) or [1] * len(t.extents))
+    shape[dim] = t.extents[dim]
+    values = [t.wide(v, tuple(shape)) for v in operands]
+    shape[dim] = 1
+    identity = zip(op.values, op.monoid.identity, strict=True)
+    consts = [t.builder.const(number, v.dtype) for v, number in identity]  # type: ignore[union-attr]
+    starts = [t.wide(v, tuple(shape)) for v in consts]
+    attrs = (dim, op.monoid)
+    hints = (*_hints(op), *("total" for _ in values))
+    results = t.builder.emit(ScanTile, (*values, *starts), attrs, (), None, hints)
+    return results[: len(values)]
+
+
 def _check(t: _Tiling, op: Check) -> Values:
     """Raise the flag of a check if it fails anywhere in the program's tile."""
     b, rank = t.builder, len(t.extents)
@@ -271,6 +282,7 @@ RULES: Mapping[type[Op], Any] = {
     Load: _load,
     Store: _store,
     Reduce: _reduce,
+    Scan: _scan,
 }
 
 

@@ -69,7 +69,7 @@ def test_grid_and_tile_hold_every_point(shape: str, target: str) -> None:
 def test_dense_dimensions_become_one_long_loop() -> None:
     found, schedule = scheduled(exp_of("64, 1000", "i, j", "i:64, j:1000"))
     assert [axis.extent for axis in found.axes] == [64000]
-    assert schedule.blocked
+    assert schedule.tile[-1].blocked
 
 
 def test_a_row_that_is_reduced_is_swept_within_a_program() -> None:
@@ -90,7 +90,7 @@ def test_a_column_that_is_reduced_has_its_lanes_along_the_row() -> None:
     found, schedule = scheduled(text.replace("%b: f32[64]", "%b: f32[1000]"))
     assert [axis.name for axis in found.swept] == ["i"]
     assert schedule.tile[-1].axis.name == "j"
-    assert schedule.blocked
+    assert schedule.tile[-1].blocked
 
 
 def test_large_results_bypass_the_caches_and_small_ones_do_not() -> None:

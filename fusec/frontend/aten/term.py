@@ -21,7 +21,7 @@ from fusec.ir.dtypes import DType, bf16, bool_, f16, f32
 from fusec.ir.monoids import monoid
 from fusec.ir.ops import elementwise as ops
 from fusec.ir.ops.cast import Cast
-from fusec.ir.ops.reduction import ReduceDims
+from fusec.ir.ops.reduction import ReduceDims, ScanDim
 from fusec.ir.ops.view import Broadcast, Concat, Iota, Permute, Reshape, Slice
 from fusec.ir.types import Scalar, Tensor
 
@@ -264,6 +264,14 @@ def reduce(
         return tuple(results)
     kept = tuple(1 if d in dims else n for d, n in enumerate(first.shape))
     return tuple(result.reshape(kept) for result in results)
+
+
+def scan(name: str, terms: Sequence[Term], dim: int) -> tuple[Term, ...]:
+    """Terms of one shape, at each place combined with all before it along `dim`."""
+    first = terms[0]
+    attrs = (dim, monoid(name, first.dtype), False)
+    values = first.e.b.emit(ScanDim, (t.value for t in terms), attrs)
+    return tuple(Term(first.e, value) for value in values)
 
 
 def negate(condition: Term) -> Term:

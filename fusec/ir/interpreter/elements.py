@@ -137,3 +137,26 @@ def fold_dims(monoid: Monoid, arrays: Sequence[Array], dims: Sequence[int]) -> S
     shape = (count, *(arrays[0].shape[d] for d in kept))
     moved: list[Array] = [x.transpose(dims + kept).reshape(shape) for x in arrays]
     return fold(monoid, tuple(moved))
+
+
+def scan(monoid: Monoid, state: State) -> State:
+    """All elements up to each one along the first dimension, in their order.
+
+    In doubling steps (W. D. Hillis, G. L. Steele, 1986: Data parallel algorithms), so
+    that the error of a sum stays small.
+    """
+    count, step = len(state[0]), 1
+    while step < count:
+        left = tuple(x[:-step] for x in state)
+        joined = combine(monoid, left, tuple(x[step:] for x in state))
+        state = tuple(
+            np.concatenate((x[:step], j)) for x, j in zip(state, joined, strict=True)
+        )
+        step *= 2
+    return state
+
+
+def scan_along(monoid: Monoid, arrays: Sequence[Array], dim: int) -> State:
+    """`scan` along any dimension."""
+    moved = tuple(np.moveaxis(x, dim, 0) for x in arrays)
+    return tuple(np.moveaxis(x, 0, dim) for x in scan(monoid, moved))

@@ -12,14 +12,14 @@ import numpy as np
 from fusec.ir.core import Value
 from fusec.ir.dtypes import Array
 from fusec.ir.interpreter import elements
-from fusec.ir.interpreter.elements import fold_dims
+from fusec.ir.interpreter.elements import fold_dims, scan_along
 from fusec.ir.interpreter.extern import call
 from fusec.ir.interpreter.frame import Frame, InterpretError, Rule
 from fusec.ir.interpreter.memory import along, check_within
 from fusec.ir.ops.contraction import Matmul
 from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.pointwise import dtype_of
-from fusec.ir.ops.reduction import ReduceDims
+from fusec.ir.ops.reduction import ReduceDims, ScanDim
 from fusec.ir.ops.view import (
     Broadcast,
     Concat,
@@ -104,6 +104,14 @@ def reduce_dims(frame: Frame, op: ReduceDims) -> Sequence[Array]:
     return fold_dims(op.monoid, frame.all(op.values), op.dims)
 
 
+def scan_dim(frame: Frame, op: ScanDim) -> Sequence[Array]:
+    values = frame.all(op.values)
+    if not op.reverse:
+        return scan_along(op.monoid, values, op.dim)
+    flipped = [np.flip(x, op.dim) for x in values]
+    return [np.flip(x, op.dim) for x in scan_along(op.monoid, flipped, op.dim)]
+
+
 def matmul(frame: Frame, op: Matmul) -> tuple[Array]:
     """Floats accumulate in float64 and round once; integers wrap, which is exact."""
     x, y = frame.all(op.operands)
@@ -133,6 +141,7 @@ RULES: Mapping[type, Rule] = {
     Gather: gather,
     Restride: restride,
     ReduceDims: reduce_dims,
+    ScanDim: scan_dim,
     Matmul: matmul,
     Extern: extern,
 }

@@ -14,14 +14,20 @@ import numpy as np
 from fusec.ir.core import Affine, Value
 from fusec.ir.dtypes import Array
 from fusec.ir.interpreter import elements
-from fusec.ir.interpreter.elements import axes_of, fold, poison, spread
+from fusec.ir.interpreter.elements import (
+    axes_of,
+    fold,
+    poison,
+    scan_along,
+    spread,
+)
 from fusec.ir.interpreter.extern import call
 from fusec.ir.interpreter.frame import Frame, InterpretError, Rule
 from fusec.ir.interpreter.memory import along, check_within, in_memory, poisoned
 from fusec.ir.ops.extern import Extern, Slot
 from fusec.ir.ops.loop import Check, Coordinate, Load, Region, Store, View
 from fusec.ir.ops.pointwise import dtype_of
-from fusec.ir.ops.reduction import Reduce
+from fusec.ir.ops.reduction import Reduce, Scan
 from fusec.ir.types import Axis, Tensor, strides_of
 
 Axes = tuple[Axis, ...]
@@ -154,6 +160,14 @@ def reduce(frame: Frame, op: Reduce) -> Iterator[Array]:
     return iter(fold(op.monoid, state))
 
 
+def scan(frame: Frame, op: Scan) -> Iterator[Array]:
+    """Every operand at every point of all axes."""
+    axes = axes_of(op.results[0].type)
+    shape = frame.extents(axes)
+    values = [np.broadcast_to(_points(frame, v, axes), shape) for v in op.values]
+    return iter(scan_along(op.monoid, values, axes.index(op.axis)))
+
+
 def check(frame: Frame, op: Check) -> tuple[()]:
     if not frame[op.ok].all():
         raise IndexError(op.message)
@@ -177,6 +191,7 @@ RULES: Mapping[type, Rule] = {
     Load: load,
     Store: store,
     Reduce: reduce,
+    Scan: scan,
     View: view,
     Check: check,
     Extern: extern,

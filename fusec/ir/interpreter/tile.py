@@ -17,7 +17,7 @@ from fusec.ir.core import Function, Value
 from fusec.ir.dims import Symbol
 from fusec.ir.dtypes import Array
 from fusec.ir.interpreter import elements
-from fusec.ir.interpreter.elements import fold_dims, poison
+from fusec.ir.interpreter.elements import fold_dims, poison, scan_along
 from fusec.ir.interpreter.frame import Context, Frame, InterpretError, Rule
 from fusec.ir.interpreter.graph import broadcast
 from fusec.ir.interpreter.memory import (
@@ -29,7 +29,7 @@ from fusec.ir.interpreter.memory import (
 )
 from fusec.ir.layout import MEM
 from fusec.ir.ops.pointwise import dtype_of, where
-from fusec.ir.ops.reduction import ReduceTile
+from fusec.ir.ops.reduction import ReduceTile, ScanTile
 from fusec.ir.ops.tile import (
     Access,
     BroadcastTile,
@@ -156,6 +156,15 @@ def reduce_tile(frame: Frame, op: ReduceTile) -> Iterator[Array]:
     return (np.expand_dims(x, tuple(op.dims)) for x in folded)
 
 
+def scan_tile(frame: Frame, op: ScanTile) -> Iterator[Array]:
+    """The starts stand before the first elements; the last result is the total."""
+    pairs = zip(frame.all(op.starts), frame.all(op.values), strict=True)
+    values = [np.concatenate(pair, axis=op.dim) for pair in pairs]
+    results = [np.moveaxis(x, op.dim, 0) for x in scan_along(op.monoid, values, op.dim)]
+    yield from (np.moveaxis(x[1:], 0, op.dim) for x in results)
+    yield from (np.moveaxis(x[-1:], 0, op.dim) for x in results)
+
+
 def for_(frame: Frame, op: For) -> Iterable[Array]:
     if op.step <= 0:
         raise InterpretError(f"a loop that steps by {op.step}")
@@ -187,6 +196,7 @@ RULES: Mapping[type, Rule] = {
     BroadcastTile: broadcast_tile,
     Convert: convert,
     ReduceTile: reduce_tile,
+    ScanTile: scan_tile,
     For: for_,
     Scratch: scratch,
 }

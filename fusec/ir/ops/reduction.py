@@ -1,4 +1,7 @@
-"""Reductions over a monoid, once per level.
+"""Reductions and scans over a monoid, once per level.
+
+A scan keeps what a reduction passes through: element k of its result combines the
+elements 0 to k, in their order, so its monoid need not commute.
 
 The state of a monoid may be a tuple (an argmax carries a value and its index, a
 Welford variance a mean, a sum of squares and a count), so a reduction takes as many
@@ -10,6 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from fusec.ir.core import Block, Level, Monoid, Op, Values
+from fusec.ir.dtypes import i64
 from fusec.ir.opdef import attr, operands
 from fusec.ir.ops.space import common_space
 from fusec.ir.types import Axis, Element, Points, Scalar, Tensor, Tile, Type
@@ -68,6 +72,86 @@ class ReduceTile(Op, name="reduce_tile", levels=(Level.TILE,)):
         return tuple(_flattened(value.type, dims) for value in operands)
 
 
+class ScanDim(Op, name="scan_dim", levels=(Level.GRAPH,)):
+    """At each place, all elements up to it along `dim` combined; `reverse` from the
+    other end."""
+
+    values = operands()
+    dim = attr(int)
+    monoid = attr(Monoid)
+    reverse = attr(bool, default=False)
+
+    @classmethod
+    def infer(
+        cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
+    ) -> tuple[Type, ...]:
+        _check_arity(cls.name, operands, attrs[1])
+        first = operands[0].type
+        for value in operands:
+            if not isinstance(value.type, Tensor) or value.type.shape != first.shape:  # type: ignore[union-attr]
+                raise TypeError(f"cannot scan {value.type} along with {first}")
+        return tuple(Tensor(v.dtype, v.shape) for v in operands)
+
+
+class Scan(Op, name="scan", levels=(Level.LOOP,)):
+    """At each point, the elements at all points up to it on `axis` combined."""
+
+    values = operands()
+    axis = attr(Axis)
+    monoid = attr(Monoid)
+
+    @classmethod
+    def infer(
+        cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
+    ) -> tuple[Type, ...]:
+        axis, monoid = attrs
+        _check_arity(cls.name, operands, monoid)
+        space = common_space([*(v.type for v in operands), Points(i64, (axis,))])
+        return tuple(_over(space, value.type) for value in operands)
+
+
+class ScanTile(Op, name="scan_tile", levels=(Level.TILE,)):
+    """Along `dim`, `starts` and the elements up to each place combined.
+
+    Operands: the values, then as many starts, tiles of extent 1 along `dim`. Results:
+    the scanned values, then as many totals, which are the starts of what comes next.
+    """
+
+    parts = operands()
+    dim = attr(int)
+    monoid = attr(Monoid)
+
+    @property
+    def values(self) -> Values:
+        return self.parts[: len(self.parts) // 2]
+
+    @property
+    def starts(self) -> Values:
+        return self.parts[len(self.parts) // 2 :]
+
+    @property
+    def scanned(self) -> Values:
+        return self.results[: len(self.results) // 2]
+
+    @property
+    def totals(self) -> Values:
+        return self.results[len(self.results) // 2 :]
+
+    @classmethod
+    def infer(
+        cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
+    ) -> tuple[Type, ...]:
+        dim, monoid = attrs
+        half = len(monoid.identity)
+        if len(operands) != 2 * half:
+            raise TypeError(f"{cls.name}: {len(operands)} operands, not 2 × {half}")
+        values, starts = operands[:half], operands[half:]
+        totals = tuple(_flattened(value.type, (dim,)) for value in values)
+        if totals != tuple(start.type for start in starts):
+            raise TypeError(f"{cls.name}: starts of other types than the totals have")
+        return (*(value.type for value in values), *totals)
+
+
 def _check_arity(name: str, operands: Values, monoid: Monoid) -> None:
     if len(operands) != len(monoid.identity):
         raise TypeError(
@@ -88,6 +172,12 @@ def _reduced(space: Element, type_: Type, axes: tuple[Axis, ...]) -> Type:
         raise TypeError(f"cannot reduce axes of {type_}")
     over = space.axes if isinstance(space, Points) else ()
     return Points(type_.dtype, tuple(a for a in over if a not in axes))
+
+
+def _over(space: Element, type_: Type) -> Type:
+    if not isinstance(type_, (Points, Scalar)) or not isinstance(space, Points):
+        raise TypeError(f"cannot scan {type_}")
+    return Points(type_.dtype, space.axes)
 
 
 def _flattened(type_: Type, dims: tuple[int, ...]) -> Type:

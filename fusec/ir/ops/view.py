@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from fusec.ir.core import Block, Level, Op, Values
+from fusec.ir.core import Block, Level, Op, Value, Values
 from fusec.ir.dims import Dim, product
 from fusec.ir.dtypes import i64
 from fusec.ir.opdef import attr, operand, operands
+from fusec.ir.ops.cast import Cast
+from fusec.ir.ops.reduction import ScanDim
 from fusec.ir.types import Scalar, Tensor, Tile, Type
 
 GRAPH = (Level.GRAPH,)
@@ -148,10 +150,34 @@ class Slice(Op, name="slice", levels=GRAPH):
     def simplify(
         cls, builder: Any, operands: Values, attrs: tuple[Any, ...]
     ) -> Values | None:
-        # slice x : all of it -> x
+        x: Value = operands[0]
         dim: int = attrs[0]
-        extent = tensor(operands[0].type).shape[dim]
-        return operands if attrs[1:] == (0, extent, 1) else None
+        extent = tensor(x.type).shape[dim]
+        # slice x : all of it -> x
+        if attrs[1:] == (0, extent, 1):
+            return operands
+        return (
+            _flip(builder, x, attrs) if attrs[1:] == (extent - 1, extent, -1) else None
+        )
+
+
+def _flip(builder: Any, x: Value, attrs: tuple[Any, ...]) -> Values | None:
+    """A flip goes towards what it flips, and a scan of it runs from the other end."""
+    made = builder.definition(x)
+    # flip (flip x) -> x
+    if isinstance(made, Slice) and made.attrs == attrs:
+        return made.operands
+    # flip (cast x) -> cast (flip x)
+    if isinstance(made, Cast):
+        flipped = builder.emit(Slice, made.operands, attrs)
+        return builder.emit(Cast, flipped, made.attrs)
+    # flip (scan x) -> scan from the other end (flip x)
+    if isinstance(made, ScanDim) and made.dim == attrs[0]:
+        flipped = [builder.emit(Slice, (v,), attrs)[0] for v in made.values]
+        turned = (made.dim, made.monoid, not made.reverse)
+        results = builder.emit(ScanDim, flipped, turned)
+        return (results[made.results.index(x)],)
+    return None
 
 
 class Pad(Op, name="pad", levels=GRAPH):
