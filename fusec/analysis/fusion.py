@@ -137,6 +137,16 @@ class Group:
         return min(self.members, default=self.number)
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class _Candidate:
+    """Two groups that gain by becoming one; in a queue, the best comes first."""
+
+    order: tuple[float, int, int]
+    producer: Group = field(compare=False)
+    consumer: Group = field(compare=False)
+    merged: Group = field(compare=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """Two neighbours that did not become one, and why."""
@@ -196,20 +206,14 @@ class Fusion:
 
     def run(self) -> Plan:
         """Fuse while anything gains by it."""
-        queue: list[tuple[float, int, int]] = []
+        queue: list[_Candidate] = []
         for k in self.summaries:
             self._push(queue, self.group_of[k])
         while queue:
-            negative, a, b = heapq.heappop(queue)
-            producer, consumer = self.group_of[a], self.group_of[b]
-            if producer.number != a or consumer.number != b or producer is consumer:
+            candidate = heapq.heappop(queue)
+            if not self._stands(candidate):
                 continue
-            merged, gain = self.attempt(producer, consumer)
-            if merged is None:
-                continue
-            if gain < -negative:
-                heapq.heappush(queue, (-gain, a, b))
-                continue
+            merged = candidate.merged
             self._commit(merged)
             self._push(queue, merged)
             for neighbour in self._producers(merged):
@@ -217,16 +221,24 @@ class Fusion:
         return Plan(tuple(self._ordered()), self._refused())
 
     def _push(
-        self,
-        queue: list[tuple[float, int, int]],
-        producer: Group,
-        only: Group | None = None,
+        self, queue: list[_Candidate], producer: Group, only: Group | None = None
     ) -> None:
         """Queue the edges of a producer that gain by fusing."""
         for consumer in [only] if only else self._consumers(producer):
             merged, gain = self.attempt(producer, consumer)
             if merged is not None:
-                heapq.heappush(queue, (-gain, producer.number, consumer.number))
+                order = -gain, producer.number, consumer.number
+                heapq.heappush(queue, _Candidate(order, producer, consumer, merged))
+
+    def _stands(self, candidate: _Candidate) -> bool:
+        """Whether neither group has become another since, nor a way round has."""
+        a, b = candidate.producer, candidate.consumer
+        if self.group_of[a.number] is not a or self.group_of[b.number] is not b:
+            return False
+        reason = self._cycle(a, b)
+        if reason is not None:
+            self.refusals[a.number, b.number] = reason
+        return reason is None
 
     def _consumers(self, group: Group) -> list[Group]:
         found = {
