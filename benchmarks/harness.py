@@ -88,24 +88,45 @@ def ratio(base: Sequence[float], other: Sequence[float]) -> Spread:
 # The limit that memory sets.
 
 
-def copies(moved: int) -> dict[str, Call]:
-    """Two ways to move `moved` bytes, half read and half written, on torch's threads.
+def streams(read: int, written: int) -> dict[str, Call]:
+    """Two ways to read and to write so many bytes, on as many threads as torch has.
 
     Candidates for the same rounds as what they are the limit of: the faster one is the
-    roofline. torch's copy starts its threads quickly; memcpy writes past the caches.
+    roofline. What is both read and written is copied, by torch (whose threads start
+    quickly) or by memcpy (which writes past the caches); the rest is searched for a
+    byte that is not there, or filled.
     """
-    count = max(moved // 8, 1)
-    source, target = torch.ones(count), torch.zeros(count)
+    both, rest = min(read, written), read - written
     threads = torch.get_num_threads()
     pool = ThreadPoolExecutor(threads)
-    sources = np.array_split(source.numpy(), threads)
-    targets = np.array_split(target.numpy(), threads)
+    source, target = (torch.full((max(both, 1),), 1, dtype=torch.uint8) for _ in "ab")
+    more = torch.full((max(abs(rest), 1),), 1, dtype=torch.uint8)
+    sources, targets, parts = (
+        np.array_split(x.numpy(), threads) for x in (source, target, more)
+    )
+    search = ctypes.CDLL(None).memchr
+    search.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t)
+    search.restype = ctypes.c_void_p
+
+    def missing(part: Any) -> None:
+        assert search(part.ctypes.data, 2, part.nbytes) is None
+
+    def others() -> None:
+        if rest > 0:
+            list(pool.map(missing, parts))
+        elif rest < 0:
+            more.fill_(1)
+
+    def copy() -> torch.Tensor:
+        others()
+        return target.copy_(source)
 
     def memcpy() -> torch.Tensor:
+        others()
         list(pool.map(np.copyto, targets, sources))
         return target
 
-    return {"copy": lambda: target.copy_(source), "memcpy": memcpy}
+    return {"copy": copy, "memcpy": memcpy}
 
 
 # Memory.
@@ -154,8 +175,9 @@ def save(name: str, rows: Sequence[Any]) -> Path:
     """Write dataclasses `rows` and the environment to results/`name`.json."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    content = {"environment": environment(), "rows": [asdict(row) for row in rows]}
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    lines = ",\n".join(json.dumps(asdict(row)) for row in rows)
+    around = json.dumps(environment(), indent=1)
+    path.write_text(f'{{"environment": {around},\n"rows": [\n{lines}\n]}}\n')
     return path
 
 
