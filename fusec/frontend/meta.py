@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -83,6 +84,28 @@ def row_major(shape: Sequence[Dim]) -> tuple[Dim, ...]:
         # Of a symbolic size torch assumes that it is not empty, and so do we.
         step = step * (dim_max(size, 1) if isinstance(size, int) else size)
     return tuple(reversed(strides))
+
+
+def traced(node: fx.Node) -> Any:
+    """A node's value as torch traced it; None if it returns nothing.
+
+    What torch inserts late it may not have traced, but for the parts that are taken
+    from it: then a tuple of these, None for others. Raises `UnsupportedError` where
+    neither is known.
+    """
+    meta = node.meta.get("val")
+    used = [user for user in node.users if user.op != "output"]
+    if meta is not None or not used:
+        return meta
+    if not all(map(_takes_a_part, used)):
+        reason = "torch traced no type for what it returns"
+        raise _unsupported(str(node.target), reason, loc_of(node))
+    taken: dict[Any, Any] = {user.args[1]: user.meta["val"] for user in used}
+    return tuple(taken.get(k) for k in range(1 + max(taken)))
+
+
+def _takes_a_part(node: fx.Node) -> bool:
+    return node.target is operator.getitem and node.meta.get("val") is not None
 
 
 def leaves(meta: Any) -> Iterator[Any]:
