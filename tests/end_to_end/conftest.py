@@ -36,7 +36,7 @@ class Comparison:
         **compile: Any,
     ) -> None:
         chosen = {"cache_dir": folder, **(options or {})}
-        self.theirs, self.mine = f, copy.deepcopy(f)
+        self.theirs, self.mine = copy.deepcopy(f), copy.deepcopy(f)
         self.ours = torch.compile(
             self.mine, backend=fusec.backend, options=chosen, **compile
         )
