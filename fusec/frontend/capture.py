@@ -158,14 +158,28 @@ def _report_bug(
     error: Exception,
 ) -> None:
     """Write a reproducer, and warn; `InternalError` instead if fallback is off."""
-    path = write_reproducer(gm, example_inputs, options.cache_dir, error)
+    path = _reproducer(gm, example_inputs, options, error)
     ours = isinstance(error, InternalError)
     what = error.what if ours else f"{type(error).__name__}: {error}"
-    bug = InternalError(f"{what} (in a {role} graph)", reproducer=str(path))
+    bug = InternalError(f"{what} (in a {role} graph)", reproducer=path)
     if not options.fallback:
         raise bug from error
     logger("graph").warning("%s\n  the graph runs through ATen instead", bug)
     logger("graph").debug("%s", "".join(traceback.format_exception(error)))
+
+
+def _reproducer(
+    gm: fx.GraphModule,
+    example_inputs: Sequence[Any],
+    options: Options,
+    error: Exception,
+) -> str:
+    """The path of a reproducer; "" where none can be written, which stops nobody."""
+    try:
+        return str(write_reproducer(gm, example_inputs, options.cache_dir, error))
+    except Exception as failure:
+        logger("graph").warning("no reproducer could be written: %s", failure)
+        return ""
 
 
 @cache
