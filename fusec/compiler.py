@@ -5,6 +5,7 @@ imported graph ─▶ loops ─▶ fused loops ─▶ host function + kernels �
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -86,6 +87,14 @@ class _Ledger:
 
 
 _ledger = _Ledger()
+
+
+def _renew_lock() -> None:
+    """In the child of a fork: whoever held the lock is not there to release it."""
+    _ledger.lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 def statistics() -> Statistics:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,9 @@ from end_to_end.conftest import Comparison
 from torch.utils.data import DataLoader, Dataset
 
 import fusec
+from fusec import compiler
+from fusec.ir import expr
+from fusec.ir.dims import Symbol
 
 DEADLINE = 60
 """Seconds after which a thread or a child counts as hanging."""
@@ -165,6 +169,37 @@ def test_forked_workers_of_a_data_loader(
     wanted = torch.stack([model(torch.full((6, 12), k / 8)) for k in range(8)])
     torch.testing.assert_close(found, wanted)
     run(torch.ones(6, 12))
+
+
+def _makes_new_dims_and_counts() -> None:
+    assert str(Symbol("fresh_in_a_child") * 3 + 1) == "3*fresh_in_a_child + 1"
+    with compiler._ledger.lock:
+        pass
+
+
+def test_a_fork_while_a_thread_holds_our_locks() -> None:
+    """As it may in the middle of a compilation."""
+    held, stop = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with expr._interning, compiler._ledger.lock:
+            held.set()
+            stop.wait(DEADLINE)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(DEADLINE)
+    child = multiprocessing.get_context("fork").Process(
+        target=_makes_new_dims_and_counts
+    )
+    try:
+        child.start()
+        child.join(DEADLINE)
+        assert child.exitcode == 0
+    finally:
+        child.kill()
+        stop.set()
+        thread.join()
 
 
 @pytest.fixture(autouse=True)
