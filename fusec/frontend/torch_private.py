@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch._decomp import core_aten_decompositions
+from torch._dynamo.utils import counters
 from torch._functorch.aot_autograd import aot_module_simplified
 from torch._functorch.partitioners import min_cut_rematerialization_partition
 from torch._ops import OpOverload
@@ -20,6 +21,7 @@ __all__ = [
     "ShapeEnv",
     "aot_module_simplified",
     "core_aten_decompositions",
+    "counters",
     "min_cut_rematerialization_partition",
     "symbol_hint",
     "unset_fake_temporarily",

@@ -36,27 +36,29 @@ Case = Callable[[int, Compile], Any]
 
 
 class Block(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(8)
-        self.up, self.down = nn.Linear(8, 16), nn.Linear(16, 8)
+        self.norm = nn.LayerNorm(width)
+        self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + self.down(nn.functional.gelu(self.up(self.norm(x))))
 
 
-def batch(rank: int) -> torch.Tensor:
+def batch(rank: int, width: int = 8) -> torch.Tensor:
     """Another one in each process."""
-    return torch.randn(6, 8, generator=torch.Generator().manual_seed(rank))
+    return torch.randn(6, width, generator=torch.Generator().manual_seed(rank))
 
 
-def train(model: nn.Module, call: Callable[..., Any], rank: int) -> list[Any]:
+def train(
+    model: nn.Module, call: Callable[..., Any], rank: int, width: int = 8
+) -> list[Any]:
     """Three steps; the losses, and the weights in the end."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     losses: list[Any] = []
     for _ in range(3):
         optimizer.zero_grad()
-        loss = call(batch(rank)).square().mean()
+        loss = call(batch(rank, width)).square().mean()
         loss.backward()
         optimizer.step()
         losses.append(loss.detach())
@@ -67,9 +69,9 @@ def _full(weight: Any) -> torch.Tensor:
     return getattr(weight, "full_tensor", weight.clone)().detach()
 
 
-def seeded(count: int = 2) -> nn.Sequential:
+def seeded(count: int = 2, width: int = 8) -> nn.Sequential:
     torch.manual_seed(0)
-    return nn.Sequential(*(Block() for _ in range(count)))
+    return nn.Sequential(*(Block(width) for _ in range(count)))
 
 
 def collectives(rank: int, compile: Compile) -> Any:
@@ -97,10 +99,13 @@ def plain_collectives(rank: int, compile: Compile) -> Any:
 
 
 def gradients_of_collectives(rank: int, compile: Compile) -> Any:
-    import torch.distributed.nn.functional as differentiable
+    import torch.distributed._functional_collectives as functional
 
     def f(x: torch.Tensor) -> torch.Tensor:
-        return (differentiable.all_reduce(x.exp()) * x).sum()
+        group = dist.group.WORLD
+        rows = functional.all_gather_tensor_autograd(x.exp(), 0, group)
+        part = functional.reduce_scatter_tensor_autograd(rows.sin(), "sum", 0, group)
+        return (part * x).sum()
 
     x = batch(rank).requires_grad_()
     compile(f)(x).backward()
@@ -113,9 +118,9 @@ def ddp(rank: int, compile: Compile) -> Any:
 
 
 def ddp_in_buckets(rank: int, compile: Compile) -> Any:
-    """So small that Dynamo splits the graph where a bucket ends."""
-    model = nn.parallel.DistributedDataParallel(seeded(4), bucket_cap_mb=1e-3)
-    return train(model, compile(model), rank)
+    """A block fills one, and Dynamo splits the graph where it ends."""
+    model = nn.parallel.DistributedDataParallel(seeded(3, 256), bucket_cap_mb=1)
+    return train(model, compile(model), rank, 256)
 
 
 def fsdp(rank: int, compile: Compile) -> Any:

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from end_to_end.conftest import Comparison
+from torch._dynamo.utils import counters
 
 Compare = Callable[..., Comparison]
+Warnings = Callable[[], list[str]]
 
 X = torch.linspace(-3, 3, 60).reshape(6, 10)
 
@@ -129,3 +131,25 @@ def test_a_part_that_raises_raises_to_the_caller_and_works_again(
         with pytest.raises(IndexError):
             call(X, torch.tensor([1, 99]))
     run(X, torch.tensor([0, 2]))
+
+
+def test_a_backward_pass_within_a_compiled_function(warnings: Warnings) -> None:
+    """It is compiled where it is called, and Dynamo has no graphs to find in fusec."""
+    torch._dynamo.reset()
+    weight = torch.randn(10, 4) * 0.3
+
+    def step(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        loss = ((x @ w).tanh() ** 2).sum()
+        loss.backward()
+        return loss.detach() * 2
+
+    found: list[Any] = []
+    traced = 0
+    for call in (step, torch.compile(step, backend="fusec")):
+        counters.clear()
+        w = weight.clone().requires_grad_()
+        found.append([call(X, w), call(X * 2, w), w.grad])
+        traced = counters["stats"]["unique_graphs"]
+    torch.testing.assert_close(*found)
+    assert traced == 2  # before the backward pass and after it
+    assert not warnings()
