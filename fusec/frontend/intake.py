@@ -223,7 +223,9 @@ class _Intake:
         terms = (self.env.get(x) for x in node.all_input_nodes)
         types = [*results, *(x.value.type for x in terms if isinstance(x, Term))]
         if any(isinstance(type_, Opaque) for type_ in types):
-            return "fusec does not read complex, sparse and quantized tensors"
+            return (
+                "fusec does not read complex, sparse and quantized tensors, or objects"
+            )
         dtypes = {type_.dtype for type_ in types if isinstance(type_, (Tensor, Scalar))}
         others = sorted(dtype.name for dtype in dtypes - COMPUTED)
         return f"fusec does not compute in {others[0]} yet" if others else ""

@@ -15,7 +15,7 @@ from torch.fx.node import map_arg
 from fusec.errors import Loc, Unsupported, UnsupportedError
 from fusec.frontend.dtypes import from_torch
 from fusec.frontend.shapes import Untranslatable, symbol_of, to_dim, to_dims
-from fusec.frontend.torch_private import FakeTensor
+from fusec.frontend.torch_private import FakeScriptObject, FakeTensor
 from fusec.ir.dims import Dim, Symbol, dim_max
 from fusec.ir.dtypes import bool_, f64, i64
 from fusec.ir.types import Opaque, Scalar, Tensor, Type
@@ -33,14 +33,17 @@ _TORCH = str(Path(torch.__file__).parent)
 def type_of(meta: Any, loc: Loc) -> Type:
     """The type of what torch traced as `meta`: a fake tensor, a size, a number.
 
-    What the IR cannot read is opaque. Raises `UnsupportedError` for a size that it
-    lacks, and for what is no tensor at all.
+    What the IR cannot read is opaque, and so are objects that calls to torch take, as
+    the mesh of a distributed tensor. Raises `UnsupportedError` for a size that the IR
+    lacks, and for what is none of these.
     """
     if isinstance(meta, torch.Tensor):
         return tensor_type(meta, loc) if is_readable(meta) else Opaque()
     for kinds, dtype in _SCALARS:
         if isinstance(meta, kinds):
             return Scalar(dtype)
+    if isinstance(meta, (FakeScriptObject, torch.ScriptObject)):
+        return Opaque()
     raise _unsupported(f"a value of type {type(meta).__name__}", "it is no tensor", loc)
 
 

@@ -61,7 +61,11 @@ def test_layers_train_as_in_eager(agree: Agree, kind: str) -> None:
     agree(model, X.clone().requires_grad_(), backward=True)
 
 
-@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+@pytest.mark.parametrize(
+    "dynamic",
+    [False, pytest.param(True, marks=pytest.mark.slow)],
+    ids=["static", "dynamic"],
+)
 @pytest.mark.parametrize("kind", ["non-reentrant", "selective"])
 def test_random_numbers_are_drawn_again_as_they_were(
     compare: Callable[..., Comparison], kind: str, dynamic: bool

@@ -92,7 +92,11 @@ FLOW: dict[str, Callable[[torch.Tensor], Any]] = {
 }
 
 
-@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+@pytest.mark.parametrize(
+    "dynamic",
+    [False, pytest.param(True, marks=pytest.mark.slow)],
+    ids=["static", "dynamic"],
+)
 @pytest.mark.parametrize("name", FLOW)
 def test_control_flow_stays_in_one_graph(
     compare: Callable[..., Comparison], name: str, dynamic: bool

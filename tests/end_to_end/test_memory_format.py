@@ -47,7 +47,11 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+@pytest.mark.parametrize(
+    "dynamic",
+    [False, pytest.param(True, marks=pytest.mark.slow)],
+    ids=["static", "dynamic"],
+)
 @pytest.mark.parametrize("name", MODELS)
 def test_models_keep_the_format_of_their_input(
     agree: Agree, name: str, dynamic: bool
