@@ -111,6 +111,7 @@ def test_control_flow_stays_in_one_graph(
 DIFFERENTIABLE = ["cond", "closures", "nested", "several results", "scan", "map"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DIFFERENTIABLE)
 def test_gradients_through_control_flow(agree: Agree, name: str) -> None:
     for x in (X, X - 3):
@@ -142,6 +143,7 @@ def test_a_region_that_is_compiled_once(agree: Agree) -> None:
     agree(f, X.clone().requires_grad_(), backward=True, fullgraph=True)
 
 
+@pytest.mark.slow
 def test_flex_attention(agree: Agree) -> None:
     from torch.nn.attention.flex_attention import flex_attention
 

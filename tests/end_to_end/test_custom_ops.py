@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from end_to_end.conftest import Agree, Comparison
+from torch._higher_order_ops.effects import _EffectType, _register_effectful_op
 from torch.library import custom_op
 
 X = torch.linspace(-2, 2, 40).reshape(8, 5)
@@ -133,7 +134,11 @@ OPS: dict[str, Callable[..., Any]] = {
 }
 
 
-@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+@pytest.mark.parametrize(
+    "dynamic",
+    [False, pytest.param(True, marks=pytest.mark.slow)],
+    ids=["static", "dynamic"],
+)
 @pytest.mark.parametrize("name", OPS)
 def test_custom_ops(agree: Agree, name: str, dynamic: bool) -> None:
     agree(OPS[name], X, X.flip(0).clone(), fullgraph=True, dynamic=dynamic)
@@ -176,7 +181,7 @@ def test_an_op_with_effects_runs_once_and_in_order(
     def _(x: torch.Tensor, word: str) -> None:
         return None
 
-    torch.library._register_effectful_op(say._opoverload, "ordered")
+    _register_effectful_op(say._opoverload, _EffectType.ORDERED)
 
     def f(x: torch.Tensor) -> torch.Tensor:
         say(x * 0 + 1, "first")

@@ -64,6 +64,7 @@ def test_models_keep_the_format_of_their_input(
         agree(model.eval(), x.detach(), dynamic=dynamic)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_one_model_on_both_formats(compare: Callable[..., Any], name: str) -> None:
     run = compare(MODELS[name]().eval())
@@ -97,9 +98,7 @@ OPS: dict[str, Callable[..., Any]] = {
 
 @pytest.mark.parametrize("name", OPS)
 def test_ops_give_eagers_strides(agree: Agree, name: str) -> None:
-    for x in (image(2, 4, 6, 6), image(1, 4, 6, 6), image(2, 4, 6, 6)[:, :, 1:]):
-        if name in ("rows",) and x.shape[2] != 6:
-            continue
+    for x in (image(2, 4, 6, 6), image(2, 4, 7, 6)[:, :, 1:]):
         agree(OPS[name], x, fullgraph=True)
 
 

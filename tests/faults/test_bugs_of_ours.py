@@ -143,6 +143,7 @@ def test_without_a_place_for_reproducers_the_graph_runs_as_well(
     assert "attach" not in second
 
 
+@pytest.mark.slow
 def test_a_reproducer_shows_the_bug_again(
     right: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

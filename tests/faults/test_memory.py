@@ -62,6 +62,7 @@ PROGRAM = """
 """
 
 
+@pytest.mark.slow
 def test_a_process_at_its_limit_raises_and_goes_on(tmp_path: Path) -> None:
     status, output, errors = finish(start(PROGRAM, tmp_path))
     assert status == 0, errors
