@@ -5,6 +5,7 @@ imported graph ─▶ loops ─▶ fused loops ─▶ host function + kernels �
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from fusec.analysis.fusion import Fusion, Refusal
 from fusec.codegen.backend import backend
 from fusec.codegen.llvm_host import emit_host
 from fusec.codegen.llvm_object import VERSION, compile_object
+from fusec.errors import InternalError
 from fusec.frontend.intake import Imported
 from fusec.ir.core import Function, Module
 from fusec.ir.dims import Symbol
@@ -40,6 +42,7 @@ from fusec.runtime.shims import callable_natively
 from fusec.target import Target, check_runs_here, resolve
 
 NO_HINTS: Mapping[Symbol, int] = MappingProxyType({})
+NO_IMPORTS: Mapping[str, int] = MappingProxyType({})
 NO_CALLABLES: Mapping[str, Callable[..., Any]] = MappingProxyType({})
 
 
@@ -85,6 +88,14 @@ class _Ledger:
 
 
 _ledger = _Ledger()
+
+
+def _renew_lock() -> None:
+    """In the child of a fork: whoever held the lock is not there to release it."""
+    _ledger.lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 def statistics() -> Statistics:
@@ -223,28 +234,34 @@ class _Build:
 
     def kernels(self, kernels: Sequence[Function]) -> dict[str, Code]:
         """Every kernel, loaded, by name."""
-        images = {k.name: self.image(_text(k, self.target)) for k in kernels}
-        return {name: load(image, (name,)) for name, image in images.items()}
+        texts = {k.name: _text(k, self.target) for k in kernels}
+        return {name: self.code(text, (name,)) for name, text in texts.items()}
 
     def host(
         self, plan: HostPlan, kernels: Sequence[Function], imports: Mapping[str, int]
     ) -> Code:
         """The segments of a host function, loaded, linked to what they call."""
         text = emit_host(plan, {k.name: k for k in kernels}, self.target)
-        names = [segment.name for segment in plan.segments]
-        return load(self.image(text), names, imports)
+        return self.code(text, [segment.name for segment in plan.segments], imports)
 
-    def image(self, text: str) -> bytes:
-        """The object code of a module."""
+    def code(
+        self, text: str, names: Sequence[str], imports: Mapping[str, int] = NO_IMPORTS
+    ) -> Code:
+        """The functions of a module, loaded; compiled anew if the cache's do not."""
         cpu, features = self.target.cpu, self.target.feature_string
         key = cache_key("llvm-object", VERSION, text, cpu, features)
-        image = self.cache.get(key) if self.cache else None
-        logger("cache").debug("%s %s", "hit" if image else "miss", key)
-        if image is None:
-            image = compile_object(text, cpu, features)
-            if self.cache:
-                self.cache.put(key, image, "object")
-        return image
+        kept = self.cache.get(key) if self.cache else None
+        logger("cache").debug("%s %s", "hit" if kept else "miss", key)
+        if kept is not None:
+            try:
+                return load(kept, names, imports)
+            except InternalError as error:
+                reason = "dropped the cache entry %s: %s"
+                logger("cache").warning(reason, key, error.what)
+        image = compile_object(text, cpu, features)
+        if self.cache:
+            self.cache.put(key, image, "object")
+        return load(image, names, imports)
 
 
 def _count(journey: Journey) -> None:

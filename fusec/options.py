@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from fusec.errors import OptionError
-from fusec.logs import CATEGORIES
+from fusec.logs import CATEGORIES, logger
 
 Read = Callable[[object], object]
 """Reads an option's value; raises ValueError with what it should have been."""
@@ -149,13 +150,28 @@ NAMES = tuple(_READERS)
 """The names of all options."""
 
 
+_PREFIX = "FUSEC_"
+
+
 def variable(name: str) -> str:
     """The environment variable of an option."""
-    return f"FUSEC_{name.upper()}"
+    return f"{_PREFIX}{name.upper()}"
+
+
+@cache
+def _say_unknown(name: str) -> None:
+    """Warn, once, of a variable that looks like ours: it may be another program's."""
+    known = [variable(option) for option in NAMES]
+    error = _unknown("environment variable", name, known, _PREFIX)
+    logger("graph").warning("%s", error)
 
 
 def _environment() -> dict[str, Any]:
     """The options that the environment sets. An empty variable sets nothing."""
+    known = [variable(name) for name in NAMES]
+    for name in os.environ:
+        if name.startswith(_PREFIX) and name not in known:
+            _say_unknown(name)
     given = {name: os.environ.get(variable(name), "") for name in NAMES}
     return {n: _read(n, text, variable(n)) for n, text in given.items() if text}
 
@@ -184,8 +200,13 @@ def _check_mode(mode: str | None) -> None:
     raise _unknown("mode", mode, _MODES)
 
 
-def _unknown(kind: str, name: str, known: Iterable[str]) -> OptionError:
-    close = get_close_matches(name, known, n=2)
+def _unknown(
+    kind: str, name: str, known: Sequence[str], prefix: str = ""
+) -> OptionError:
+    """The error, with what was meant; a prefix that all have makes nothing alike."""
+    bare = [each.removeprefix(prefix) for each in known]
+    found = get_close_matches(name.removeprefix(prefix), bare, n=2)
+    close = [prefix + each for each in found]
     guess = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
     listed = f"the {kind}s are {', '.join(known)}"
     return OptionError(f"fusec has no {kind} {name!r}", fix=guess + listed)

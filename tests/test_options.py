@@ -106,6 +106,18 @@ def test_a_bad_variable_is_named_as_the_user_wrote_it(
         Options.from_mapping()
 
 
+def test_a_variable_that_no_option_reads_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("FUSEC_NUMERIC", "fast")
+    for _ in range(2):
+        assert Options.from_mapping() == Options()
+    (record,) = caplog.records
+    message = record.getMessage()
+    assert "no environment variable 'FUSEC_NUMERIC'" in message
+    assert "did you mean 'FUSEC_NUMERICS'?" in message
+
+
 def test_the_constructor_refuses_what_only_text_may_say() -> None:
     with pytest.raises(OptionError, match="wrong type"):
         Options(verify="0")  # type: ignore[arg-type]

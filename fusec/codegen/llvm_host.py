@@ -184,21 +184,23 @@ class _Segment:
         The scratch area holds the handles, then the sizes and strides of one tensor.
         """
         tensors = (*op.results, *inputs_of(op))
+        self.writer.declare(f"i32 @{DELETE}(ptr)")
+        pointers: list[str] = []
         for k, value in enumerate(tensors):
-            self.create(value, self.at(k), len(tensors))
-        handles = [
-            self.writer.read(f"load ptr, ptr {self.at(k)}", "handle")
-            for k in range(len(tensors))
-        ]
+            undo = [f"call i32 @{DELETE}({pointer})" for pointer in pointers]
+            self.create(value, self.at(k), len(tensors), undo)
+            handle = self.writer.read(f"load ptr, ptr {self.at(k)}", "handle")
+            pointers.append(f"ptr {handle}")
         factors = [f"double {_double(factor)}" for factor in factors_of(op)]
-        pointers = [f"ptr {handle}" for handle in handles]
         status = self.result(SHIMS[op.target].symbol, *pointers, *factors)
         for pointer in pointers:
             self.result(DELETE, pointer)
         self.check(status)
 
-    def create(self, value: Value, handle: str, start: int) -> None:
-        """Write the handle of a tensor; leave where there is no memory for it."""
+    def create(
+        self, value: Value, handle: str, start: int, undo: Sequence[str]
+    ) -> None:
+        """Write the handle of a tensor; undo and leave where there is no memory."""
         type_ = value.type
         assert isinstance(type_, Tensor)
         rank = len(type_.shape)
@@ -209,7 +211,8 @@ class _Segment:
         place = self.at(start + rank)
         shape = (f"i64 {rank}", f"ptr {sizes}", f"ptr {place}", "i64 0")
         device = ("i32 0", "i32 0")
-        self.invoke(CREATE, f"ptr {data}", *shape, dtype, *device, f"ptr {handle}")
+        arguments = (f"ptr {data}", *shape, dtype, *device, f"ptr {handle}")
+        self.check(self.result(CREATE, *arguments), undo)
 
     # ------------------------------------------------------------------- parts
 
@@ -223,8 +226,8 @@ class _Segment:
         self.writer.declare(f"i32 @{function}({types})")
         return self.writer.read(f"call i32 @{function}({', '.join(arguments)})")
 
-    def check(self, status: str) -> None:
-        self.writer.leave_if(self.lanes.test("icmp ne", "i32", status, "0"))
+    def check(self, status: str, undo: Sequence[str] = ()) -> None:
+        self.writer.leave_if(self.lanes.test("icmp ne", "i32", status, "0"), undo)
 
     def address(self, value: Value) -> str:
         """Where a tensor begins, an i64."""

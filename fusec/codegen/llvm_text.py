@@ -156,11 +156,18 @@ class Writer:
         scope.lines.append(f"{join[1:]}:")
         scope.block = join[1:]
 
-    def leave_if(self, condition: str) -> None:
-        """Return here where the condition holds. No loop is open."""
+    def leave_if(self, condition: str, first: Sequence[str] = ()) -> None:
+        """Return here where the condition holds. No loop is open.
+
+        `first` are instructions without names that then run before.
+        """
         (entry,) = self._scopes
         onward = self.name("onward")
-        self.effect(f"br i1 {condition}, label %leave, label {onward}")
+        out = self.name("undo") if first else "%leave"
+        self.effect(f"br i1 {condition}, label {out}, label {onward}")
+        if first:
+            entry.lines.append(f"{out[1:]}:")
+            entry.lines += [f"  {text}" for text in (*first, "br label %leave")]
         entry.lines.append(f"{onward[1:]}:")
         entry.block = onward[1:]
         self._leaves = True

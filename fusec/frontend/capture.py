@@ -29,6 +29,7 @@ from fusec.frontend.outputs import Program, deliver
 from fusec.frontend.reproducer import write_reproducer
 from fusec.frontend.torch_private import (
     aot_module_simplified,
+    counters,
     min_cut_rematerialization_partition,
     unset_fake_temporarily,
 )
@@ -65,16 +66,32 @@ def compile_dynamo_graph(
     def compiler(role: str) -> Callable[[fx.GraphModule, Sequence[Any]], Boxed]:
         return partial(compile_aten_graph, compile=compile, options=options, role=role)
 
-    return aot_module_simplified(
+    def backward(gm: fx.GraphModule, examples: Sequence[Any]) -> Callable[..., Any]:
+        return _untraced(compiler("backward")(gm, examples))
+
+    # Dynamo looks here whether AOTAutograd ran, when it splits the graphs of DDP.
+    counters["aot_autograd"]["total"] += 1
+    compiled = aot_module_simplified(
         gm,
         list(example_inputs),
         fw_compiler=compiler("forward"),  # type: ignore[arg-type]
-        bw_compiler=compiler("backward"),  # type: ignore[arg-type]
+        bw_compiler=_untraced(backward),  # type: ignore[arg-type]
         inference_compiler=compiler("inference"),  # type: ignore[arg-type]
         partition_fn=min_cut_rematerialization_partition,
         decompositions=decompositions(),
         keep_inference_input_mutations=True,
     )
+    counters["aot_autograd"]["ok"] += 1
+    return compiled
+
+
+def _untraced(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of ours that Dynamo does not trace.
+
+    A backward pass is compiled, and runs, where the user calls `backward`. Where that
+    is in a compiled function, Dynamo looks for graphs in all that runs there.
+    """
+    return torch.compiler.disable(function, reason="it belongs to fusec")
 
 
 def compile_aten_graph(
@@ -158,14 +175,28 @@ def _report_bug(
     error: Exception,
 ) -> None:
     """Write a reproducer, and warn; `InternalError` instead if fallback is off."""
-    path = write_reproducer(gm, example_inputs, options.cache_dir, error)
+    path = _reproducer(gm, example_inputs, options, error)
     ours = isinstance(error, InternalError)
     what = error.what if ours else f"{type(error).__name__}: {error}"
-    bug = InternalError(f"{what} (in a {role} graph)", reproducer=str(path))
+    bug = InternalError(f"{what} (in a {role} graph)", reproducer=path)
     if not options.fallback:
         raise bug from error
     logger("graph").warning("%s\n  the graph runs through ATen instead", bug)
     logger("graph").debug("%s", "".join(traceback.format_exception(error)))
+
+
+def _reproducer(
+    gm: fx.GraphModule,
+    example_inputs: Sequence[Any],
+    options: Options,
+    error: Exception,
+) -> str:
+    """The path of a reproducer; "" where none can be written, which stops nobody."""
+    try:
+        return str(write_reproducer(gm, example_inputs, options.cache_dir, error))
+    except Exception as failure:
+        logger("graph").warning("no reproducer could be written: %s", failure)
+        return ""
 
 
 @cache

@@ -10,15 +10,16 @@ function.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import fx
 from torch.fx.node import map_arg
+from torch.utils._pytree import tree_map_only
 
 from fusec.frontend.aten.term import Emitter, Term
-from fusec.frontend.meta import leaves, loc_of, row_major, type_of
+from fusec.frontend.meta import leaves, loc_of, row_major, traced, type_of
 from fusec.frontend.shapes import symbol_of
 from fusec.frontend.torch_private import OpOverload
 from fusec.ir.core import Value
@@ -59,15 +60,15 @@ class Externs:
     def call(self, e: Emitter, node: fx.Node, env: Mapping[fx.Node, Found]) -> Found:
         """Emit a node as a call. The results are nested as torch nests them."""
         operands = Operands(e, env)
+        meta = traced(node)
         try:
-            target = overload_name(node.target)
+            target = overload_name(node)
             arguments = operands.tree(node.args)
             keywords = tuple((k, operands.tree(v)) for k, v in node.kwargs.items())
         except Nameless:
             operands = Operands(e, env)
-            target, inputs = self._keep(node, env)
+            target, inputs = self._keep(node, env, meta)
             arguments, keywords = operands.tree(inputs), ()
-        meta = node.meta.get("val")
         types = tuple(_result_type(node, leaf) for leaf in leaves(meta))
         hints = tuple(_defines(leaf) for leaf in leaves(meta))
         attrs = (target, arguments, keywords, types)
@@ -88,9 +89,12 @@ class Externs:
         return Term(e, value)
 
     def _keep(
-        self, node: fx.Node, env: Mapping[fx.Node, Found]
+        self, node: fx.Node, env: Mapping[fx.Node, Found], meta: Any
     ) -> tuple[str, tuple[fx.Node, ...]]:
-        """Name a callable on those of the node's inputs that are computed."""
+        """Name a callable on those of the node's inputs that are computed.
+
+        It gives what `meta` knows of.
+        """
         computed = tuple(n for n in node.all_input_nodes if _is_computed(env[n]))
         held = {n: env[n] for n in node.all_input_nodes if n not in computed}
         call, arguments, keywords = _callable(node), node.args, node.kwargs
@@ -98,7 +102,7 @@ class Externs:
         def run(*operands: Any) -> Any:
             known = {**held, **dict(zip(computed, operands, strict=True))}
             args, kwargs = map_arg((arguments, keywords), known.__getitem__)
-            return call(*args, **kwargs)
+            return _apart(_known(meta, call(*args, **kwargs)), operands)
 
         name = getattr(node.target, "__name__", None) or str(node.target)
         return self._name(name, run), computed
@@ -152,11 +156,16 @@ _NAMED = (
 )
 
 
-def overload_name(target: Any) -> str:
-    """What `runtime.extern` finds the overload by. Raises `Nameless` for others."""
-    if not isinstance(target, OpOverload):
+def overload_name(node: fx.Node) -> str:
+    """What `runtime.extern` finds a node's overload by.
+
+    Raises `Nameless` for others, and where torch traced no type for all of the result.
+    """
+    if not isinstance(node.target, OpOverload):
         raise Nameless
-    return str(target)
+    if node.meta.get("val") is None and node.users:
+        raise Nameless
+    return str(node.target)
 
 
 def restrided(x: Term, meta: Any) -> Term:
@@ -198,6 +207,37 @@ def _nested(e: Emitter, meta: Any, values: Iterator[Value]) -> Found:
     if isinstance(meta, (list, tuple)):
         return tuple(_nested(e, part, values) for part in meta)
     return None if meta is None else Term(e, next(values))
+
+
+def _known(meta: Any, result: Any) -> Any:
+    """The parts of a result that were traced."""
+    if not isinstance(meta, (list, tuple)):
+        return None if meta is None else result
+    return [_known(part, x) for part, x in zip(meta, result, strict=False)]
+
+
+def _apart(result: Any, operands: Iterable[Any]) -> Any:
+    """A result whose tensors lie in memory of their own, copied where they do not.
+
+    Of an overload, the schema says whether that may be; of a branch, nothing does.
+    """
+    taken = {_memory(x) for x in operands}
+
+    def apart(x: torch.Tensor) -> torch.Tensor:
+        place = _memory(x)
+        if place is not None and place in taken:
+            return x.clone()
+        taken.add(place)
+        return x
+
+    return tree_map_only(torch.Tensor, apart, result)
+
+
+def _memory(x: Any) -> int | None:
+    """Where a tensor's memory begins; None for what has none at strides."""
+    if not isinstance(x, torch.Tensor) or x.layout is not torch.strided:
+        return None
+    return x.untyped_storage().data_ptr() or None
 
 
 def _is_computed(found: Found) -> bool:

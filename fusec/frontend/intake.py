@@ -35,22 +35,25 @@ from fusec.frontend.meta import (
     loc_of,
     size_of,
     symints,
+    traced,
     type_of,
 )
 from fusec.frontend.outputs import (
     Argument,
     Output,
+    Replay,
     Size,
     View,
     Yielded,
     offset_in,
     view_bases,
+    view_calls,
 )
 from fusec.frontend.shapes import Sizes, Untranslatable, symbol_of, to_dim
 from fusec.frontend.torch_private import OpOverload
 from fusec.ir.builder import Builder, without_dead_ops
 from fusec.ir.core import Function, Level, Value
-from fusec.ir.dims import Dim, Expr, Symbol, symbols
+from fusec.ir.dims import Expr, Symbol, symbols
 from fusec.ir.dtypes import bool_, f64, i64
 from fusec.ir.types import Opaque, Scalar, Tensor, Type
 
@@ -183,15 +186,13 @@ class _Intake:
 
     def _compute(self, node: fx.Node) -> Found:
         """By a handler if one can, else by a call to torch."""
-        meta = node.meta.get("val")
-        if meta is None and any(user.op != "output" for user in node.users):
-            raise _unsupported(node, "torch traced no type for what it returns")
+        meta = traced(node)
         metas = list(leaves(meta))
         types = tuple(type_of(meta, loc_of(node)) for meta in metas)
         e = replace(self.e, results=tuple(t for t in types if isinstance(t, Tensor)))
         handler = _handler(node)
         reason = "fusec has no such op"
-        if not self.bound.keys() >= set(_symbols_of(node.meta.get("val"))):
+        if not self.bound.keys() >= set(_symbols_of(meta)):
             reason = "how large its result is only the call finds out"
         elif strange := self._strange(node, types):
             reason = strange
@@ -203,8 +204,8 @@ class _Intake:
         if _packet(node) not in BY_DESIGN:
             self.fallbacks.append(Unsupported(str(node.target), reason, loc_of(node)))
         found = self.externs.call(e, node, self.env)
-        self.bound.update(dict.fromkeys(_symbols_of(node.meta.get("val"))))
-        size = self._size(node.meta.get("val"))
+        self.bound.update(dict.fromkeys(_symbols_of(meta)))
+        size = self._size(meta)
         return found if size is None else size
 
     def _size(self, meta: Any) -> int | Expr | None:
@@ -222,7 +223,9 @@ class _Intake:
         terms = (self.env.get(x) for x in node.all_input_nodes)
         types = [*results, *(x.value.type for x in terms if isinstance(x, Term))]
         if any(isinstance(type_, Opaque) for type_ in types):
-            return "fusec does not read complex, sparse and quantized tensors"
+            return (
+                "fusec does not read complex, sparse and quantized tensors, or objects"
+            )
         dtypes = {type_.dtype for type_ in types if isinstance(type_, (Tensor, Scalar))}
         others = sorted(dtype.name for dtype in dtypes - COMPUTED)
         return f"fusec does not compute in {others[0]} yet" if others else ""
@@ -312,28 +315,43 @@ class _Intake:
 
     def _view(
         self, node: fx.Node, yields: list[Value], places: dict[fx.Node, int]
-    ) -> View:
-        """An output in the memory of another; sizes that vary the program yields.
-
-        Raises `UnsupportedError` where data decides at which element a view begins.
-        """
+    ) -> View | Replay:
+        """An output in the memory of another; sizes that vary the program yields."""
         loc, base, meta = loc_of(node), self.bases[node], node.meta["val"]
-
-        def number(dim: Dim) -> Size:
-            if isinstance(dim, int):
-                return dim
-            if not symbols(dim) <= self.bound.keys():
-                raise _unsupported(node, f"data decide {dim}, its place in its base")
-            yields.append(self.e.size(dim).value)
-            return Yielded(len(yields) - 1)
-
         under = self._output(base, yields, places)
         assert isinstance(under, (int, Argument))
-        shape, strides = (
-            tuple(number(size_of(n, loc)) for n in sizes)
-            for sizes in (meta.shape, meta.stride())
-        )
-        return View(under, shape, strides, number(size_of(offset_in(node, base), loc)))
+        start = offset_in(node, base)
+        dims = [size_of(n, loc) for n in (*meta.shape, *meta.stride(), start)]
+        if not all(symbols(dim) <= self.bound.keys() for dim in dims):
+            return Replay(under, self._replay(node, base, yields))
+        *sizes, offset = (self._number(dim, yields) for dim in dims)
+        rank = len(meta.shape)
+        return View(under, tuple(sizes[:rank]), tuple(sizes[rank:]), offset)
+
+    def _replay(
+        self, node: fx.Node, base: fx.Node, yields: list[Value]
+    ) -> tuple[tuple[Any, ...], ...]:
+        """The calls that make a view of its base, with what they are called with.
+
+        Raises `UnsupportedError` where it is not made by views of its base alone.
+        """
+        calls = view_calls(node, (base, self.sources.get(base, base)))
+        if calls is None:
+            raise _unsupported(node, "data decide its place in its base")
+
+        def number(x: fx.Node) -> Any:
+            return self._number(self.env[x], yields)
+
+        trees = [map_arg((call.args[1:], call.kwargs), number) for call in calls]
+        return tuple((n.target, *tree) for n, tree in zip(calls, trees, strict=True))
+
+    def _number(self, found: Found, yields: list[Value]) -> Size:
+        """A number that the end of a call needs: known, or yielded by the program."""
+        if isinstance(found, int):
+            return found
+        value = found.value if isinstance(found, Term) else self.e.size(found).value
+        yields.append(value)
+        return Yielded(len(yields) - 1)
 
 
 _ONLY_FOR_TRACING = frozenset(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch.fx.node import map_arg
 
 from fusec.errors import Loc, Unsupported, UnsupportedError
 from fusec.frontend.dtypes import from_torch
 from fusec.frontend.shapes import Untranslatable, symbol_of, to_dim, to_dims
+from fusec.frontend.torch_private import FakeScriptObject, FakeTensor
 from fusec.ir.dims import Dim, Symbol, dim_max
 from fusec.ir.dtypes import bool_, f64, i64
 from fusec.ir.types import Opaque, Scalar, Tensor, Type
@@ -30,14 +33,17 @@ _TORCH = str(Path(torch.__file__).parent)
 def type_of(meta: Any, loc: Loc) -> Type:
     """The type of what torch traced as `meta`: a fake tensor, a size, a number.
 
-    What the IR cannot read is opaque. Raises `UnsupportedError` for a size that it
-    lacks, and for what is no tensor at all.
+    What the IR cannot read is opaque, and so are objects that calls to torch take, as
+    the mesh of a distributed tensor. Raises `UnsupportedError` for a size that the IR
+    lacks, and for what is none of these.
     """
     if isinstance(meta, torch.Tensor):
         return tensor_type(meta, loc) if is_readable(meta) else Opaque()
     for kinds, dtype in _SCALARS:
         if isinstance(meta, kinds):
             return Scalar(dtype)
+    if isinstance(meta, (FakeScriptObject, torch.ScriptObject)):
+        return Opaque()
     raise _unsupported(f"a value of type {type(meta).__name__}", "it is no tensor", loc)
 
 
@@ -83,6 +89,38 @@ def row_major(shape: Sequence[Dim]) -> tuple[Dim, ...]:
         # Of a symbolic size torch assumes that it is not empty, and so do we.
         step = step * (dim_max(size, 1) if isinstance(size, int) else size)
     return tuple(reversed(strides))
+
+
+def traced(node: fx.Node) -> Any:
+    """A node's value as torch traced it; None if it returns nothing.
+
+    Of a node that torch inserted later and did not trace, these are the parts that are
+    taken from it, as a tuple with None for others; or what it is traced to now.
+    """
+    meta = node.meta.get("val")
+    used = [user for user in node.users if user.op != "output"]
+    if meta is not None or not used:
+        return meta
+    if not all(map(_takes_a_part, used)):
+        return _traced_now(node)
+    taken: dict[Any, Any] = {user.args[1]: user.meta["val"] for user in used}
+    return tuple(taken.get(k) for k in range(1 + max(taken)))
+
+
+def _takes_a_part(node: fx.Node) -> bool:
+    return node.target is operator.getitem and node.meta.get("val") is not None
+
+
+def _traced_now(node: fx.Node) -> Any:
+    """The call of a node on its fake operands. Raises `UnsupportedError`."""
+    metas = [leaf for n in node.all_input_nodes for leaf in leaves(n.meta.get("val"))]
+    fakes = [x for x in metas if isinstance(x, FakeTensor)]
+    if not fakes or not callable(node.target):
+        reason = "torch traced no type for what it returns"
+        raise _unsupported(str(node.target), reason, loc_of(node))
+    args, kwargs = map_arg((node.args, node.kwargs), lambda n: n.meta.get("val"))
+    with fakes[0].fake_mode:
+        return node.target(*args, **kwargs)
 
 
 def leaves(meta: Any) -> Iterator[Any]:

@@ -10,14 +10,17 @@ base they begin. So a view is not computed; it is taken when the call ends.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import operator
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import fx
+from torch.utils._pytree import tree_map_only
 
 from fusec.frontend.shapes import Untranslatable, to_dim
+from fusec.frontend.torch_private import OpOverload
 from fusec.ir.dims import product
 
 Program = Callable[[list[Any]], list[Any]]
@@ -54,7 +57,18 @@ class View:
     offset: Size
 
 
-Output = int | Argument | View | None
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A view whose place in its base only data decide: torch's own calls, once more.
+
+    Each call takes the view so far, then arguments that may hold `Yielded` numbers.
+    """
+
+    base: int | Argument
+    calls: tuple[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]], ...]
+
+
+Output = int | Argument | View | Replay | None
 """The number of a yield, or one of the above."""
 
 
@@ -68,17 +82,15 @@ def view_bases(
     `updates` are the overwritten arguments and what they are overwritten with, whose
     views are views of the argument once the call ends.
     """
-    owners: dict[int, fx.Node] = {}
-    for node in arguments:
-        owners.setdefault(_storage(node), node)
+    owners: dict[Any, fx.Node] = {node: node for node in arguments}
     for target, source in updates.items():
         if _tensor(target).stride() == _tensor(source).stride() and _fills(source):
-            owners.setdefault(_storage(source), target)
+            owners.setdefault(_origin(source), target)
     tensors = [x for x in outputs if isinstance(x, fx.Node) and _is_dense(x)]
     for node in tensors:
         if _fills(node):
-            owners.setdefault(_storage(node), node)
-    found = {node: owners.get(_storage(node), node) for node in tensors}
+            owners.setdefault(_origin(node), node)
+    found = {node: owners.get(_origin(node), node) for node in tensors}
     pairs = ((node, base) for node, base in found.items() if base is not node)
     return {node: base for node, base in pairs if _form(node) == _form(base)}
 
@@ -87,6 +99,23 @@ def offset_in(node: fx.Node, base: fx.Node) -> int | torch.SymInt:
     """How many elements after its base a view begins."""
     begins = _tensor(base).storage_offset() if base.op == "placeholder" else 0
     return _tensor(node).storage_offset() - begins
+
+
+def view_calls(node: fx.Node, base: Collection[fx.Node]) -> list[fx.Node] | None:
+    """The calls that make a view of one of `base`, in order; None where others do."""
+    calls: list[fx.Node] = []
+    while node not in base:
+        source = node.args[0] if node.args else None
+        if not isinstance(source, fx.Node) or not _is_view(node.target):
+            return None
+        calls.append(node)
+        node = source
+    return calls[::-1]
+
+
+def _is_view(target: Any) -> bool:
+    one_of_several = target is operator.getitem
+    return one_of_several or (isinstance(target, OpOverload) and target.is_view)
 
 
 def _tensor(node: fx.Node) -> torch.Tensor:
@@ -102,6 +131,22 @@ def _form(node: fx.Node) -> tuple[object, ...]:
     """How elements are read: a view of another form is more than its strides."""
     tensor = _tensor(node)
     return tensor.dtype, tensor.is_conj(), tensor.is_neg()
+
+
+def _origin(node: fx.Node) -> Any:
+    """What made the memory that a value lies in: a node, or one of several results.
+
+    Values that torch traced in one storage share memory only if views lead from one to
+    the other: for a region that is called twice it may have traced results once.
+    """
+    while True:
+        call = node.args[0] if node.target is operator.getitem else node
+        assert isinstance(call, fx.Node)
+        inputs = call.all_input_nodes if isinstance(call.target, OpOverload) else ()
+        source = next((x for x in inputs if _storage(x) == _storage(node)), None)
+        if source is None:
+            return node if call is node else (call, node.args[1])
+        node = source
 
 
 def _storage(node: fx.Node) -> int:
@@ -125,7 +170,7 @@ def deliver(program: Program, outputs: Sequence[Output]) -> Program:
     count = len(outputs)
     if list(outputs) == list(range(count)):
         return lambda arguments: program(arguments)[:count]
-    bases = [o.base if isinstance(o, View) else o for o in outputs]
+    bases = [o.base if isinstance(o, (View, Replay)) else o for o in outputs]
     passed = [base.index for base in bases if isinstance(base, Argument)]
 
     def run(arguments: list[Any]) -> list[Any]:
@@ -145,10 +190,19 @@ def _pick(output: Output, made: list[Any], kept: Mapping[int, Any]) -> Any:
             start = held.storage_offset() + _number(offset, made)
             dims = ([_number(n, made) for n in part] for part in (shape, strides))
             return held.as_strided(*dims, start)
+        case Replay(base, calls):
+            held = _pick(base, made, kept)
+            for call, arguments, keywords in calls:
+                held = call(held, *_filled(arguments, made), **_filled(keywords, made))
+            return held
         case None:
             return None
         case _:
             return made[output]
+
+
+def _filled(arguments: Any, made: list[Any]) -> Any:
+    return tree_map_only(Yielded, lambda size: made[size.index], arguments)
 
 
 def _number(size: Size, made: list[Any]) -> int:

@@ -9,18 +9,23 @@ from typing import Any
 
 import torch
 from torch._decomp import core_aten_decompositions
+from torch._dynamo.utils import counters
 from torch._functorch.aot_autograd import aot_module_simplified
 from torch._functorch.partitioners import min_cut_rematerialization_partition
+from torch._library.fake_class_registry import FakeScriptObject
 from torch._ops import OpOverload
-from torch._subclasses.fake_tensor import unset_fake_temporarily
+from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 __all__ = [
+    "FakeScriptObject",
+    "FakeTensor",
     "OpOverload",
     "ShapeEnv",
     "all_overloads",
     "aot_module_simplified",
     "core_aten_decompositions",
+    "counters",
     "min_cut_rematerialization_partition",
     "symbol_hint",
     "unset_fake_temporarily",

@@ -149,12 +149,14 @@ class Builder:
     def copy(self, op: Op, env: Mapping[Value, Value]) -> Values:
         """Emit an op again on other operands, its blocks rebuilt."""
         operands = tuple(env.get(v, v) for v in op.operands)
-        blocks = tuple(self._copy_block(block, env) for block in op.blocks)
+        blocks = tuple(self._copy_block(op, block, env) for block in op.blocks)
         hints = tuple(value.hint for value in op.results)
         return self.emit(type(op), operands, op.attrs, blocks, op.loc, hints)
 
-    def _copy_block(self, block: Block, env: Mapping[Value, Value]) -> Block:
-        return rewrite_block(self, block, env, lambda b, op, env: None)
+    def _copy_block(self, op: Op, block: Block, env: Mapping[Value, Value]) -> Block:
+        # Inside a closed op, an equal value outside is out of reach.
+        around = self.isolated() if op.closed else self
+        return rewrite_block(around, block, env, lambda b, op, env: None)
 
     def inline(self, block: Block, arguments: Iterable[Value]) -> Values:
         """Emit the ops of a block on these arguments; returns its yields."""

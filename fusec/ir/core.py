@@ -88,6 +88,8 @@ class Op(metaclass=OpMeta):
     levels: ClassVar[tuple[Level, ...]] = ()
     pure: ClassVar[bool] = True
     """Without effect: equal ops may be merged, unused ones dropped."""
+    closed: ClassVar[bool] = False
+    """The blocks read their own parameters, and what is computed inside, only."""
 
     operands: Values
     attrs: tuple[Any, ...]

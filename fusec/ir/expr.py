@@ -16,6 +16,7 @@ but for this: a divisor that is not a constant is taken to be positive.
 from __future__ import annotations
 
 import operator
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -211,6 +212,15 @@ class Order(NamedTuple):
 
 _interned: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
 _interning = RLock()  # re-entrant: a finaliser may run, and make dims, inside it
+
+
+def _renew_lock() -> None:
+    """In the child of a fork: whoever held the lock is not there to release it."""
+    global _interning
+    _interning = RLock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 def _intern(key: Hashable, make: Callable[[], E]) -> E:

@@ -331,17 +331,28 @@ def _native() -> _Native:
     return _shared
 
 
+def _prepare_fork() -> None:
+    """Wait until no thread is linking, or inside LLVM."""
+    _lock.acquire()
+    _llvm_lock.__enter__()
+
+
+def _go_on() -> None:
+    _llvm_lock.__exit__(None, None, None)
+    _lock.release()
+
+
 def _enter_child() -> None:
     global _forked
     _forked = True
     if _shared is not None:
         _shared.pool.value = None
-    _lock.release()
+    _go_on()
 
 
-# Holding the lock over a fork keeps the child from inheriting a half-made link.
+# llvmlite lets one thread at a time into LLVM. Holding its lock and ours over a fork
+# keeps the child from inheriting one that nobody releases, or a half-made link.
+_llvm_lock: Any = llvm.ffi.lib._lock
 os.register_at_fork(
-    before=_lock.acquire,
-    after_in_parent=_lock.release,
-    after_in_child=_enter_child,
+    before=_prepare_fork, after_in_parent=_go_on, after_in_child=_enter_child
 )

@@ -93,3 +93,19 @@ NEGATIVE = {
 def test_whole_numbers_of_either_sign(agree: Agree, name: str) -> None:
     for n in (-7, 5, -3, 2):
         agree(NEGATIVE[name], X, n, dynamic=True)
+
+
+PLACED = {
+    "rows": lambda x, n: torch.narrow(x, 0, n, 2),
+    "beside a result": lambda x, n: (torch.narrow(x, 0, n, 2), x + 1),
+    "a view of a view": lambda x, n: torch.narrow(x.t(), 1, n, 2)[1:],
+    "one row": lambda x, n: x[n.item()],
+    "a part of one": lambda x, n: x.t().select(1, n.item())[2:],
+}
+
+
+@pytest.mark.parametrize("name", PLACED)
+def test_views_that_begin_where_data_says(agree: Agree, name: str) -> None:
+    """They are views of the argument still, not copies."""
+    for n in (3, -6, 0):
+        agree(PLACED[name], X, torch.tensor(n), fullgraph=True)

@@ -7,9 +7,11 @@ from collections.abc import Callable
 import numpy as np
 from texts import SOFTMAX, read, same_meaning, shows
 
+from fusec.ir.builder import rewrite
 from fusec.ir.core import Function
 from fusec.ir.interpreter import interpret
 from fusec.ir.printer import format_function
+from fusec.ir.verifier import verify
 from fusec.passes.fuse import fuse
 from fusec.passes.lower_to_loops import lower_to_loops
 from fusec.target import X86_64_V4
@@ -303,3 +305,23 @@ def test_symbolic_sizes_need_no_hints() -> None:
     text = SOFTMAX.replace("]) {", "])\n        symbols [s0, s1] {")
     after = fused(text.replace("1000", "s1").replace("5", "s0"))
     assert [op.name for op in after.body.ops] == ["region"]
+
+
+def test_a_region_computes_its_own_scalars_though_equal_ones_stand_outside() -> None:
+    """Of a scalar that is computed outside, a region would have no value."""
+    graph = read(
+        """
+        graph @f(%x: f32[s0, 8]) -> (f32[s0, 8], f32[s0, 8]) symbols [s0] {
+          %n = size(s0) : i64
+          extern %n {target="host.reads", arguments=($0,), keywords=()}
+          %m = cast %n : f32
+          %y = add %x, %m : f32[s0, 8]
+          %z = extern %y {target="t.f", arguments=($0,), keywords=()} : f32[s0, 8]
+          %w = mul %z, %m : f32[s0, 8]
+          yield %y, %w
+        }
+        """
+    )
+    loops = lower_to_loops(graph)
+    for after in (fuse(loops, X86_64_V4, {}), rewrite(loops, lambda b, op, env: None)):
+        verify(after)

@@ -296,9 +296,12 @@ def assert_sound(cache: Cache) -> int:
     return len(cache.ls())
 
 
-def test_writers_killed_at_any_moment_leave_whole_entries(cache: Cache) -> None:
-    moments = random.Random(0)
-    for seed in range(20):
+@pytest.mark.parametrize("times", [20, pytest.param(400, marks=pytest.mark.slow)])
+def test_writers_killed_at_any_moment_leave_whole_entries(
+    cache: Cache, times: int
+) -> None:
+    moments = random.Random(times)
+    for seed in range(times):
         with writer(cache.root, seed, steps=1_000_000) as process:
             assert process.stdout
             assert process.stdout.readline() == b"ready\n"

@@ -216,6 +216,36 @@ def test_a_forked_child_runs_serially(code: Code) -> None:
     assert parts(code, 11, 2) == [(0, 6), (6, 11)]
 
 
+def compile_in_child() -> None:
+    load(compiled(PARTS), ["parts"])
+
+
+def test_a_fork_while_threads_compile(code: Code) -> None:
+    """The child inherits no lock that a thread of the parent held, and may compile."""
+    stop = threading.Event()
+
+    def keep_compiling() -> None:
+        while not stop.is_set():
+            load(compiled(SAXPY + PARTS), ["parts"])
+
+    threads = [threading.Thread(target=keep_compiling) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(15):
+            child = multiprocessing.get_context("fork").Process(target=compile_in_child)
+            child.start()
+            child.join(timeout=30)
+            hung = child.exitcode is None
+            child.kill()
+            assert not hung
+            assert child.exitcode == 0
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
 def test_without_torch_kernels_run_serially(tmp_path: Path) -> None:
     (tmp_path / "parts.o").write_bytes(compiled(PARTS))
     program = f"""

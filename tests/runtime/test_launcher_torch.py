@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fusec import compiler
 from fusec.compiler import compile_module
 from fusec.errors import InternalError
 from fusec.ir.core import Module
@@ -18,7 +20,7 @@ from fusec.options import Options
 from fusec.passes.pipeline import Setting, run
 from fusec.runtime.launcher_torch import Program, exported_shims
 from fusec.runtime.plan import Drop, Make, Segment, plan_host
-from fusec.runtime.shims import callable_natively
+from fusec.runtime.shims import CREATE, DELETE, callable_natively
 from fusec.target import resolve
 
 MLP = """
@@ -165,3 +167,50 @@ def test_results_do_not_depend_on_threads(tmp_path: Path) -> None:
     for other in others:
         for a, b in zip(one, other, strict=True):
             assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("failing", range(6))
+def test_a_tensor_that_cannot_be_made_leaks_no_other(
+    failing: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call runs from Python instead; handles made for it natively are freed."""
+    real = dict(exported_shims())
+    create = ctypes.CFUNCTYPE(
+        ctypes.c_int32, *[ctypes.c_void_p] * 4, ctypes.c_int64,
+        *[ctypes.c_int32] * 3, ctypes.POINTER(ctypes.c_void_p),
+    )  # fmt: skip
+    delete = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)
+    made: list[int] = []
+    freed: list[int] = []
+
+    @create
+    def spied_create(*args: Any) -> int:
+        if len(made) == failing:
+            return 1
+        status = create(real[CREATE])(*args)
+        made.append(args[-1].contents.value)
+        return status
+
+    @delete
+    def spied_delete(handle: int) -> int:
+        freed.append(handle)
+        return delete(real[DELETE])(handle)
+
+    for name, spy in ((CREATE, spied_create), (DELETE, spied_delete)):
+        real_address = ctypes.cast(spy, ctypes.c_void_p).value
+        assert real_address is not None
+        monkeypatch.setattr(
+            compiler, "exported_shims", _with(name, real_address, compiler)
+        )
+    program = compiled(MLP, tmp_path)
+    x, w = inputs(5)
+    (result,) = program([x, w])
+    torch.testing.assert_close(result, expected(x, w))
+    assert sorted(made) == sorted(freed)
+    assert len(made) == failing
+
+
+def _with(name: str, address: int, module: Any) -> Any:
+    """What tells the shims, one of them replaced."""
+    shims = {**module.exported_shims(), name: address}
+    return lambda: shims

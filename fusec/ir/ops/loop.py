@@ -28,6 +28,8 @@ LOOP = (Level.LOOP,)
 class Region(Op, name="region", levels=LOOP):
     """One fused loop nest. The block receives the inputs, then the results."""
 
+    closed = True
+
     inputs = operands()
     body = block()
 
