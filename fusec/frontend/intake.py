@@ -127,6 +127,8 @@ class _Intake:
         self.arguments: dict[fx.Node, int] = {}
         self.bound: dict[Symbol, None] = {}
         """The symbols that arguments or, later, results of externs decide."""
+        self.displaced: set[Symbol] = set()
+        """Those of them that say where a view begins: what is copied begins at 0."""
         self.updates: dict[fx.Node, Term] = {}
         """What each overwritten placeholder holds in the end."""
         self.sources: dict[fx.Node, fx.Node] = {}
@@ -204,6 +206,8 @@ class _Intake:
             self.fallbacks.append(Unsupported(str(node.target), reason, loc_of(node)))
         found = self.externs.call(e, node, self.env)
         self.bound.update(dict.fromkeys(_symbols_of(node.meta.get("val"))))
+        if _packet(node) == "aten.sym_storage_offset":
+            self.displaced.update(_symbols_of(node.meta.get("val")))
         size = self._size(node.meta.get("val"))
         return found if size is None else size
 
@@ -322,7 +326,7 @@ class _Intake:
         def number(dim: Dim) -> Size:
             if isinstance(dim, int):
                 return dim
-            if not symbols(dim) <= self.bound.keys():
+            if not symbols(dim) <= self.bound.keys() - self.displaced:
                 raise _unsupported(node, f"data decide {dim}, its place in its base")
             yields.append(self.e.size(dim).value)
             return Yielded(len(yields) - 1)
