@@ -54,11 +54,11 @@ def _handler(op: Any) -> Handler:
 def add(e: Emitter, x: Operand, y: Operand, alpha: Operand = 1) -> Term:
     """x + alpha·y, fused into one rounding as ATen's vectorised kernel has it."""
     dtype = common_dtype(e, (x, y))
-    if dtype.is_bool:
-        return elementwise(e, ops.Or, x, y)
-    if alpha == 1:
+    if not dtype.is_bool and alpha == 1:
         return elementwise(e, ops.Add, x, y)
     x, y = e.term(x, dtype), e.term(y, dtype)
+    if dtype.is_bool:
+        return x | (y & e.term(alpha, bool_))
     if not dtype.is_float:
         return x + y * alpha
     scale = e.term(alpha, dtype).wide()
