@@ -7,6 +7,7 @@ from fusec.frontend.aten import (
     norms,
     pointwise,
     reductions,
+    scatter,
     views,
 )
 from fusec.frontend.aten.registry import HANDLERS
@@ -19,5 +20,6 @@ __all__ = [
     "norms",
     "pointwise",
     "reductions",
+    "scatter",
     "views",
 ]

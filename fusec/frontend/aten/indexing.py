@@ -19,7 +19,7 @@ def index_select(e: Emitter, x: Term, dim: int, index: Term) -> Term | None:
     if x.rank == 0:
         return None
     dim = x.wrap(dim)
-    return _picked(x, {dim: index.reshape((e.shape[dim],))}, dim)
+    return picked(x, {dim: index.reshape((e.shape[dim],))}, dim)
 
 
 @lowers("aten.embedding.default")
@@ -32,7 +32,7 @@ def embedding(
     sparse: bool = False,
 ) -> Term:
     """Rows of the weight; the other arguments concern its gradient."""
-    return _picked(weight, {0: indices}, 0)
+    return picked(weight, {0: indices}, 0)
 
 
 @lowers("aten.index.Tensor", "aten._unsafe_index.Tensor")
@@ -45,13 +45,17 @@ def index_tensor(e: Emitter, x: Term, indices: Sequence[Term | None]) -> Term | 
     found = {d: index for d, index in enumerate(indices) if index is not None}
     if any(not (i.dtype.is_int and i.dtype.is_signed) for i in found.values()):
         return None
-    places = {
-        d: where(i < 0, i + e.size(x.shape[d]).cast(i.dtype), i)
-        for d, i in found.items()
-    }
+    places = {d: wrapped(i, x.shape[d]) for d, i in found.items()}
     dims = sorted(found)
     together = dims == list(range(dims[0], dims[0] + len(dims)))
-    return _picked(x, places, dims[0] if together else 0)
+    return picked(x, places, dims[0] if together else 0)
+
+
+@lowers("aten.take.default")
+def take(e: Emitter, x: Term, index: Term) -> Term:
+    """By the position in row-major order."""
+    count = x.count(range(x.rank))
+    return picked(x.reshape((count,)), {0: wrapped(index, count)}, 0)
 
 
 @lowers("aten.gather.default")
@@ -63,7 +67,13 @@ def gather(
     return Term(e, e.b(Gather, x.value, index.value, dim=x.wrap(dim)))
 
 
-def _picked(x: Term, indices: Mapping[int, Term], at: int) -> Term:
+def wrapped(index: Term, size: Dim) -> Term:
+    """An index counted from 0."""
+    return where(index < 0, index + index.e.size(size).cast(index.dtype), index)
+
+
+def picked(x: Term, indices: Mapping[int, Term], at: int) -> Term:
+    """Elements at indices along dimensions, which the shape of the indices replaces."""
     shape: tuple[Dim, ...] = ()
     for index in indices.values():
         shape = broadcast_shapes(shape, index.shape)
