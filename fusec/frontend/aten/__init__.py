@@ -8,6 +8,7 @@ from fusec.frontend.aten import (
     pointwise,
     reductions,
     scatter,
+    special,
     views,
 )
 from fusec.frontend.aten.registry import HANDLERS
@@ -21,5 +22,6 @@ __all__ = [
     "pointwise",
     "reductions",
     "scatter",
+    "special",
     "views",
 ]

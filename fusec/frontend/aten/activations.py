@@ -175,6 +175,13 @@ def addcmul(e: Emitter, x: Term, y: Term, z: Term, *, value: Number = 1) -> Term
     return call(ops.Fma, y * value, z, x)
 
 
+@lowers("prims.fma.default")
+def fma(e: Emitter, x: Term, y: Term, z: Term) -> Term:
+    """x·y + z, of floats in one rounding."""
+    x, y, z = (t.cast(e.dtype).wide() for t in (x, y, z))
+    return call(ops.Fma, x, y, z) if x.dtype.is_float else x * y + z
+
+
 @lowers("aten.addcdiv.default")
 def addcdiv(e: Emitter, x: Term, y: Term, z: Term, *, value: Number = 1) -> Term:
     """x + (value·y) / z, rounded three times."""
