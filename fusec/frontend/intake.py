@@ -31,10 +31,12 @@ from fusec.frontend.dtypes import COMPUTED, from_torch
 from fusec.frontend.externs import BY_DESIGN, Externs, Found, restrided
 from fusec.frontend.meta import (
     extents,
+    is_readable,
     leaves,
     loc_of,
     size_of,
     symints,
+    tensor_type,
     type_of,
 )
 from fusec.frontend.outputs import (
@@ -43,6 +45,7 @@ from fusec.frontend.outputs import (
     Size,
     View,
     Yielded,
+    fills,
     offset_in,
     view_bases,
 )
@@ -190,7 +193,8 @@ class _Intake:
             raise _unsupported(node, "torch traced no type for what it returns")
         metas = list(leaves(meta))
         types = tuple(type_of(meta, loc_of(node)) for meta in metas)
-        e = replace(self.e, results=tuple(t for t in types if isinstance(t, Tensor)))
+        results = tuple(t for t in types if isinstance(t, Tensor))
+        e = replace(self.e, results=results, whole=_is_whole(node))
         handler = _handler(node)
         reason = "fusec has no such op"
         if not self.bound.keys() >= set(_symbols_of(node.meta.get("val"))):
@@ -338,6 +342,15 @@ class _Intake:
             for sizes in (meta.shape, meta.stride())
         )
         return View(under, shape, strides, number(size_of(offset_in(node, base), loc)))
+
+
+def _is_whole(node: fx.Node) -> bool:
+    """Whether a node's first operand fills its memory, in row-major order."""
+    first = node.args[0] if node.args else None
+    meta = first.meta.get("val") if isinstance(first, fx.Node) else None
+    if not isinstance(meta, torch.Tensor) or not is_readable(meta):
+        return False
+    return fills(first) and tensor_type(meta, loc_of(node)).strides is None  # type: ignore
 
 
 _ONLY_FOR_TRACING = frozenset(

@@ -55,6 +55,7 @@ ADDED = {
     "rows": lambda x, s: x.index_add(0, ROWS, s[:3]),
     "assigned": lambda x, s: x.index_put((ROWS, ROWS), s[0, :3], accumulate=True),
     "by position": lambda x, s: x.put(ROWS * 3, s[0, :3], accumulate=True),
+    "not at all": lambda x, s: x.index_add(0, ROWS, s[:3], alpha=False),
 }
 NUMBERS = {
     "multiples of rows": lambda x, s: x.index_add(0, ROWS, s[:3], alpha=3),
@@ -116,6 +117,21 @@ def test_gradients_of_selections(capture: Any) -> None:
     captured.result.sum().backward()
     f(y).sum().backward()
     torch.testing.assert_close(x.grad, y.grad, rtol=0, atol=0)
+    assert captured.fallbacks == set()
+
+
+def test_resampling_is_derived_dim_by_dim(capture: Any) -> None:
+    """Too many indices and places to compare each with each, but for their product."""
+
+    def f(x: Any, i: Any, j: Any) -> Any:
+        return x[:, :, i[:, None], j[None]]
+
+    i, j = torch.arange(60) // 3, torch.arange(90) // 3 - 30
+    x, y = (torch.arange(1200.0).reshape(1, 2, 20, 30).requires_grad_() for _ in "xy")
+    captured = capture(f, x, i, j)
+    captured.result.sin().sum().backward()
+    f(y, i, j).sin().sum().backward()
+    torch.testing.assert_close(x.grad, y.grad)
     assert captured.fallbacks == set()
 
 

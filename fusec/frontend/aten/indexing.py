@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from fusec.frontend.aten.promotion import common_dtype
 from fusec.frontend.aten.registry import lowers
-from fusec.frontend.aten.term import Emitter, Term, broadcast_shapes, where
+from fusec.frontend.aten.term import Emitter, Operand, Term, broadcast_shapes, where
 from fusec.ir.dims import Dim
+from fusec.ir.dtypes import i64
 from fusec.ir.ops.view import Gather, Index
 
 
 @lowers("aten.index_select.default")
-def index_select(e: Emitter, x: Term, dim: int, index: Term) -> Term | None:
-    if x.rank == 0:
-        return None
-    dim = x.wrap(dim)
-    return picked(x, {dim: index.reshape((e.shape[dim],))}, dim)
+def index_select(e: Emitter, x: Term, dim: int, index: Term) -> Term:
+    dim, x = x.wrap(dim), ranked(x)
+    count = index.count(range(index.rank))
+    return picked(x, {dim: index.reshape((count,))}, dim).reshape(e.shape)
 
 
 @lowers("aten.embedding.default")
@@ -61,10 +62,61 @@ def take(e: Emitter, x: Term, index: Term) -> Term:
 @lowers("aten.gather.default")
 def gather(
     e: Emitter, x: Term, dim: int, index: Term, *, sparse_grad: bool = False
+) -> Term:
+    dim, x, index = x.wrap(dim), ranked(x), ranked(index)
+    return Term(e, e.b(Gather, x.value, index.value, dim=dim)).reshape(e.shape)
+
+
+FEW_BOUNDARIES = 64
+"""ATen's binary search takes some ns; 8 comparisons take 1 ns."""
+
+
+@lowers("aten.bucketize.Tensor", "aten.bucketize.Scalar")
+def bucketize(
+    e: Emitter,
+    x: Operand,
+    boundaries: Term,
+    *,
+    out_int32: bool = False,
+    right: bool = False,
 ) -> Term | None:
-    if x.rank == 0 or index.rank == 0:
+    return searchsorted(e, boundaries, x, right=right)
+
+
+@lowers("aten.searchsorted.Tensor", "aten.searchsorted.Scalar")
+def searchsorted(
+    e: Emitter,
+    boundaries: Term,
+    x: Operand,
+    *,
+    out_int32: bool = False,
+    right: bool = False,
+    side: str | None = None,
+    sorter: Term | None = None,
+) -> Term | None:
+    """How many boundaries are less, or as much: where they are few, by counting.
+
+    NaN lies beyond all. Boundaries are one row, or a row for each row of x.
+    """
+    count = boundaries.shape[-1]
+    few = isinstance(count, int) and count <= FEW_BOUNDARIES
+    if sorter is not None or not few:
         return None
-    return Term(e, e.b(Gather, x.value, index.value, dim=x.wrap(dim)))
+    dtype = common_dtype(e, (boundaries, x))
+    values = e.term(x, dtype).broadcast(e.shape)
+    rows = boundaries.cast(dtype)
+    if boundaries.rank > 1:
+        rows = rows.unsqueeze(rows.rank - 1)
+    inclusive = right or side == "right"
+    values = values.unsqueeze(values.rank)
+    beyond = rows > values if inclusive else rows >= values
+    passed = where(beyond, e.const(0, i64), 1)
+    return passed.reduce("sum", (passed.rank - 1,))
+
+
+def ranked(x: Term) -> Term:
+    """A tensor of no dimensions as one of one element."""
+    return x if x.rank else x.reshape((1,))
 
 
 def wrapped(index: Term, size: Dim) -> Term:

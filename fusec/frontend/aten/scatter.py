@@ -16,7 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fusec.frontend.aten.indexing import picked, wrapped
+from fusec.frontend.aten.indexing import picked, ranked, wrapped
+from fusec.frontend.aten.pointwise import mul
+from fusec.frontend.aten.reductions import vector_norm
 from fusec.frontend.aten.registry import lowers
 from fusec.frontend.aten.term import (
     Emitter,
@@ -27,6 +29,7 @@ from fusec.frontend.aten.term import (
     call,
     where,
 )
+from fusec.frontend.aten.views import strided_places
 from fusec.ir.dims import Dim, product
 from fusec.ir.dtypes import bool_, f32, i64
 from fusec.ir.monoids import monoid
@@ -172,11 +175,6 @@ class _Pairs:
         return x.reduce(name, (self.dim + 1,))
 
 
-def _ranked(x: Term) -> Term:
-    """A tensor of no dimensions as one of one element."""
-    return x if x.rank else x.reshape((1,))
-
-
 def _scatter(
     e: Emitter,
     x: Term,
@@ -188,10 +186,10 @@ def _scatter(
 ) -> Term | None:
     if how not in RULES:
         return None
-    dim, shape, index = x.wrap(dim), x.shape, _ranked(index)
-    x = _ranked(x)
+    dim, shape, index = x.wrap(dim), x.shape, ranked(index)
+    x = ranked(x)
     if isinstance(src, Term) and not src.is_scalar:
-        src = _ranked(src).cast(x.dtype)
+        src = ranked(src).cast(x.dtype)
     else:
         src = e.term(src, x.dtype).broadcast(index.shape)
     made = scattered(x, dim, index, src, how, include_self)
@@ -241,7 +239,7 @@ def _along(x: Term, dim: int, index: Term, src: Term) -> tuple[Term, Term]:
 def index_add(
     e: Emitter, x: Term, dim: int, index: Term, source: Term, *, alpha: Operand = 1
 ) -> Term | None:
-    source = source if alpha == 1 else source * e.term(alpha, source.dtype)
+    source = source if alpha == 1 else mul(e, source, alpha)
     return _index(e, x, dim, index, source, "sum")
 
 
@@ -269,8 +267,8 @@ def _index(
     include_self: bool = True,
 ) -> Term | None:
     dim, shape = x.wrap(dim), x.shape
-    x = _ranked(x)
-    index, src = _along(x, dim, index, _ranked(source).cast(x.dtype))
+    x = ranked(x)
+    index, src = _along(x, dim, index, ranked(source).cast(x.dtype))
     made = scattered(x, dim, index, src, how, include_self)
     return None if made is None else made.reshape(shape)
 
@@ -291,36 +289,76 @@ def index_put(
     if any(not (i.dtype.is_int and i.dtype.is_signed) for i in found.values()):
         return None
     dims, others = list(found), [d for d in range(x.rank) if d not in found]
-    sizes, rest = [x.shape[d] for d in dims], [x.shape[d] for d in others]
-    shape, flat = _flat_index(found, sizes)
-    picks = product(shape)
-    src = _in_front(values, shape, rest, dims).cast(x.dtype)
     order = (*dims, *others)
-    lines = x.permute(order).reshape((product(sizes), product(rest)))
-    index, src = _along(lines, 0, flat, src.reshape((picks, product(rest))))
-    made = scattered(lines, 0, index, src, "sum" if accumulate else "last")
+    places = [wrapped(i.cast(i64), x.shape[d]) for d, i in found.items()]
+    shape: tuple[Dim, ...] = ()
+    for place in places:
+        shape = broadcast_shapes(shape, place.shape)
+    rest = [x.shape[d] for d in others]
+    src = _in_front(values, shape, rest, dims).cast(x.dtype)
+    made = _put_in_front(x.permute(order), places, shape, src, accumulate)
     if made is None:
         return None
-    whole = made.reshape((*sizes, *rest))
-    return whole.permute(order.index(d) for d in range(x.rank))
+    return made.permute(order.index(d) for d in range(x.rank))
 
 
-def _flat_index(
-    found: dict[int, Term], sizes: Sequence[Dim]
-) -> tuple[tuple[Dim, ...], Term]:
-    """The shape of all indices together, and the places in row-major order they name.
+def _put_in_front(
+    x: Term,
+    places: Sequence[Term],
+    shape: tuple[Dim, ...],
+    src: Term,
+    accumulate: bool,
+) -> Term | None:
+    """index_put by places, of this shape together, in the first dimensions."""
+    if accumulate and (axes := _separate_axes(places, len(shape))):
+        return _added_by_dim(x, places, axes, src)
+    count = len(places)
+    sizes, rest = x.shape[:count], x.shape[count:]
+    lines = x.reshape((product(sizes), product(rest)))
+    flat = _flat_index(places, sizes).broadcast(shape)
+    index, src = _along(lines, 0, flat, src.reshape((product(shape), product(rest))))
+    made = scattered(lines, 0, index, src, "sum" if accumulate else "last")
+    return None if made is None else made.reshape(x.shape)
+
+
+def _flat_index(places: Sequence[Term], sizes: Sequence[Dim]) -> Term:
+    """Places in row-major order.
 
     Each is checked by itself: together they could lie within, and one of them outside.
     """
-    shape: tuple[Dim, ...] = ()
-    for index in found.values():
-        shape = broadcast_shapes(shape, index.shape)
-    flat: Term | None = None
-    for index, size in zip(found.values(), sizes, strict=True):
-        place = _within(wrapped(index.cast(i64), size), size)
-        flat = place if flat is None else flat * index.e.size(size) + place
-    assert flat is not None
-    return shape, flat.broadcast(shape)
+    first, *others = map(_within, places, sizes)
+    for place, size in zip(others, sizes[1:], strict=True):
+        first = first * place.e.size(size) + place
+    return first
+
+
+def _separate_axes(places: Sequence[Term], rank: int) -> list[int] | None:
+    """The one axis that each of several indices varies along; None if they share."""
+    axes: list[int] = []
+    for place in places:
+        lead = rank - place.rank
+        own = [lead + d for d, n in enumerate(place.shape) if n != 1]
+        if len(own) != 1 or own[0] in axes:
+            return None
+        axes += own
+    return axes if len(axes) == rank > 1 else None
+
+
+def _added_by_dim(
+    x: Term, places: Sequence[Term], axes: Sequence[int], src: Term
+) -> Term | None:
+    """A product of indices, as resampling has it: the source is summed dim by dim."""
+    src = src.permute((*axes, *range(len(axes), src.rank))).wide()
+    for dim, place in enumerate(places):
+        shape = (*src.shape[:dim], x.shape[dim], *src.shape[dim + 1 :])
+        zeros = x.e.full(0, shape, src.dtype)
+        line = place.reshape((place.count(range(place.rank)),))
+        index, src = _along(zeros, dim, line, src)
+        made = scattered(zeros, dim, index, src, "sum")
+        if made is None:
+            return None
+        src = made.wide()
+    return SUM.call(x.wide(), src)
 
 
 def _in_front(
@@ -358,6 +396,37 @@ def put(
     source = source.cast(x.dtype).reshape((picks,))
     made = index_put(e, flat, [index.reshape((picks,))], source, accumulate)
     return None if made is None else made.reshape(x.shape)
+
+
+@lowers("aten.as_strided_scatter.default")
+def as_strided_scatter(
+    e: Emitter,
+    x: Term,
+    src: Term,
+    size: Sequence[Dim],
+    stride: Sequence[Dim],
+    storage_offset: Dim | None = None,
+) -> Term | None:
+    """By the place in memory, where that is the place in x."""
+    if not e.whole:
+        return None
+    return put(e, x, strided_places(e, size, stride, storage_offset or 0), src)
+
+
+@lowers("aten.embedding_renorm.default")
+def embedding_renorm(
+    e: Emitter, x: Term, indices: Term, max_norm: Number, norm_type: Number
+) -> Term | None:
+    """Rows that are named and longer than `max_norm` are shortened to it."""
+    picks = indices.count(range(indices.rank))
+    rows = e.full(False, (x.shape[0],), bool_)
+    named = e.full(True, (picks,), bool_)
+    chosen = scattered(rows, 0, indices.reshape((picks,)), named, "last")
+    if chosen is None:
+        return None
+    norm = vector_norm(e, x, norm_type, 1, True)
+    scale = where(norm > max_norm, max_norm / (norm + 1e-7), 1)
+    return where(chosen.unsqueeze(1), x.wide() * scale, x.wide())
 
 
 @lowers("aten.embedding_dense_backward.default")
