@@ -23,7 +23,8 @@ NATIVE = """
     index_add-bool-forward index_reduce.mean-float64-gradient
     scatter_reduce.amax-bfloat16-forward slice_scatter-float16-gradient
     nn.functional.embedding-float32-gradient
-    nn.functional.pad.replicate-float64-gradient nn.functional.pad.reflect-float16-forward
+    nn.functional.pad.replicate-float64-gradient
+    nn.functional.pad.reflect-float16-forward
     nn.functional.nll_loss-float32-gradient nn.BatchNorm1d-float32-gradient
 """.split()
 BY_ATEN = """
