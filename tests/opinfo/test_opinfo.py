@@ -15,7 +15,8 @@ NATIVE = """
     add-bool-forward clamp-int64-inplace nn.functional.elu-float16-gradient
     mvlgamma.mvlgamma_p_5-int64-forward polygamma.polygamma_n_2-float32-forward
     special.i1e-bfloat16-forward where-bfloat16-gradient
-    round.decimals_3-float16-forward addcmul-int64-forward amax-float32-gradient
+    addcmul-int64-forward addcmul-int64-inplace addcdiv-float32-inplace
+    round.decimals_3-float16-forward amax-float32-gradient
     var_mean-float64-gradient
     any-int64-forward dist-float32-gradient trace-float64-gradient
     diagonal_copy-float32-gradient narrow_copy-bool-forward as_strided-float32-gradient

@@ -176,10 +176,10 @@ def addcmul(e: Emitter, x: Term, y: Term, z: Term, *, value: Number = 1) -> Term
 
 
 @lowers("prims.fma.default")
-def fma(e: Emitter, x: Term, y: Term, z: Term) -> Term:
+def fma(e: Emitter, x: Operand, y: Operand, z: Operand) -> Term:
     """x·y + z, of floats in one rounding."""
-    x, y, z = (t.cast(e.dtype).wide() for t in (x, y, z))
-    return call(ops.Fma, x, y, z) if x.dtype.is_float else x * y + z
+    a, b, c = (e.term(operand, e.dtype).wide() for operand in (x, y, z))
+    return call(ops.Fma, a, b, c) if e.dtype.is_float else a * b + c
 
 
 @lowers("aten.addcdiv.default")
