@@ -39,6 +39,7 @@ _KEPT_WHOLE: tuple[Any, ...] = (
     aten.silu_backward,
     aten.softplus,
     aten.sum,
+    aten.take,
     aten.tanh_backward,
     aten.threshold_backward,
 )

@@ -31,10 +31,12 @@ from fusec.frontend.dtypes import COMPUTED, from_torch
 from fusec.frontend.externs import BY_DESIGN, Externs, Found, restrided
 from fusec.frontend.meta import (
     extents,
+    is_readable,
     leaves,
     loc_of,
     size_of,
     symints,
+    tensor_type,
     traced,
     type_of,
 )
@@ -45,6 +47,7 @@ from fusec.frontend.outputs import (
     Size,
     View,
     Yielded,
+    fills,
     offset_in,
     view_bases,
     view_calls,
@@ -130,6 +133,8 @@ class _Intake:
         self.arguments: dict[fx.Node, int] = {}
         self.bound: dict[Symbol, None] = {}
         """The symbols that arguments or, later, results of externs decide."""
+        self.displaced: set[Symbol] = set()
+        """Those of them that say where a view begins: what is copied begins at 0."""
         self.updates: dict[fx.Node, Term] = {}
         """What each overwritten placeholder holds in the end."""
         self.sources: dict[fx.Node, fx.Node] = {}
@@ -189,7 +194,8 @@ class _Intake:
         meta = traced(node)
         metas = list(leaves(meta))
         types = tuple(type_of(meta, loc_of(node)) for meta in metas)
-        e = replace(self.e, results=tuple(t for t in types if isinstance(t, Tensor)))
+        results = tuple(t for t in types if isinstance(t, Tensor))
+        e = replace(self.e, results=results, whole=_is_whole(node))
         handler = _handler(node)
         reason = "fusec has no such op"
         if not self.bound.keys() >= set(_symbols_of(meta)):
@@ -205,6 +211,8 @@ class _Intake:
             self.fallbacks.append(Unsupported(str(node.target), reason, loc_of(node)))
         found = self.externs.call(e, node, self.env)
         self.bound.update(dict.fromkeys(_symbols_of(meta)))
+        if _packet(node) == "aten.sym_storage_offset":
+            self.displaced.update(_symbols_of(meta))
         size = self._size(meta)
         return found if size is None else size
 
@@ -322,7 +330,8 @@ class _Intake:
         assert isinstance(under, (int, Argument))
         start = offset_in(node, base)
         dims = [size_of(n, loc) for n in (*meta.shape, *meta.stride(), start)]
-        if not all(symbols(dim) <= self.bound.keys() for dim in dims):
+        known = self.bound.keys() - self.displaced
+        if not all(symbols(dim) <= known for dim in dims):
             return Replay(under, self._replay(node, base, yields))
         *sizes, offset = (self._number(dim, yields) for dim in dims)
         rank = len(meta.shape)
@@ -352,6 +361,15 @@ class _Intake:
         value = found.value if isinstance(found, Term) else self.e.size(found).value
         yields.append(value)
         return Yielded(len(yields) - 1)
+
+
+def _is_whole(node: fx.Node) -> bool:
+    """Whether a node's first operand fills its memory, in row-major order."""
+    first = node.args[0] if node.args else None
+    meta = first.meta.get("val") if isinstance(first, fx.Node) else None
+    if not isinstance(meta, torch.Tensor) or not is_readable(meta):
+        return False
+    return fills(first) and tensor_type(meta, loc_of(node)).strides is None  # type: ignore
 
 
 _ONLY_FOR_TRACING = frozenset(

@@ -84,11 +84,11 @@ def view_bases(
     """
     owners: dict[Any, fx.Node] = {node: node for node in arguments}
     for target, source in updates.items():
-        if _tensor(target).stride() == _tensor(source).stride() and _fills(source):
+        if _tensor(target).stride() == _tensor(source).stride() and fills(source):
             owners.setdefault(_origin(source), target)
     tensors = [x for x in outputs if isinstance(x, fx.Node) and _is_dense(x)]
     for node in tensors:
-        if _fills(node):
+        if fills(node):
             owners.setdefault(_origin(node), node)
     found = {node: owners.get(_origin(node), node) for node in tensors}
     pairs = ((node, base) for node, base in found.items() if base is not node)
@@ -154,7 +154,7 @@ def _storage(node: fx.Node) -> int:
     return _tensor(node).untyped_storage()._cdata if _is_dense(node) else id(node)
 
 
-def _fills(node: fx.Node) -> bool:
+def fills(node: fx.Node) -> bool:
     """Whether a tensor has memory of its own and all of it."""
     tensor = _tensor(node)
     try:

@@ -177,7 +177,13 @@ def _aliases(op: Any) -> bool:
 
 def _copying(op: Any) -> Callable[..., Any]:
     def call(*arguments: Any, **keywords: Any) -> list[Any]:
-        views = _leaves(op(*arguments, **keywords))
-        return [v.clone(memory_format=torch.contiguous_format) for v in views]
+        return [_copied(view) for view in _leaves(op(*arguments, **keywords))]
 
     return call
+
+
+def _copied(view: torch.Tensor) -> torch.Tensor:
+    """Row-major, as kernels expect it; what they cannot read keeps its strides."""
+    if view.is_complex() or view.is_quantized or view.layout is not torch.strided:
+        return view.clone()
+    return view.clone(memory_format=torch.contiguous_format)

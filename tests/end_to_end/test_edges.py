@@ -116,6 +116,18 @@ def test_an_index_that_is_wanted_and_outside_raises() -> None:
     torch.testing.assert_close(compiled(X, torch.tensor([9, 0])), f(X, [9, 0]))
 
 
+@pytest.mark.parametrize("place", [5, -6])
+def test_an_index_outside_of_what_is_written_raises(place: int) -> None:
+    def f(x: torch.Tensor, i: torch.Tensor, y: torch.Tensor) -> list[torch.Tensor]:
+        return [x.scatter_add(0, i, y), x.scatter(0, i[1:], y), x.index_put((i,), y)]
+
+    x, y, inside = torch.zeros(5), torch.ones(2), torch.tensor([1, 4])
+    compiled = torch.compile(f, backend="fusec", fullgraph=True)
+    torch.testing.assert_close(compiled(x, inside, y), f(x, inside, y))
+    with pytest.raises(IndexError, match=r"dimension 0 of size 5 .*test_edges\.py"):
+        compiled(x, torch.tensor([1, place]), y)
+
+
 def test_a_long_chain_of_gathers(agree: Agree) -> None:
     def chain(x: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         for _ in range(24):

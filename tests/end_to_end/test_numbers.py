@@ -36,6 +36,8 @@ ITEMS = {
     "narrow from the end": (lambda x, n: torch.narrow(x, 0, n, 3), torch.tensor(-5)),
     "split": (lambda x, n: [y * 2 for y in torch.tensor_split(x, n)],
               torch.tensor([2, 5])),
+    "views": (lambda x, n: [*torch.tensor_split(x, n), x[n[0].item():]],
+              torch.tensor([2, 5])),
     "take": (lambda x, n: torch.take(x, n) + 1, torch.tensor([2, 5, 49])),
     "nonzero": (lambda x, n: (x > n).nonzero() * 2, torch.tensor(0.0)),
     "mask": (lambda x, n: x[x > n].exp().sum(), torch.tensor(0.5)),

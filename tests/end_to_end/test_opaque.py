@@ -33,6 +33,7 @@ AMID: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "a view": (lambda z, x: (z[1:], x + 1), (Z, X)),
     "a conjugate": (lambda z, x: (z.conj(), x + 1), (Z, X)),
     "a conjugate argument": (lambda z: z.real * 2 + 1, (Z.conj(),)),
+    "a copy that is not row-major": (lambda x: torch.fft.ifft(x, dim=0), (X,)),
     "a constant": (lambda x: x * torch.tensor([1j, 2]).abs().sum(), (X,)),
 }
 

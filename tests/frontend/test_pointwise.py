@@ -142,6 +142,8 @@ def test_integers(check: Any, dtype: torch.dtype) -> None:
 def test_bools_add_and_multiply_as_logic(check: Any) -> None:
     x, y = numbers(torch.bool), numbers(torch.bool, 1)
     check(lambda x, y: (x + y, x * y, x + 1, x * 2.5, ~x), x, y, exact=True)
+    for alpha in (True, False):
+        check(lambda x, y, a=alpha: torch.add(x, y, alpha=a), x, y, exact=True)
 
 
 def test_dividing_integers_by_a_tensor_is_left_to_aten(capture: Any) -> None:

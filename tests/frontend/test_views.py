@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 
@@ -30,6 +32,9 @@ VIEWS = {
     "diagonal": lambda x: x.diagonal(1, 1, 2)[:, 1:] + x.diagonal(-1, -2, -1),
     "tril": lambda x: x.tril(-1) + x.triu(1),
     "unfold": lambda x: x.unfold(2, 2, 1),
+    "unfold_last": lambda x: x.unfold(-1, 3, 1) + x.unfold(2, 3, 2),
+    "narrow": lambda x: torch.narrow_copy(x, 1, -2, 2),
+    "unbind_copy": lambda x: torch.unbind_copy(x, -1),
     "as_strided": lambda x: x.as_strided((2, 3), (5, 1), 1) * 2,
     "movedim": lambda x: x.movedim(0, -1).flatten(1),
     "t": lambda x: x[0].t() @ x[1],
@@ -45,7 +50,70 @@ def each(x: torch.Tensor) -> dict[str, Any]:
 def test_views_of_results(check: Any) -> None:
     x = torch.arange(24.0).reshape(2, 3, 4) - 11.5
     captured = check(lambda x: each(x + 1), x, exact=True)
-    assert captured.fallbacks == {"aten.unfold.default", "aten.as_strided.default"}
+    assert captured.fallbacks == set()
+
+
+def test_memory_that_is_not_row_major_is_left_to_aten(check: Any) -> None:
+    def f(x: Any) -> Any:
+        return (x + 1).as_strided((2, 3), (4, 1), 1) * 2
+
+    x = torch.arange(24.0).reshape(4, 6)
+    assert check(f, x).fallbacks == set()
+    assert check(f, x.t()).fallbacks == {"aten.as_strided.default"}
+
+
+WRITES = {
+    "diagonal": lambda x, y: torch.diagonal_scatter(x, y[0, :3], 1),
+    "lower diagonal": lambda x, y: torch.diagonal_scatter(x, y[0, :2], -1),
+    "every other": lambda x, y: torch.slice_scatter(x, y[:, :2], 1, 0, 4, 2),
+    "every third": lambda x, y: torch.slice_scatter(x, y[:, :1], 1, -2, None, 3),
+    "nothing": lambda x, y: torch.slice_scatter(x, y[:, :0], 1, 4, 4, 2),
+    "places": lambda x, y: torch.as_strided_scatter(x, y[0, :2], (2,), (5,), 1),
+    "scaled rows": lambda x, y: torch.ops.aten.embedding_renorm(
+        x, torch.tensor([2, 0, 2]), 1.0, 2.0
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_writes_to_parts(check: Any, dtype: torch.dtype) -> None:
+    x, y = (torch.randn(3, 4).to(dtype) for _ in range(2))
+    captured = check(lambda x, y: [f(x, y) for f in WRITES.values()], x, y)
+    assert captured.fallbacks == set()
+
+
+def test_writes_to_diagonals_of_any_two_dimensions(check: Any) -> None:
+    x = torch.randn(3, 4, 5)
+    for offset, dim1, dim2 in ((0, 0, 1), (1, 2, 0), (-2, 1, 2), (4, 1, 2)):
+        y = x.diagonal(offset, dim1, dim2).exp()
+
+        def f(x: Any, y: Any, form: Any = (offset, dim1, dim2)) -> Any:
+            return torch.diagonal_scatter(x, y, *form)
+
+        assert check(f, x, y, exact=True, dynamic=False).fallbacks == set()
+
+
+PADS = [((1, 2), 2), ((2, -1, -1, 3), 4), ((1, 0, 2, 1, 0, 3), 5), ((-1, -1), 3)]
+
+
+@pytest.mark.parametrize(("pad", "rank"), PADS, ids=str)
+@pytest.mark.parametrize("mode", ["replicate", "reflect", "circular"])
+def test_gradients_of_pads(capture: Any, pad: Any, rank: int, mode: str) -> None:
+    if mode != "replicate" and min(pad) < 0:
+        pytest.skip("torch pads so with copies of the edge only")
+    shape = (2, 3, 4, 5, 6)[-rank:]
+    x, y = (torch.linspace(0, 1, 720)[: math.prod(shape)].reshape(shape).clone()
+            .requires_grad_() for _ in range(2))  # fmt: skip
+
+    def f(x: Any) -> Any:
+        return F.pad(x, pad, mode=mode)
+
+    captured = capture(f, x)
+    weights = torch.linspace(-1, 1, captured.result.numel())
+    for result in (captured.result, f(y)):
+        (result * weights.reshape(result.shape)).sum().backward()
+    torch.testing.assert_close(x.grad, y.grad)
+    assert captured.fallbacks == set()
 
 
 def test_views_of_inputs(check: Any) -> None:
@@ -94,6 +162,42 @@ def test_indexing(check: Any) -> None:
 
     captured = check(f, x, i, j, exact=True)
     assert captured.fallbacks == set()
+
+
+def test_indexing_what_has_no_dimensions(check: Any) -> None:
+    def f(x: Any, i: Any) -> Any:
+        number, one = x[1, 2, 3], i[:1]
+        return (
+            number.gather(0, one), number.gather(0, i[0]), x[0, 0].gather(0, i[0]),
+            number.index_select(0, one), x.index_select(1, i[0]),
+            number.take(i[0]), x.take(i - 5),
+        )  # fmt: skip
+
+    i = torch.tensor([0, -1])
+    x = torch.arange(24.0).reshape(2, 3, 4)
+    captured = check(f, x, i.abs() * 0, exact=True)
+    assert captured.fallbacks == set()
+    check(lambda x, i: x.take(i), x, i, exact=True)
+
+
+@pytest.mark.parametrize("right", [False, True])
+def test_searching_few_boundaries(check: Any, right: bool) -> None:
+    edges = torch.tensor([-1.0, 0.0, 0.0, 2.5, math.inf])
+    x = torch.tensor([[-2.0, -1.0, -0.0, 1.0], [2.5, 9.0, math.inf, math.nan]])
+
+    def f(x: Any, edges: Any) -> Any:
+        return (
+            torch.bucketize(x, edges, right=right),
+            torch.bucketize(x[:, :2].long(), edges, right=right, out_int32=True),
+            torch.searchsorted(torch.stack([edges, edges + 1]), x, right=right),
+            torch.searchsorted(edges, 1.5, right=right),
+            torch.searchsorted(edges, x, side="right" if right else "left"),
+        )
+
+    assert check(f, x[:, :3], edges, exact=True).fallbacks == set()
+    check(lambda x, e: torch.bucketize(x, e, right=right), x, edges, exact=True)
+    captured = check(torch.bucketize, x, torch.arange(100.0), exact=True)
+    assert captured.fallbacks == {"aten.bucketize.Tensor"}
 
 
 def test_indexing_by_a_mask_is_left_to_aten(check: Any) -> None:

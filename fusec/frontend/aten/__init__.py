@@ -8,6 +8,8 @@ from fusec.frontend.aten import (
     pointwise,
     reductions,
     scans,
+    scatter,
+    special,
     views,
 )
 from fusec.frontend.aten.registry import HANDLERS
@@ -21,5 +23,7 @@ __all__ = [
     "pointwise",
     "reductions",
     "scans",
+    "scatter",
+    "special",
     "views",
 ]

@@ -175,6 +175,13 @@ def addcmul(e: Emitter, x: Term, y: Term, z: Term, *, value: Number = 1) -> Term
     return call(ops.Fma, y * value, z, x)
 
 
+@lowers("prims.fma.default")
+def fma(e: Emitter, x: Operand, y: Operand, z: Operand) -> Term:
+    """x·y + z, of floats in one rounding."""
+    a, b, c = (e.term(operand, e.dtype).wide() for operand in (x, y, z))
+    return call(ops.Fma, a, b, c) if e.dtype.is_float else a * b + c
+
+
 @lowers("aten.addcdiv.default")
 def addcdiv(e: Emitter, x: Term, y: Term, z: Term, *, value: Number = 1) -> Term:
     """x + (value·y) / z, rounded three times."""

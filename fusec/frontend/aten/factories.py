@@ -42,6 +42,7 @@ def scalar_tensor(e: Emitter, value: Operand, **options: Any) -> Term:
     "aten.zeros.default",
     "aten.zeros_like.default",
     "aten.new_zeros.default",
+    "aten._efficientzerotensor.default",
     "aten.empty.memory_format",
     "aten.empty_like.default",
     "aten.empty_strided.default",

@@ -11,6 +11,7 @@ tensor's dtype, as promotion does; products and quotients take it in f32.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from fusec.frontend.aten.promotion import common_dtype
@@ -54,11 +55,11 @@ def _handler(op: Any) -> Handler:
 def add(e: Emitter, x: Operand, y: Operand, alpha: Operand = 1) -> Term:
     """x + alpha·y, fused into one rounding as ATen's vectorised kernel has it."""
     dtype = common_dtype(e, (x, y))
-    if dtype.is_bool:
-        return elementwise(e, ops.Or, x, y)
-    if alpha == 1:
+    if not dtype.is_bool and alpha == 1:
         return elementwise(e, ops.Add, x, y)
     x, y = e.term(x, dtype), e.term(y, dtype)
+    if dtype.is_bool:
+        return x | (y & e.term(alpha, bool_))
     if not dtype.is_float:
         return x + y * alpha
     scale = e.term(alpha, dtype).wide()
@@ -192,6 +193,13 @@ def pow_tensors(e: Emitter, x: Operand, y: Operand) -> Term | None:
     return None if common_dtype(e, (x, y)).is_bool else elementwise(e, ops.Pow, x, y)
 
 
+@lowers("aten.ldexp.Tensor")
+def ldexp(e: Emitter, x: Term, exponent: Term) -> Term | None:
+    """x · 2ⁿ by two ops, as ATen has it: a power that overflows is infinite."""
+    power = pow_scalar(e, 2.0, exponent)
+    return None if power is None else mul(e, x, power)
+
+
 @lowers("aten.where.self", "aten.where.ScalarSelf", "aten.where.ScalarOther")
 def where_self(e: Emitter, condition: Term, x: Operand, y: Operand) -> Term:
     dtype = common_dtype(e, (x, y))
@@ -247,6 +255,25 @@ def _rounding(op: Any) -> Handler:
         return call(op, x) if x.dtype.is_float else x
 
     return handle
+
+
+@lowers("aten.round.decimals")
+def round_decimals(e: Emitter, x: Term, *, decimals: int) -> Term | None:
+    """Scaled, rounded and scaled back."""
+    if not x.dtype.is_float:
+        return None
+    x = x.wide()
+    scale = 10.0 ** abs(decimals)
+    if decimals < 0:
+        return call(ops.Round, x / scale) * scale
+    return call(ops.Round, x * scale) / scale
+
+
+@lowers("aten.angle.default")
+def angle(e: Emitter, x: Term) -> Term:
+    """Of real numbers: π for those below 0, but not for −0."""
+    x = x.cast(e.dtype)
+    return where(x < 0, math.pi, where(call(ops.IsNan, x), x, 0))
 
 
 @lowers("aten.abs.default")

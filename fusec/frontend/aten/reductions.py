@@ -284,6 +284,11 @@ def vector_norm(
     return call(ops.Pow, powers, 1 / ord)
 
 
+@lowers("aten.dist.default")
+def dist(e: Emitter, x: Term, y: Term, p: Number = 2) -> Term:
+    return vector_norm(e, x - y, p)
+
+
 def _squeezed(x: Term, dims: Sequence[int]) -> Term:
     shape: tuple[Dim, ...] = tuple(n for d, n in enumerate(x.shape) if d not in dims)
     return x.reshape(shape)

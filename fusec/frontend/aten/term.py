@@ -20,7 +20,7 @@ from fusec.ir.dims import Dim, Expr, Facts, product
 from fusec.ir.dtypes import DType, bf16, bool_, f16, f32
 from fusec.ir.monoids import monoid
 from fusec.ir.ops import elementwise as ops
-from fusec.ir.ops.cast import Cast
+from fusec.ir.ops.cast import Bitcast, Cast
 from fusec.ir.ops.reduction import ReduceDims, ScanDim
 from fusec.ir.ops.view import Broadcast, Concat, Iota, Permute, Reshape, Slice
 from fusec.ir.types import Scalar, Tensor
@@ -44,6 +44,8 @@ class Emitter:
     """The dtype of a float that no tensor decides."""
     results: tuple[Tensor, ...] = ()
     """The types that torch says the node's results have."""
+    whole: bool = False
+    """Whether the node's first operand fills memory of its own, in row-major order."""
 
     @property
     def dtype(self) -> DType:
@@ -132,6 +134,10 @@ class Term:
         if self.e.fast:
             source = _unrounded(self.e.b, source, dtype)
         return Term(self.e, self.e.b(Cast, source, dtype=dtype))
+
+    def bitcast(self, dtype: DType) -> Term:
+        """The same bits in another dtype of this width."""
+        return self._emit(Bitcast, dtype=dtype)
 
     def wide(self) -> Term:
         """In the dtype that ATen computes formulas in: f32 for f16 and bf16."""

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fusec.frontend.aten.activations import clamped
+from fusec.frontend.aten.indexing import picked
 from fusec.frontend.aten.registry import lowers
-from fusec.frontend.aten.term import Emitter, Operand, Term, where
+from fusec.frontend.aten.term import Emitter, Operand, Term, call, where
 from fusec.ir.dims import Dim, dim_max, dim_min, product
+from fusec.ir.ops import elementwise as ops
 from fusec.ir.ops.view import Pad
 
 
@@ -96,6 +99,49 @@ def _counted(e: Emitter, index: Dim, size: Dim) -> Dim | None:
     return None if low is None or low < 0 else index
 
 
+@lowers("aten.narrow_copy.default")
+def narrow(e: Emitter, x: Term, dim: int, start: Dim, length: Dim) -> Term | None:
+    return slice_(e, x, dim, start)
+
+
+@lowers("aten.unfold.default", "aten.unfold_copy.default")
+def unfold(e: Emitter, x: Term, dim: int, size: int, step: int) -> Term:
+    """Windows along a dimension; what is in a window becomes the last one."""
+    if x.rank == 0:
+        return x.reshape(e.shape)
+    dim = x.wrap(dim)
+    shape = (e.shape[dim], size)
+    places = e.iota(shape, 0) * step + e.iota(shape, 1)
+    windows = picked(x, {dim: places}, dim)
+    others = [d for d in range(windows.rank) if d != dim + 1]
+    return windows.permute((*others, dim + 1))
+
+
+@lowers("aten.as_strided.default", "aten.as_strided_copy.default")
+def as_strided(
+    e: Emitter,
+    x: Term,
+    size: Sequence[Dim],
+    stride: Sequence[Dim],
+    storage_offset: Dim | None = None,
+) -> Term | None:
+    """Elements by their place in memory, where that is their place in x."""
+    if not e.whole:
+        return None
+    flat = x.reshape((x.count(range(x.rank)),))
+    return picked(flat, {0: strided_places(e, size, stride, storage_offset or 0)}, 0)
+
+
+def strided_places(
+    e: Emitter, size: Sequence[Dim], stride: Sequence[Dim], offset: Dim
+) -> Term:
+    """Where in memory the elements of a tensor lie."""
+    places = e.size(offset).broadcast(tuple(size))
+    for dim, step in enumerate(stride):
+        places = places + e.iota(size, dim) * e.size(step)
+    return places
+
+
 @lowers("aten.select.int", "aten.select_copy.int")
 def select(e: Emitter, x: Term, dim: int, index: Dim) -> Term | None:
     dim = x.wrap(dim)
@@ -146,7 +192,7 @@ def split(e: Emitter, x: Term, split_size: Dim, dim: int = 0) -> tuple[Term, ...
     return split_with_sizes(e, x, lengths, dim)
 
 
-@lowers("aten.unbind.int")
+@lowers("aten.unbind.int", "aten.unbind_copy.int")
 def unbind(e: Emitter, x: Term, dim: int = 0) -> tuple[Term, ...]:
     dim = x.wrap(dim)
     return tuple(
@@ -175,6 +221,38 @@ def _cropped(
         return x, pad
     length = x.shape[dim] + pad
     return x.slice(dim, -pad if front else 0, length), 0
+
+
+@lowers(
+    "aten.replication_pad1d_backward.default",
+    "aten.replication_pad2d_backward.default",
+    "aten.replication_pad3d_backward.default",
+)
+def replication_pad_backward(
+    e: Emitter, grad: Term, x: Term, padding: Sequence[int]
+) -> Term:
+    """What came to the copies of an edge is added to the edge."""
+    for k in range(len(padding) // 2):
+        low, high = padding[2 * k : 2 * k + 2]
+        grad = _folded(grad, x.rank - 1 - k, low, high)
+    return grad
+
+
+def _folded(grad: Term, dim: int, low: int, high: int) -> Term:
+    e, size = grad.e, grad.shape[dim]
+    bounds = [0] * grad.rank, [0] * grad.rank
+    bounds[0][dim], bounds[1][dim] = max(-low, 0), max(-high, 0)
+    middle = grad.slice(dim, max(low, 0), size - max(low, 0) - max(high, 0))
+    zero = e.const(0, grad.dtype).value
+    low_pads, high_pads = map(tuple, bounds)
+    result = Term(e, e.b(Pad, middle.value, zero, low=low_pads, high=high_pads))
+    place, last = e.iota(result.shape, dim), e.size(result.shape[dim]) - 1
+    for pad, start, edge in ((low, 0, place.equals(0)), (high, -1, place.equals(last))):
+        if pad > 0:
+            first = size - pad if start else 0
+            extra = grad.slice(dim, first, pad).wide().reduce("sum", (dim,), True)
+            result = where(edge, result.wide() + extra, result.wide())
+    return result
 
 
 @lowers("aten.repeat.default")
@@ -213,12 +291,14 @@ def slice_scatter(
     end: Dim | None = None,
     step: int = 1,
 ) -> Term | None:
-    """x before the slice, the source, x after it."""
-    if step != 1:
-        return None
+    """x before the slice, the source, x after it; or every `step`-th of the source."""
     dim = x.wrap(dim)
     first = _clamped(e, start or 0, x.shape[dim])
-    return None if first is None else _spliced(e, x, src, dim, first)
+    if first is None or src.shape[dim] == 0:
+        return None if first is None else x
+    if step != 1:
+        return _interleaved(e, x, src.cast(x.dtype), dim, first, step)
+    return _spliced(e, x, src, dim, first)
 
 
 @lowers("aten.select_scatter.default")
@@ -238,6 +318,46 @@ def _spliced(e: Emitter, x: Term, src: Term, dim: int, start: Dim) -> Term:
         x.slice(dim, after, x.shape[dim] - after),
     ]
     return e.concat([p for p in parts if p.shape[dim] != 0] or parts[:1], dim)
+
+
+def _interleaved(
+    e: Emitter, x: Term, src: Term, dim: int, start: Dim, step: int
+) -> Term:
+    distance = e.iota((x.shape[dim],), 0) - start
+    place = call(ops.FloorDiv, distance, step)
+    last = e.size(src.shape[dim]) - 1
+    hit = (place * step).equals(distance) & (place >= 0) & (place <= last)
+    spread = picked(src, {dim: clamped(place, 0, last)}, dim)
+    line = tuple(n if d == dim else 1 for d, n in enumerate(x.shape))
+    return where(hit.reshape(line), spread, x)
+
+
+@lowers("aten.diagonal_scatter.default")
+def diagonal_scatter(
+    e: Emitter, x: Term, src: Term, offset: int = 0, dim1: int = 0, dim2: int = 1
+) -> Term:
+    """The source by its row, where column − row is the offset."""
+    rows, columns = x.wrap(dim1), x.wrap(dim2)
+    length = src.shape[-1]
+    if length == 0:
+        return x
+    low = max(-offset, 0)
+    high = x.shape[rows] - length - low
+    fill = e.const(0, x.dtype).value
+    padded = e.b(
+        Pad,
+        src.cast(x.dtype).value,
+        fill,
+        low=(0,) * (src.rank - 1) + (low,),
+        high=(0,) * (src.rank - 1) + (high,),
+    )
+    line = Term(e, padded).unsqueeze(src.rank)
+    others = iter(range(src.rank - 1))
+    places = {rows: src.rank - 1, columns: src.rank}
+    order = [places[d] if d in places else next(others) for d in range(x.rank)]
+    spread = line.permute(order)
+    place = e.iota(x.shape, columns) - e.iota(x.shape, rows)
+    return where(place.equals(offset), spread, x)
 
 
 @lowers("aten.tril.default")

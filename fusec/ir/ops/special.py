@@ -203,7 +203,7 @@ def _lgamma_right(x: Term) -> Term:
     factors = (n < 1.0).select(abs(x * (x + 1.0)), (n < 2.0).select(x, 1.0))
     for k in range(1, 6):
         factors = (n > k + 1.0).select(factors * (x - float(k)), factors)
-    far = x > 7.5
+    far = x >= 7.5
     log = far.select(x, factors).emit(Log)
     near = (n < 2.0).select(-log, log) + z * z.horner(LGAMMA)
     inverse = 1.0 / x

@@ -112,7 +112,8 @@ def adversarial(dtype: np.dtype[Any]) -> Any:
             np.nextafter(values, dtype.type(9)),
         ]
     )
-    return np.concatenate([values, -values])
+    halves = np.arange(0, 32, 0.5, dtype)  # where rounding ties
+    return np.concatenate([values, -values, halves])
 
 
 def samples(dtype: np.dtype[Any], count: int, low: float, high: float) -> Any:
