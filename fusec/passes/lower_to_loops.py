@@ -368,6 +368,8 @@ class RegionBuilder:
         self, value: Value, coords: Sequence[Coord], mask: Value | None = None
     ) -> Value:
         """The element of a graph value at these coordinates, through all views."""
+        if isinstance(value.type, Tensor) and 0 in value.shape:
+            return self.builder.const(0, value.dtype)  # nothing is read
         while value not in self.lowering.stored:
             op = self.lowering.made[value]
             if isinstance(value.type, Scalar):
@@ -626,7 +628,7 @@ def _regroup(
     if [n for _, n in run] == extents:
         return [coord for coord, _ in run]
     if 0 in extents:
-        return [Affine() for _ in extents]  # nothing is read
+        return [Affine() for _ in extents]
     linear = _linear(run)
     if linear is not None:
         parts = split(linear, extents)
