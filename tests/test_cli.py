@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -54,6 +55,11 @@ class Layer(torch.nn.Module):
         return torch.rand(4, 8)
 
 
+def rows(x):
+    return x.softmax(-1)
+
+
+rows_inputs = torch.rand(64, 100)
 torch.manual_seed(0)
 layer = Layer()
 pair = (torch.nn.Softmax(-1), (torch.rand(3, 70),))
@@ -432,6 +438,8 @@ MISTAKES: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
     (("run", "extern.fir"), ("torch has no operator my.op.default",)),
     (("layout", "(4:reg"), ("column 7", "(4:reg 16:lane)")),
     (("layout", "(2:reg, 2:reg, 2:reg)"), ("rank 3",)),
+    (("layout", "(4:zz)"), ("no axis 'zz'", "grid, time, warp, lane, reg, mem")),
+    (("layout", "(4:reg) + d0@3"), ("no axis 'd0'",)),
     (("cache", "drop"), ("invalid choice",)),
     ((), ("COMMAND",)),
 ]
@@ -582,6 +590,31 @@ def test_a_kernel_of_symbolic_sizes_runs_by_itself(fusec: Fusec) -> None:
     dumped(fusec, "model.py:norm", "--stage", "tile", "--dynamic", to="k.fir")
     done = fusec("run", "k.fir")
     assert done.status == 0, done.err
+
+
+@pytest.mark.parametrize("more", [1, 10**12])
+def test_a_launch_of_too_many_programs_is_refused(fusec: Fusec, more: int) -> None:
+    text = dumped(fusec, "model.py:rows", "--stage", "host", to="h.fir")
+    assert fusec("run", "h.fir").status == 0
+    (grid,) = map(int, re.findall(r"grid=(\d+)", text))
+    Path("h.fir").write_text(text.replace(f"grid={grid}", f"grid={grid + more}"))
+    refused(fusec)
+
+
+def test_a_launch_on_too_little_memory_is_refused(fusec: Fusec) -> None:
+    text = dumped(fusec, "model.py:rows", "--stage", "host", to="h.fir")
+    host, kernels = text.split("}\n", 1)
+    less = host.replace(": f32[64, 100]\n", ": f32[2, 100]\n")
+    less = less.replace("-> (f32[64, 100])", "-> (f32[2, 100])")
+    Path("h.fir").write_text(f"{less}}}\n{kernels}")
+    refused(fusec)
+
+
+def refused(fusec: Fusec) -> None:
+    done = fusec("run", "h.fir")
+    assert done.status == 2
+    assert "out of bounds" in done.err
+    assert "compare the grid" in done.err
 
 
 def test_what_torch_refuses_in_an_extern_is_told(fusec: Fusec) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fusec.ir.core import Function, Module, Value
+from fusec.ir.dims import Symbol
 from fusec.ir.interpreter import elements
 from fusec.ir.interpreter.extern import call
 from fusec.ir.interpreter.frame import Frame, InterpretError, Rule
@@ -40,6 +41,13 @@ def view(frame: Frame, op: View) -> tuple[Memory]:
 
 
 def launch(frame: Frame, op: Launch) -> tuple[()]:
+    kernel, arguments, sizes = passed(frame, op)
+    launch_kernel(kernel, arguments, sizes, range(frame.size(op.grid)), frame.context)
+    return ()
+
+
+def passed(frame: Frame, op: Launch) -> tuple[Function, list[Any], dict[Symbol, int]]:
+    """The kernel of a launch, the memory that it gets, and the sizes."""
     kernel = _kernel(frame.context.module, op.kernel)
     if len(op.sizes) != len(kernel.symbols):
         wanted = f"{len(kernel.symbols)} sizes, not {len(op.sizes)}"
@@ -49,8 +57,7 @@ def launch(frame: Frame, op: Launch) -> tuple[()]:
         raise InterpretError(f"{op.kernel} takes {wanted}")
     arguments = [_passed(held) for held in frame.all(op.arguments)]
     sizes = dict(zip(kernel.symbols, frame.shape(op.sizes), strict=True))
-    launch_kernel(kernel, arguments, sizes, frame.size(op.grid), frame.context)
-    return ()
+    return kernel, arguments, sizes
 
 
 def _kernel(module: Module | None, name: str) -> Function:

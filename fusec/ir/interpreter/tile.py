@@ -50,14 +50,14 @@ def launch(
     function: Function,
     arguments: Sequence[Any],
     sizes: Mapping[Symbol, int],
-    grid: int,
+    programs: Iterable[int],
     context: Context,
 ) -> None:
-    """Run `grid` programs of a tile function on these buffers and scalars."""
+    """Run programs of a tile function, in order, on these buffers and scalars."""
     frame = Frame(function, sizes, RULES, context)
     for param, argument in zip(function.params, arguments, strict=True):
         frame.values[param] = argument_of(param, argument)
-    for program in range(grid):
+    for program in programs:
         frame.program = program
         frame.run(function.body)
 
