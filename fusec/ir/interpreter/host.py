@@ -36,7 +36,7 @@ def free(frame: Frame, op: Free) -> tuple[()]:
 
 
 def view(frame: Frame, op: View) -> tuple[Memory]:
-    shape, strides = frame.shape(op.type.shape), frame.shape(strides_of(op.type))
+    shape, strides = frame.shape(op.type.shape), frame.numbers(strides_of(op.type))
     return (frame[op.x].view(shape, strides, frame.size(op.offset)),)
 
 
@@ -56,7 +56,7 @@ def passed(frame: Frame, op: Launch) -> tuple[Function, list[Any], dict[Symbol, 
         wanted = f"{len(kernel.params)} arguments, not {len(op.arguments)}"
         raise InterpretError(f"{op.kernel} takes {wanted}")
     arguments = [_passed(held) for held in frame.all(op.arguments)]
-    sizes = dict(zip(kernel.symbols, frame.shape(op.sizes), strict=True))
+    sizes = dict(zip(kernel.symbols, frame.numbers(op.sizes), strict=True))
     return kernel, arguments, sizes
 
 

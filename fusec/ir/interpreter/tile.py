@@ -108,7 +108,7 @@ def store_tile(frame: Frame, op: StoreTile) -> tuple[()]:
 
 
 def _elements(frame: Frame, op: Access, shape: tuple[int, ...]) -> Elements:
-    address = addresses(shape, frame.shape(op.strides)) + frame[op.offset]
+    address = addresses(shape, frame.numbers(op.strides)) + frame[op.offset]
     if op.index is not None:
         address = address + frame[op.index]
     inside = _within(frame, op.limits, shape)
