@@ -18,9 +18,10 @@ import torch
 
 from fusec.cli import main, output
 from fusec.ir.core import Level
-from fusec.ir.parser import parse_module
+from fusec.ir.parser import parse_function, parse_module
 from fusec.ir.printer import format_function, format_module
 from fusec.ir.verifier import verify
+from fusec.passes.lower_to_loops import lower_to_loops
 
 MODEL = """
 import torch
@@ -590,6 +591,30 @@ def test_a_kernel_of_symbolic_sizes_runs_by_itself(fusec: Fusec) -> None:
     dumped(fusec, "model.py:norm", "--stage", "tile", "--dynamic", to="k.fir")
     done = fusec("run", "k.fir")
     assert done.status == 0, done.err
+
+
+def test_a_graph_is_verified_on_the_arguments_of_a_file(
+    fusec: Fusec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dumped(fusec, "model.py:norm", "--stage", "graph", to="g.fir")
+    arrays = [np.ones(n, np.float32) for n in ((8, 20), (20, 32), (32,))]
+    np.savez("in.npz", *arrays)
+    argv = ("run", "g.fir", "--inputs", "in.npz", "--option", "verify=1", "--json")
+    told = json.loads(fusec(*argv).out)
+    assert told["how"] == "verified"
+    plain = json.loads(fusec(*argv[:4], "--json").out)
+    for a, b in zip(told["results"], plain["results"], strict=True):
+        np.testing.assert_allclose(a["values"], b["values"], rtol=1e-5, atol=1e-5)
+    monkeypatch.setattr("fusec.compiler.lower_to_loops", without_reductions)
+    done = fusec(*argv)
+    assert done.status == 2
+    assert "lower_to_loops changed result" in done.err
+
+
+def without_reductions(function: Any) -> Any:
+    """As the pass, of a graph whose sums are taken for maxima."""
+    text = format_function(function).replace("sum<f32>", "max<f32>")
+    return lower_to_loops(parse_function(text))
 
 
 @pytest.mark.parametrize("more", [1, 10**12])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fusec.compiler import compile_module
+from fusec.compiler import compile_module, compile_verified
 from fusec.errors import FusecError, UserError
 from fusec.ir.core import Function, Level, Module
 from fusec.ir.interpreter import InterpretError, check_reach
@@ -13,7 +13,7 @@ from fusec.options import Options
 from fusec.runtime import launcher_arrays
 from fusec.runtime.launcher_arrays import call
 
-__all__ = ["extern_calls", "run_compiled"]
+__all__ = ["extern_calls", "run_compiled", "run_verified"]
 
 
 def run_compiled(
@@ -28,6 +28,18 @@ def run_compiled(
         _check(kernel)
     _check_reach(module, arguments)
     program = compile_module(module, options)
+    return _called(lambda: call(program, module.entry, arguments))
+
+
+def run_verified(
+    module: Module, arguments: list[Any], options: Options
+) -> tuple[Any, ...]:
+    """The results of a graph, compiled, each stage compared with the one before.
+
+    Raises `VerificationError` for the first that differs, `UserError` where the
+    program fails.
+    """
+    program = compile_verified(module.entry, options)
     return _called(lambda: call(program, module.entry, arguments))
 
 

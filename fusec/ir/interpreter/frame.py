@@ -56,7 +56,7 @@ def is_array(held: Any) -> TypeGuard[Array]:
 
 
 LARGEST = 1 << 40
-"""No array has more elements; what is larger overflows in the arithmetic of addresses."""
+"""No array has more elements: beyond, the arithmetic of addresses may overflow."""
 
 Rule = Callable[["Frame", Any], Iterable[Any]]
 """From an op to the values of its results."""
