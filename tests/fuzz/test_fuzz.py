@@ -18,8 +18,14 @@ from fuzz.pool import Worker
 from fuzz.programs import Input, Program, Step, snippet
 from fuzz.reading import judge as read
 from fuzz.shrink import shrink
+from fuzz.worker import packed
 
+from fusec import cli
 from fusec.frontend.aten.registry import HANDLERS
+from fusec.ir.core import Function
+from fusec.ir.parser import parse_function
+from fusec.ir.printer import format_function
+from fusec.passes.lower_to_loops import lower_to_loops
 
 SEEDS = range(1_000_000, 1_000_048)
 TEXTS = range(1500)
@@ -116,6 +122,30 @@ def test_a_bug_is_found_made_small_and_written_down(
     path.write_text(text)
     done = subprocess.run([sys.executable, path], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr  # elsewhere relu is right
+
+
+def maxima_for_sums(function: Function) -> Function:
+    """A pass with a bug."""
+    text = format_function(function).replace("sum<f32>", "max<f32>")
+    return lower_to_loops(parse_function(text))
+
+
+def test_what_is_written_down_shows_the_bug_to_fusec_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("fusec.compiler.lower_to_loops", maxima_for_sums)
+    given = Input("x0", (3, 4), "float32", "transposed")
+    step = Step("v0", "x0.sum(1)", "summed")
+    verdict = judge(Program((given,), (step,), ("v0",)))
+    assert verdict.kind == "verify"
+    graph, arrays = tmp_path / "found.fir", tmp_path / "found.npz"
+    graph.write_text(verdict.graph)
+    arrays.write_bytes(packed(verdict.arguments))
+    run = ["run", str(graph), "--inputs", str(arrays), "--option", "verify=1"]
+    assert cli.main(run) == 2
+    assert "lower_to_loops changed result 0" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert cli.main(run) == 0
 
 
 def test_a_process_that_dies_or_hangs_is_an_answer() -> None:

@@ -11,6 +11,7 @@ import io
 import json
 import sys
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -34,11 +35,16 @@ def main() -> None:
 def _told(verdict: Verdict) -> dict[str, str]:
     told = {"kind": verdict.kind, "message": verdict.message, "graph": verdict.graph}
     if verdict.arguments:
-        file = io.BytesIO()
-        arrays = {f"a{k}": x for k, x in enumerate(verdict.arguments)}
-        np.savez(file, allow_pickle=False, **arrays)
-        told["arguments"] = base64.b64encode(file.getvalue()).decode()
+        told["arguments"] = base64.b64encode(packed(verdict.arguments)).decode()
     return told
+
+
+def packed(arguments: Sequence[Any]) -> bytes:
+    """Arguments of a graph as a file that `fusec run --inputs` takes."""
+    file = io.BytesIO()
+    arrays = {f"a{k}": x for k, x in enumerate(arguments)}
+    np.savez(file, allow_pickle=False, **arrays)
+    return file.getvalue()
 
 
 def answer(question: dict[str, Any]) -> Verdict:
