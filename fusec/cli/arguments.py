@@ -109,8 +109,8 @@ def _opt(commands: _Commands) -> None:
 def _run(commands: _Commands) -> None:
     text = FILE_HELP + (
         "\nA host function is compiled and run on the machine; one of another level, "
-        "or\nany with --interpret, runs in the reference interpreter. With --option verify=1 a "
-        "graph\nis compiled, and each stage compared with the one before.\n"
+        "or\nany with --interpret, runs in the reference interpreter. With --option "
+        "verify=1\na graph is compiled, and each stage compared with the one before.\n"
     )
     text += _examples(
         "fusec run k.fir --inputs in.npz --save out.npz",
