@@ -27,6 +27,8 @@ from fuzz.shrink import shrink
 
 HARMLESS = {"ok", "skip", "refused", "slow"}
 """Answers that are no findings."""
+EVERY = 1000
+"""Cases between two lines that tell how far the fuzzer is."""
 ATTEMPTS = 150
 """Runs that making one finding small may take."""
 
@@ -44,6 +46,12 @@ class Session:
 
     def over(self) -> bool:
         return time.monotonic() > self.until
+
+    def count(self, kind: str) -> None:
+        """Another case; now and then, how far this is."""
+        self.tally[kind] += 1
+        if sum(self.tally.values()) % EVERY == 0:
+            print(f"  {self.report()}", flush=True)
 
     def sort(self, answer: dict[str, Any]) -> str:
         """What findings of one cause have in common, as far as one can tell."""
@@ -72,7 +80,7 @@ def fuzz_programs(session: Session, seeds: range) -> None:
             if session.over():
                 return
             answer = worker.ask({"seed": seed})
-            session.tally[answer["kind"]] += 1
+            session.count(answer["kind"])
             if answer["kind"] not in HARMLESS:
                 sort = session.sort(answer)
                 print(f"seed {seed}: {sort}", flush=True)
@@ -119,18 +127,20 @@ def main(argv: list[str] | None = None) -> int:
 
 def fuzz_texts(session: Session, seeds: range) -> None:
     """Read the mutants of these seeds."""
-    with Worker("fuzz.reading", patience=30) as worker:
+    with Worker("fuzz.reading") as worker:
         for seed in seeds:
             if session.over():
                 return
             answer = worker.ask({"seed": seed})
-            session.tally[answer["kind"]] += 1
+            session.count(answer["kind"])
             sort = session.sort(answer)
             if answer["kind"] in HARMLESS or sort in session.seen:
                 continue
             session.seen.add(sort)
             print(f"text {seed}: {sort}", flush=True)
-            text = smaller_text(worker, mutant(seed, corpus()), answer["kind"])
+            text = mutant(seed, corpus())
+            if answer["kind"] != "hang":  # each try would take as long
+                text = smaller_text(worker, text, answer["kind"])
             session.write(str(seed), {".fir": text, ".txt": answer["message"]})
 
 
