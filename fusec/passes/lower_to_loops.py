@@ -95,7 +95,8 @@ class _Lowering:
             self.lower_region(op)
 
     def lower_extern(self, op: Op) -> None:
-        operands = [self.strided(value) for value in op.operands]
+        read = self.strided if _takes_any_strides(op) else self.exact
+        operands = [read(value) for value in op.operands]
         attrs = op.attrs if isinstance(op, Extern) else _matmul_call(op)
         hints = tuple(v.hint for v in op.results)
         results = self.builder.emit(Extern, operands, attrs, (), op.loc, hints)
@@ -180,6 +181,14 @@ class _Lowering:
             View, (held,), (place.type, place.offset), (), None, (value.hint,)
         )
         return view
+
+    def exact(self, value: Value) -> Value:
+        """A graph value for a call that may look at memory: laid out as typed."""
+        if isinstance(value.type, Tensor) and value not in self.stored:
+            _, place = _strided_view(self, value)
+            if place is None or not _same_strides(place.type, strides_of(value.type)):
+                return self.materialise(value)
+        return self.strided(value)
 
     def as_view(self, op: Restride) -> Value | None:
         """A tensor with these strides that is there already, if it may be shared.
@@ -288,6 +297,14 @@ def _is_lazy(op: Op) -> bool:
     if isinstance(op, Broadcast):
         return not isinstance(op.x.type, Scalar)
     return all(isinstance(value.type, Scalar) for value in op.results)
+
+
+def _takes_any_strides(op: Op) -> bool:
+    """Whether a call computes with elements only: ATen's do, but one; others may rely
+    on how torch said that their arguments lie."""
+    if not isinstance(op, Extern):
+        return True
+    return op.target.startswith("aten.") and not op.target.startswith("aten.as_strided")
 
 
 def _matmul_call(op: Op) -> tuple[Any, ...]:

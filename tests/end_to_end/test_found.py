@@ -42,6 +42,13 @@ FOUND: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
         lambda x: torch.meshgrid(x, x, indexing="ij")[0].reshape(64, 1) * 2,
         (torch.ones(1).expand(8),),
     ),
+    "elements by their place in memory": (
+        lambda x: (
+            x.repeat(2, 1).contiguous().as_strided((2, 12), (1, 2)),
+            x.reshape(4, 3).t().contiguous().as_strided((4, 3), (3, 1)) + 1,
+        ),
+        (torch.arange(12.0),),
+    ),
     "zeros within a bound": (
         lambda x: (x.relu(), x.clamp(min=0), x.clamp(max=-0.0), F.relu6(x), -x.relu()),
         (torch.tensor([-0.0, 0.0, math.nan, -math.inf, math.inf, 1, -1]),),
@@ -60,3 +67,20 @@ def test_clamped_zeros_keep_their_signs(agree: Agree) -> None:
     x = torch.tensor([-0.0, 0.0])
     y = agree(lambda x: torch.stack([x.relu(), x.clamp(min=0), x.clamp(max=-0.0)]), x)
     assert y.signbit().tolist() == [[True, False]] * 3
+
+
+@torch.library.custom_op("found::in_memory_order", mutates_args=())
+def in_memory_order(x: torch.Tensor) -> torch.Tensor:
+    assert x.is_contiguous()
+    return torch.as_strided(x, (x.numel(),), (1,)).clone()
+
+
+@in_memory_order.register_fake
+def _(x: torch.Tensor) -> torch.Tensor:
+    return x.new_empty(x.numel())
+
+
+def test_custom_ops_get_the_strides_that_torch_promised(agree: Agree) -> None:
+    x = torch.arange(12.0).reshape(3, 4)
+    agree(lambda x: in_memory_order(x.t().contiguous()) + 1, x)
+    agree(lambda x: in_memory_order(x[:1].repeat(5, 1)) * 2, x)
