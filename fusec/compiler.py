@@ -171,6 +171,12 @@ def compile_graph(imported: Imported, options: Options) -> Program | Verified:
     return Verified(program, stages, imported.callables, imported.eager_yields)
 
 
+def compile_verified(function: Function, options: Options) -> Verified:
+    """A graph that stands alone, to run beside its oracle."""
+    program = compile_function(function, options)
+    return Verified(program, _stages(program.journey), NO_CALLABLES)
+
+
 def _log(journey: Journey, imported: Imported, seconds: float) -> None:
     """Tell those who asked what became of a graph."""
     ops: tuple[Any, ...] = journey.fused.body.ops

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,9 +18,10 @@ import torch
 
 from fusec.cli import main, output
 from fusec.ir.core import Level
-from fusec.ir.parser import parse_module
+from fusec.ir.parser import parse_function, parse_module
 from fusec.ir.printer import format_function, format_module
 from fusec.ir.verifier import verify
+from fusec.passes.lower_to_loops import lower_to_loops
 
 MODEL = """
 import torch
@@ -54,6 +56,11 @@ class Layer(torch.nn.Module):
         return torch.rand(4, 8)
 
 
+def rows(x):
+    return x.softmax(-1)
+
+
+rows_inputs = torch.rand(64, 100)
 torch.manual_seed(0)
 layer = Layer()
 pair = (torch.nn.Softmax(-1), (torch.rand(3, 70),))
@@ -432,6 +439,8 @@ MISTAKES: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
     (("run", "extern.fir"), ("torch has no operator my.op.default",)),
     (("layout", "(4:reg"), ("column 7", "(4:reg 16:lane)")),
     (("layout", "(2:reg, 2:reg, 2:reg)"), ("rank 3",)),
+    (("layout", "(4:zz)"), ("no axis 'zz'", "grid, time, warp, lane, reg, mem")),
+    (("layout", "(4:reg) + d0@3"), ("no axis 'd0'",)),
     (("cache", "drop"), ("invalid choice",)),
     ((), ("COMMAND",)),
 ]
@@ -582,6 +591,55 @@ def test_a_kernel_of_symbolic_sizes_runs_by_itself(fusec: Fusec) -> None:
     dumped(fusec, "model.py:norm", "--stage", "tile", "--dynamic", to="k.fir")
     done = fusec("run", "k.fir")
     assert done.status == 0, done.err
+
+
+def test_a_graph_is_verified_on_the_arguments_of_a_file(
+    fusec: Fusec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dumped(fusec, "model.py:norm", "--stage", "graph", to="g.fir")
+    arrays = [np.ones(n, np.float32) for n in ((8, 20), (20, 32), (32,))]
+    np.savez("in.npz", *arrays)
+    argv = ("run", "g.fir", "--inputs", "in.npz", "--option", "verify=1", "--json")
+    told = json.loads(fusec(*argv).out)
+    assert told["how"] == "verified"
+    plain = json.loads(fusec(*argv[:4], "--json").out)
+    for a, b in zip(told["results"], plain["results"], strict=True):
+        np.testing.assert_allclose(a["values"], b["values"], rtol=1e-5, atol=1e-5)
+    monkeypatch.setattr("fusec.compiler.lower_to_loops", without_reductions)
+    done = fusec(*argv)
+    assert done.status == 2
+    assert "lower_to_loops changed result" in done.err
+
+
+def without_reductions(function: Any) -> Any:
+    """As the pass, of a graph whose sums are taken for maxima."""
+    text = format_function(function).replace("sum<f32>", "max<f32>")
+    return lower_to_loops(parse_function(text))
+
+
+@pytest.mark.parametrize("more", [1, 10**12])
+def test_a_launch_of_too_many_programs_is_refused(fusec: Fusec, more: int) -> None:
+    text = dumped(fusec, "model.py:rows", "--stage", "host", to="h.fir")
+    assert fusec("run", "h.fir").status == 0
+    (grid,) = map(int, re.findall(r"grid=(\d+)", text))
+    Path("h.fir").write_text(text.replace(f"grid={grid}", f"grid={grid + more}"))
+    refused(fusec)
+
+
+def test_a_launch_on_too_little_memory_is_refused(fusec: Fusec) -> None:
+    text = dumped(fusec, "model.py:rows", "--stage", "host", to="h.fir")
+    host, kernels = text.split("}\n", 1)
+    less = host.replace(": f32[64, 100]\n", ": f32[2, 100]\n")
+    less = less.replace("-> (f32[64, 100])", "-> (f32[2, 100])")
+    Path("h.fir").write_text(f"{less}}}\n{kernels}")
+    refused(fusec)
+
+
+def refused(fusec: Fusec) -> None:
+    done = fusec("run", "h.fir")
+    assert done.status == 2
+    assert "out of bounds" in done.err
+    assert "compare the grid" in done.err
 
 
 def test_what_torch_refuses_in_an_extern_is_told(fusec: Fusec) -> None:

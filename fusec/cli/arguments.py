@@ -109,9 +109,13 @@ def _opt(commands: _Commands) -> None:
 def _run(commands: _Commands) -> None:
     text = FILE_HELP + (
         "\nA host function is compiled and run on the machine; one of another level, "
-        "or\nany with --interpret, runs in the reference interpreter.\n"
+        "or\nany with --interpret, runs in the reference interpreter. With --option "
+        "verify=1\na graph is compiled, and each stage compared with the one before.\n"
     )
-    text += _examples("fusec run k.fir --inputs in.npz --save out.npz")
+    text += _examples(
+        "fusec run k.fir --inputs in.npz --save out.npz",
+        "fusec run graph.fir --inputs in.npz --option verify=1",
+    )
     made = _command(commands, "run", "run a file of IR and print its results", text)
     made.add_argument("file", metavar="FILE", help="the IR, or -")
     made.add_argument(

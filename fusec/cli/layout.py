@@ -6,7 +6,13 @@ from argparse import Namespace
 
 from fusec.cli.output import Output
 from fusec.errors import UserError
-from fusec.ir.layout import Layout, NotRepresentable, grid_text, parse_layout
+from fusec.ir.layout import (
+    Layout,
+    NotRepresentable,
+    grid_text,
+    on_known_axes,
+    parse_layout,
+)
 
 
 def run(arguments: Namespace) -> Output:
@@ -29,7 +35,7 @@ def run(arguments: Namespace) -> Output:
 
 def _parsed(text: str) -> Layout:
     try:
-        return parse_layout(text)
+        return on_known_axes(parse_layout(text))
     except (ValueError, NotRepresentable) as error:
         raise UserError(
             f"this is no layout: {error}",

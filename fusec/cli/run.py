@@ -31,16 +31,22 @@ def run(arguments: Namespace) -> Output:
     options = Options.from_mapping(chosen(arguments))
     module = read_module(arguments.file)
     values = _arguments(module, arguments)
-    native = module.entry.level is Level.HOST and not arguments.interpret
+    how = _how(module, options, arguments.interpret)
     with progress(f"running {arguments.file}"):
         try:
-            results = _results(module, values, arguments, options, native)
+            results = _results(module, values, arguments, options, how)
         except IndexError as error:  # a check of the program's own
             raise UserError(f"the program failed: {error}") from error
     if arguments.save:
         save_npz(arguments.save, {name: x for name, _, x in results})
-    how = "compiled" if native else "interpreted"
     return Output(_text(results), _data(results, how))
+
+
+def _how(module: Module, options: Options, interpret: bool) -> str:
+    level = module.entry.level
+    if level is Level.HOST and not interpret:
+        return "compiled"
+    return "verified" if level is Level.GRAPH and options.verify else "interpreted"
 
 
 Results = list[tuple[str, Value, Any]]
@@ -52,13 +58,14 @@ def _results(
     values: list[Any],
     arguments: Namespace,
     options: Options,
-    native: bool,
+    how: str,
 ) -> Results:
     if module.entry.level is Level.TILE:
         return _kernel(module, values, arguments.grid)
-    if native:
-        made = load("native").run_compiled(module, values, options)
-        return _named(module, made)
+    if how == "compiled":
+        return _named(module, load("native").run_compiled(module, values, options))
+    if how == "verified":
+        return _named(module, load("native").run_verified(module, values, options))
     return _interpreted(module, values)
 
 

@@ -10,6 +10,7 @@ for scalars, None for tokens.
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
@@ -22,6 +23,8 @@ from fusec.ir.dims import Dim, Symbol, evaluate
 from fusec.ir.dtypes import Array, DType
 from fusec.ir.types import Buffer, Opaque, Scalar, Tensor, Token
 
+MOST_ELEMENTS = 1 << 32
+"""Of an array that is drawn at random."""
 USUAL_SIZE = 8
 """What a symbol is worth where nothing else is said: small, and not 1."""
 
@@ -163,6 +166,24 @@ def _value(dim: Dim, values: Mapping[Symbol, int]) -> int:
 
 
 def _draw(dtype: DType, shape: Sequence[int], random: np.random.Generator) -> Array:
+    """Raises `UserError` for more elements than there is memory for."""
+    if any(n < 0 for n in shape):
+        raise UserError(
+            f"no argument has the shape {tuple(shape)}",
+            fix="give symbols other sizes: --size NAME=N",
+        )
+    try:
+        if math.prod(shape) > MOST_ELEMENTS:
+            raise MemoryError
+        return _drawn(dtype, shape, random)
+    except MemoryError:
+        raise UserError(
+            f"there is no memory for arguments of shape {tuple(shape)}",
+            fix="give symbols smaller sizes: --size NAME=N",
+        ) from None
+
+
+def _drawn(dtype: DType, shape: Sequence[int], random: np.random.Generator) -> Array:
     if dtype.is_bool:
         return random.integers(0, 2, shape).astype(np.bool_)
     if dtype.is_int:

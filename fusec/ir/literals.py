@@ -26,7 +26,7 @@ from fusec.ir import types
 from fusec.ir.core import Affine, Monoid
 from fusec.ir.dims import Dim, Expr, Symbol, dim_max, dim_min, fold, terms_of
 from fusec.ir.dtypes import DType, parse_dtype
-from fusec.ir.layout import Layout, parse_layout
+from fusec.ir.layout import Layout, on_known_axes, parse_layout
 from fusec.ir.monoids import monoid
 from fusec.ir.ops.extern import Named, Slot
 from fusec.ir.printer import RESERVED
@@ -258,7 +258,7 @@ def axis(value: Any, axes: Axes) -> Axis:
 def layout(text: str) -> Layout:
     """The layout in the one-line notation."""
     try:
-        return parse_layout(text)
+        return on_known_axes(parse_layout(text))
     except Exception as error:
         # Text, dims and digits refuse what does not fit together each in its own way.
         raise Misfit(f"no layout: {error}") from None

@@ -109,6 +109,36 @@ def strides_of(tensor: Tensor) -> tuple[Dim, ...]:
     return tuple(reversed(strides))
 
 
+def computed(type_: Element) -> Element:
+    """The space of elements that are computed one by one from those of a space.
+
+    A tensor that is read may have several elements in one place; one that is written
+    has not, so it is row-major then.
+    """
+    if isinstance(type_, Tensor) and type_.strides and _may_overlap(type_):
+        return Tensor(type_.dtype, type_.shape)
+    return type_
+
+
+def _may_overlap(tensor: Tensor) -> bool:
+    """Whether strides can be seen to bring two elements together, or all are known
+    and do not rise beyond what lies below them."""
+    pairs = zip(tensor.shape, tensor.strides or (), strict=False)
+    moving = [(stride, n) for n, stride in pairs if n != 1]
+    if 0 in tensor.shape:
+        return False
+    strides = [stride for stride, _ in moving]
+    if len(set(strides)) < len(strides) or 0 in strides:
+        return True
+    known = [(s, n) for s, n in moving if isinstance(s, int) and isinstance(n, int)]
+    below = 0
+    for stride, n in sorted(known):
+        if stride <= below:
+            return True
+        below += stride * (n - 1)
+    return False
+
+
 def with_dtype(type_: Element, dtype: DType) -> Element:
     """The same space with another element type."""
     match type_:

@@ -200,6 +200,8 @@ class _Verifier:
             kind = type(value.type).__name__
             what = f"{self.name(value)} is {kind}, which the {level.value} level lacks"
             self.fail(2, what, "lower it, or move it to its level")
+        if any(isinstance(n, int) and n < 0 for n in extents_of(value.type)):
+            self.fail(2, f"{self.name(value)} has a negative extent")
         self.defined.add(value)
         self.visible[value] = len(self.frames)
         self.frames[-1].defined.append(value)
@@ -522,6 +524,13 @@ _KINDS: dict[Any, Any] = {
     "index": (Affine, Slot),
     "tree": (int, float, str, Expr, Slot, Named, type(None)),
 }
+
+
+def extents_of(type_: Type) -> tuple[Dim, ...]:
+    """How many elements a type has along each dimension or axis."""
+    if isinstance(type_, (Tensor, Tile)):
+        return type_.shape
+    return tuple(axis.extent for axis in _axes(type_))
 
 
 def _axes(type_: Type) -> tuple[Axis, ...]:

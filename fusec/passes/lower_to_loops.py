@@ -99,7 +99,8 @@ class _Lowering:
             self.lower_region(op)
 
     def lower_extern(self, op: Op) -> None:
-        operands = [self.strided(value) for value in op.operands]
+        read = self.strided if _takes_any_strides(op) else self.exact
+        operands = [read(value) for value in op.operands]
         attrs = op.attrs if isinstance(op, Extern) else _matmul_call(op)
         hints = tuple(v.hint for v in op.results)
         results = self.builder.emit(Extern, operands, attrs, (), op.loc, hints)
@@ -184,6 +185,14 @@ class _Lowering:
             View, (held,), (place.type, place.offset), (), None, (value.hint,)
         )
         return view
+
+    def exact(self, value: Value) -> Value:
+        """A graph value for a call that may look at memory: laid out as typed."""
+        if isinstance(value.type, Tensor) and value not in self.stored:
+            _, place = _strided_view(self, value)
+            if place is None or not _same_strides(place.type, strides_of(value.type)):
+                return self.materialise(value)
+        return self.strided(value)
 
     def as_view(self, op: Restride) -> Value | None:
         """A tensor with these strides that is there already, if it may be shared.
@@ -303,6 +312,14 @@ def _is_lazy(op: Op) -> bool:
     return all(isinstance(value.type, Scalar) for value in op.results)
 
 
+def _takes_any_strides(op: Op) -> bool:
+    """Whether a call computes with elements only: ATen's do, but one; others may rely
+    on how torch said that their arguments lie."""
+    if not isinstance(op, Extern):
+        return True
+    return op.target.startswith("aten.") and not op.target.startswith("aten.as_strided")
+
+
 def _matmul_call(op: Op) -> tuple[Any, ...]:
     """A matrix product as a call of ATen."""
     rank = len(op.result.shape)  # type: ignore[union-attr]
@@ -383,6 +400,8 @@ class RegionBuilder:
         self, value: Value, coords: Sequence[Coord], mask: Value | None = None
     ) -> Value:
         """The element of a graph value at these coordinates, through all views."""
+        if isinstance(value.type, Tensor) and 0 in value.shape:
+            return self.builder.const(0, value.dtype)  # nothing is read
         while value not in self.lowering.stored:
             op = self.lowering.made[value]
             if isinstance(value.type, Scalar):
@@ -660,7 +679,7 @@ def _regroup(
     if [n for _, n in run] == extents:
         return [coord for coord, _ in run]
     if 0 in extents:
-        return [Affine() for _ in extents]  # nothing is read
+        return [Affine() for _ in extents]
     linear = _linear(run)
     if linear is not None:
         parts = split(linear, extents)

@@ -729,12 +729,18 @@ def _scan(s: _Stripmining, scope: _Scope, op: ScanTile) -> Any:
     return [*values, *state], op.attrs
 
 
+def _guard(s: _Stripmining, scope: _Scope, op: Guard) -> Any:
+    limited = tuple(d for d in op.limited if d in scope.limits)
+    return [scope[op.x], *(scope.limits[d] for d in limited)], (limited, op.identity)
+
+
 CHUNKED: Mapping[type, Callable[[_Stripmining, _Scope, Any], Any]] = {
     LoadTile: _load,
     StoreTile: _store,
     IotaTile: _iota,
     BroadcastTile: _broadcast,
     Convert: _convert,
+    Guard: _guard,
     ReduceTile: _reduce,
     ScanTile: _scan,
 }

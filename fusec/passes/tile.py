@@ -32,6 +32,7 @@ from fusec.ir.ops.loop import Check, Coordinate, Load, Region, Store
 from fusec.ir.ops.reduction import Reduce, ReduceTile, Scan, ScanTile
 from fusec.ir.ops.tile import (
     BroadcastTile,
+    Guard,
     IotaTile,
     LoadTile,
     ProgramId,
@@ -261,6 +262,9 @@ def _check(t: _Tiling, op: Check) -> Values:
     bad = b(Not, t.env[op.ok])
     if isinstance(bad.type, Scalar):
         bad = t.wide(bad, (1,) * rank)
+    limited, limits = t.limits(bad.shape)
+    if limited:  # what lies beyond is not looked for
+        (bad,) = b.emit(Guard, (bad, *limits), (limited, False))
     dims = tuple(d for d, n in enumerate(bad.shape) if n != 1)
     if dims:
         bad = b(ReduceTile, bad, dims=dims, monoid=monoid("any", bool_))

@@ -67,7 +67,8 @@ def to_tensor(array: Any, type_: Type, sizes: Mapping[Symbol, int]) -> Any:
     """The tensor, of the type's dtype and strides, that an array stands for."""
     if not isinstance(type_, Tensor):
         return array
-    dense = torch.from_numpy(array).to(_torch_dtype(type_.dtype))
+    # Of no dimensions, numpy's own ops give numbers.
+    dense = torch.as_tensor(array).to(_torch_dtype(type_.dtype))
     strides = tuple(_value(stride, sizes) for stride in strides_of(type_))
     # Along a stride of 0 all elements share one place, which is written once.
     once = dense[tuple(slice(0, None if s else 1) for s in strides)]

@@ -53,7 +53,7 @@ class Verified:
         arrays = [_array(param.type, argument) for param, argument in given]
         before, source = None, ""
         if self.eager is not None:
-            copies = [a.clone() if _is_tensor(a) else a for a in arguments]
+            copies = [_copied(a) if _is_tensor(a) else a for a in arguments]
             before, source = self.eager(copies), "torch"
         for stage in self.stages:
             torch.set_rng_state(random)
@@ -85,6 +85,13 @@ class Verified:
 
 def _is_tensor(x: Any) -> bool:
     return isinstance(x, torch.Tensor)
+
+
+def _copied(x: torch.Tensor) -> torch.Tensor:
+    """A tensor with the same strides, for the graph is right for those only."""
+    storage = x.detach().untyped_storage().clone()
+    copy = torch.empty(0, dtype=x.dtype)
+    return copy.set_(storage, x.storage_offset(), x.shape, x.stride())
 
 
 def _array(type_: Any, argument: Any) -> Any:

@@ -473,7 +473,8 @@ keywords=()} : f32[3, 3]
 EXTERN_OF_A_VIEW = """
     graph @f(%x: f32[4, 6]) -> (f32[{shape}]) {{
       %v = {view} : f32[{shape}]
-      %y = extern %v {{target="twice", arguments=($0,), keywords=()}} : f32[{shape}]
+      %y = extern %v {{target="aten.twice", arguments=($0,), \
+keywords=()}} : f32[{shape}]
       yield %y
     }}
 """
@@ -549,4 +550,12 @@ def same_meaning_with_calls(before: Any, after: Any) -> None:
     same_meaning(before, after, lambda target, a, k, xs: [CALLS[target](*xs)])
 
 
-CALLS = {"aten.mm.default": np.matmul, "twice": lambda x: x * 2}
+CALLS = {"aten.mm.default": np.matmul, "aten.twice": lambda x: x * 2}
+
+
+def test_a_call_beyond_aten_takes_memory_as_its_type_says() -> None:
+    """Another's kernel may read by the strides that torch said there would be."""
+    source = EXTERN_OF_A_VIEW.format(view="permute %x {order=(1, 0)}", shape="6, 4")
+    graph = read(source.replace("aten.twice", "my.twice"))
+    (made, _) = lower_to_loops(graph).body.ops
+    assert isinstance(made, Region)

@@ -11,6 +11,7 @@ import math
 from fusec.frontend.aten.promotion import common_dtype
 from fusec.frontend.aten.registry import lowers
 from fusec.frontend.aten.term import Emitter, Number, Operand, Term, call, where
+from fusec.ir.dtypes import DType
 from fusec.ir.ops import elementwise as ops
 
 SQRT_HALF = math.sqrt(0.5)
@@ -46,9 +47,20 @@ def expm1(x: Term) -> Term:
 
 
 def clamped(x: Term, low: Operand | None, high: Operand | None) -> Term:
-    """min(max(x, low), high); NaN for a NaN."""
-    x = x if low is None else x.maximum(low)
-    return x if high is None else x.minimum(high)
+    """min(max(x, low), high); NaN for a NaN.
+
+    A zero that is within a bound of the other sign keeps its own, as in torch.
+    """
+    if low is not None:
+        x = where(x < low, low, x) if _compares(x, low) else x.maximum(low)
+    if high is not None:
+        x = where(x > high, high, x) if _compares(x, high) else x.minimum(high)
+    return x
+
+
+def _compares(x: Term, bound: Operand) -> bool:
+    """Whether a comparison finds what a bound replaces: it is a number, so no NaN."""
+    return x.dtype.is_float and isinstance(bound, (int, float)) and bound == bound
 
 
 @lowers("aten.clamp.default", "aten.clamp.Tensor")
@@ -58,9 +70,13 @@ def clamp(
     """Bounds promote x; NaN bounds win."""
     bounds = [b for b in (min, max) if b is not None]
     dtype = common_dtype(e, (x, *bounds))
-    low = None if min is None else e.term(min, dtype)
-    high = None if max is None else e.term(max, dtype)
-    return clamped(x.cast(dtype), low, high)
+    return clamped(x.cast(dtype), _bound(e, min, dtype), _bound(e, max, dtype))
+
+
+def _bound(e: Emitter, bound: Operand | None, dtype: DType) -> Operand | None:
+    if bound is None or isinstance(bound, (int, float)):
+        return bound
+    return e.term(bound, dtype)
 
 
 @lowers("aten.clamp_min.default", "aten.clamp_min.Tensor")
@@ -75,7 +91,7 @@ def clamp_max(e: Emitter, x: Term, max: Operand) -> Term:
 
 @lowers("aten.relu.default")
 def relu(e: Emitter, x: Term) -> Term:
-    return x.maximum(0)
+    return clamped(x, 0, None)
 
 
 @lowers("aten.relu6.default")

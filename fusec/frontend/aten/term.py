@@ -239,10 +239,21 @@ Operand = Term | Number | Expr
 
 
 def call(op: type[Op], *operands: Operand) -> Term:
-    """An elementwise op on terms of one dtype, numbers and dims; broadcasts."""
+    """An elementwise op on terms of one dtype, numbers and dims; broadcasts.
+
+    Fast numerics compute narrow floats in f32: what reads the result as f32 again
+    finds it as it was before the cast, so only what is stored is rounded.
+    """
     guide = next(x for x in operands if isinstance(x, Term))
-    terms = [guide.like(x) for x in operands]
-    return Term(guide.e, guide.e.b(op, *(t.value for t in _aligned(terms))))
+    terms = _aligned([guide.like(x) for x in operands])
+    if not (guide.e.fast and _widens(op, guide.dtype)):
+        return Term(guide.e, guide.e.b(op, *(t.value for t in terms)))
+    result = Term(guide.e, guide.e.b(op, *(t.wide().value for t in terms)))
+    return result if op.gives else result.cast(guide.dtype)  # type: ignore[attr-defined]
+
+
+def _widens(op: type[Op], dtype: DType) -> bool:
+    return dtype in (f16, bf16) and issubclass(op, ops.Elementwise) and op.widens
 
 
 def where(condition: Term, x: Operand, y: Operand) -> Term:

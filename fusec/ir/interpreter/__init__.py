@@ -33,9 +33,17 @@ or a number as odd. Every access is checked against its bounds.
     memory     addresses and bounds
     graph, loop, tile, host    a table of rules for each level, from op to meaning
     run        the way in
+    reach      whether launches keep within their memory, without computing
 """
 
 from fusec.ir.interpreter.frame import InterpretError, bind_symbols
+from fusec.ir.interpreter.reach import check_reach
 from fusec.ir.interpreter.run import interpret, run_kernel
 
-__all__ = ["InterpretError", "bind_symbols", "interpret", "run_kernel"]
+__all__ = [
+    "InterpretError",
+    "bind_symbols",
+    "check_reach",
+    "interpret",
+    "run_kernel",
+]

@@ -55,6 +55,9 @@ def is_array(held: Any) -> TypeGuard[Array]:
     return isinstance(held, np.ndarray)
 
 
+LARGEST = 1 << 40
+"""No array has more elements: beyond, the arithmetic of addresses may overflow."""
+
 Rule = Callable[["Frame", Any], Iterable[Any]]
 """From an op to the values of its results."""
 
@@ -91,21 +94,32 @@ class Frame:
         return int(self[value])
 
     def size(self, dim: Dim) -> int:
-        """The value of a dim in this call."""
-        if isinstance(dim, int):
-            return dim
+        """The value of a dim in this call, which an i64 holds."""
         try:
-            return evaluate(dim, self.sizes)
+            value = dim if isinstance(dim, int) else evaluate(dim, self.sizes)
         except KeyError as error:
             raise InterpretError(str(error.args[0])) from None
+        if not -(1 << 63) <= value < 1 << 63:
+            raise InterpretError(f"{value} is beyond i64")
+        return value
+
+    def numbers(self, dims: Iterable[Dim]) -> tuple[int, ...]:
+        """The values of several dims. Raises `InterpretError` if one is too large."""
+        values = tuple(self.size(dim) for dim in dims)
+        if any(abs(n) > LARGEST for n in values):
+            raise InterpretError(f"{values} is beyond the largest size, {LARGEST}")
+        return values
 
     def shape(self, dims: Iterable[Dim]) -> tuple[int, ...]:
-        """The values of several dims."""
-        return tuple(self.size(dim) for dim in dims)
+        """As `numbers`, of extents: `InterpretError` if one is negative, too."""
+        extents = self.numbers(dims)
+        if any(n < 0 for n in extents):
+            raise InterpretError(f"{extents} is no shape: an extent is negative")
+        return extents
 
     def extents(self, axes: Iterable[Axis]) -> tuple[int, ...]:
         """How many points each axis has."""
-        return tuple(self.size(axis.extent) for axis in axes)
+        return self.shape(axis.extent for axis in axes)
 
     def run(self, block: Block) -> None:
         """Execute the ops of a block, whose parameters have their values already."""
@@ -122,6 +136,9 @@ class Frame:
             if error.op:
                 raise
             raise InterpretError(error.what, type(op).name, op.loc) from None
+        except MemoryError:
+            what = "there is not enough memory"
+            raise InterpretError(what, type(op).name, op.loc) from None
         if self.context.observe:
             self.context.observe(op, results)
 

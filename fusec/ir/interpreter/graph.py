@@ -63,7 +63,7 @@ def slice_(frame: Frame, op: Slice) -> tuple[Array]:
 
 
 def pad(frame: Frame, op: Pad) -> tuple[Array]:
-    x, low, high = frame[op.x], frame.shape(op.low), frame.shape(op.high)
+    x, low, high = frame[op.x], frame.numbers(op.low), frame.numbers(op.high)
     if min((*low, *high), default=0) < 0:
         raise InterpretError(f"negative padding: {low} before, {high} after")
     shape = [a + n + z for a, n, z in zip(low, x.shape, high, strict=True)]

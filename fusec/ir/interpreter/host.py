@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fusec.ir.core import Function, Module, Value
+from fusec.ir.dims import Symbol
 from fusec.ir.interpreter import elements
 from fusec.ir.interpreter.extern import call
 from fusec.ir.interpreter.frame import Frame, InterpretError, Rule
@@ -35,11 +36,18 @@ def free(frame: Frame, op: Free) -> tuple[()]:
 
 
 def view(frame: Frame, op: View) -> tuple[Memory]:
-    shape, strides = frame.shape(op.type.shape), frame.shape(strides_of(op.type))
+    shape, strides = frame.shape(op.type.shape), frame.numbers(strides_of(op.type))
     return (frame[op.x].view(shape, strides, frame.size(op.offset)),)
 
 
 def launch(frame: Frame, op: Launch) -> tuple[()]:
+    kernel, arguments, sizes = passed(frame, op)
+    launch_kernel(kernel, arguments, sizes, range(frame.size(op.grid)), frame.context)
+    return ()
+
+
+def passed(frame: Frame, op: Launch) -> tuple[Function, list[Any], dict[Symbol, int]]:
+    """The kernel of a launch, the memory that it gets, and the sizes."""
     kernel = _kernel(frame.context.module, op.kernel)
     if len(op.sizes) != len(kernel.symbols):
         wanted = f"{len(kernel.symbols)} sizes, not {len(op.sizes)}"
@@ -48,9 +56,8 @@ def launch(frame: Frame, op: Launch) -> tuple[()]:
         wanted = f"{len(kernel.params)} arguments, not {len(op.arguments)}"
         raise InterpretError(f"{op.kernel} takes {wanted}")
     arguments = [_passed(held) for held in frame.all(op.arguments)]
-    sizes = dict(zip(kernel.symbols, frame.shape(op.sizes), strict=True))
-    launch_kernel(kernel, arguments, sizes, frame.size(op.grid), frame.context)
-    return ()
+    sizes = dict(zip(kernel.symbols, frame.numbers(op.sizes), strict=True))
+    return kernel, arguments, sizes
 
 
 def _kernel(module: Module | None, name: str) -> Function:

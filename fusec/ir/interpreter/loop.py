@@ -176,7 +176,7 @@ def check(frame: Frame, op: Check) -> tuple[()]:
 
 def view(frame: Frame, op: View) -> tuple[Array]:
     memory = in_memory(frame, op.x.type, frame[op.x])
-    shape, strides = frame.shape(op.type.shape), frame.shape(strides_of(op.type))
+    shape, strides = frame.shape(op.type.shape), frame.numbers(strides_of(op.type))
     return (memory.view(shape, strides, frame.size(op.offset)).read(),)
 
 

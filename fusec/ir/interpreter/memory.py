@@ -108,7 +108,7 @@ def span(shape: Sequence[int], strides: Sequence[int]) -> int:
 
 def allocate(frame: Frame, type_: Tensor, *, escapes: bool = True) -> Memory:
     """Memory for a tensor, full of poison."""
-    shape, strides = frame.shape(type_.shape), frame.shape(strides_of(type_))
+    shape, strides = frame.shape(type_.shape), frame.numbers(strides_of(type_))
     items = poisoned((span(shape, strides),), type_.dtype)
     return Memory(Storage(items, escapes), 0, shape, strides)
 

@@ -55,14 +55,24 @@ def interpret(
     """
     context = Context(module, extern, observe)
     with np.errstate(all="ignore"):
-        sizes = bind_symbols(function, arguments)
-        frame = Frame(function, sizes, RULES[function.level], context)
-        for param, argument in zip(function.params, arguments, strict=False):
-            frame.values[param] = _hold(frame, param, argument)
+        frame = enter(function, arguments, RULES[function.level], context)
         frame.run(function.body)
         results = tuple(_release(frame, value) for value in function.body.yields)
     _write_back(frame, arguments, results)
     return results
+
+
+def enter(
+    function: Function,
+    arguments: Sequence[Any],
+    rules: Mapping[type, Rule],
+    context: Context,
+) -> Frame:
+    """A frame that holds the arguments. Raises `InterpretError` if they do not fit."""
+    frame = Frame(function, bind_symbols(function, arguments), rules, context)
+    for param, argument in zip(function.params, arguments, strict=False):
+        frame.values[param] = _hold(frame, param, argument)
+    return frame
 
 
 def run_kernel(
@@ -82,7 +92,7 @@ def run_kernel(
         takes = f"{len(function.params)} buffers, not {len(buffers)}"
         raise InterpretError(f"{function.name} takes {takes}")
     with np.errstate(all="ignore"):
-        tile.launch(function, buffers, sizes, grid, Context(observe=observe))
+        tile.launch(function, buffers, sizes, range(grid), Context(observe=observe))
 
 
 def _hold(frame: Frame, param: Value, argument: Any) -> Any:

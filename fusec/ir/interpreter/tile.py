@@ -50,14 +50,14 @@ def launch(
     function: Function,
     arguments: Sequence[Any],
     sizes: Mapping[Symbol, int],
-    grid: int,
+    programs: Iterable[int],
     context: Context,
 ) -> None:
-    """Run `grid` programs of a tile function on these buffers and scalars."""
+    """Run programs of a tile function, in order, on these buffers and scalars."""
     frame = Frame(function, sizes, RULES, context)
     for param, argument in zip(function.params, arguments, strict=True):
         frame.values[param] = argument_of(param, argument)
-    for program in range(grid):
+    for program in programs:
         frame.program = program
         frame.run(function.body)
 
@@ -108,7 +108,7 @@ def store_tile(frame: Frame, op: StoreTile) -> tuple[()]:
 
 
 def _elements(frame: Frame, op: Access, shape: tuple[int, ...]) -> Elements:
-    address = addresses(shape, frame.shape(op.strides)) + frame[op.offset]
+    address = addresses(shape, frame.numbers(op.strides)) + frame[op.offset]
     if op.index is not None:
         address = address + frame[op.index]
     inside = _within(frame, op.limits, shape)

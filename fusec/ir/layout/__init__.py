@@ -73,7 +73,7 @@ from fusec.ir.layout.digits import (
     Shear,
 )
 from fusec.ir.layout.grid import grid_text
-from fusec.ir.layout.parser import parse_layout, text
+from fusec.ir.layout.parser import on_known_axes, parse_layout, text
 
 __all__ = [
     "AXES",
@@ -98,6 +98,7 @@ __all__ = [
     "from_bits",
     "grid_text",
     "identity",
+    "on_known_axes",
     "parse_layout",
     "row_major",
     "strided",

@@ -9,6 +9,7 @@ from typing import TypeVar
 from fusec.ir.dims import Dim, parse_dim
 from fusec.ir.layout.core import Layout
 from fusec.ir.layout.digits import (
+    AXES,
     Digit,
     Digits,
     Shear,
@@ -32,6 +33,20 @@ def parse_layout(source: str) -> Layout:
     for parts that do not fit together.
     """
     return _Parser(source).layout()
+
+
+def on_known_axes(layout: Layout) -> Layout:
+    """The layout, if all its axes are a machine's; ValueError otherwise.
+
+    In the algebra any name is an axis. A layout that a person writes means a place.
+    """
+    digits = [digit for dim in (*layout.dims, layout.replicas) for digit in dim]
+    others = [*layout.xor, *digits]
+    names = [each.axis for each in others] + [axis for axis, _ in layout.offset]
+    for name in names:
+        if name not in AXES:
+            raise ValueError(f"no axis {name!r}; there are {', '.join(AXES)}")
+    return layout
 
 
 class _Parser:

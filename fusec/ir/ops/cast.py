@@ -11,7 +11,7 @@ from fusec.ir.core import Block, Level, Op, Value, Values
 from fusec.ir.dtypes import DType, Specials
 from fusec.ir.opdef import attr, operand
 from fusec.ir.ops.pointwise import LEVELS, dtype_of
-from fusec.ir.types import Element, Type, with_dtype
+from fusec.ir.types import Element, Type, computed, with_dtype
 
 
 class Cast(Op, name="cast", levels=LEVELS):
@@ -28,7 +28,7 @@ class Cast(Op, name="cast", levels=LEVELS):
     def infer(
         cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
     ) -> tuple[Type, ...]:
-        return (with_dtype(_element(operands[0].type), attrs[0]),)
+        return (with_dtype(computed(_element(operands[0].type)), attrs[0]),)
 
     @classmethod
     def simplify(
@@ -64,7 +64,7 @@ class Bitcast(Op, name="bitcast", levels=(Level.GRAPH, Level.LOOP, Level.TILE)):
             raise TypeError(
                 f"bitcast of {type_.dtype.name} to {attrs[0].name}: widths differ"
             )
-        return (with_dtype(type_, attrs[0]),)
+        return (with_dtype(computed(type_), attrs[0]),)
 
     @classmethod
     def simplify(

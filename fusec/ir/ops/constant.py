@@ -23,7 +23,12 @@ class Const(Op, name="const", levels=EVERYWHERE):
     def infer(
         cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
     ) -> tuple[Type, ...]:
-        return (Scalar(attrs[1]),)
+        value, dtype = attrs
+        if dtype.is_int and not dtype.min <= value <= dtype.max:
+            raise TypeError(f"{value} is beyond {dtype.name}")
+        if dtype.is_float:
+            float(value)  # of a number that is no float, an OverflowError
+        return (Scalar(dtype),)
 
 
 class SizeOf(Op, name="size", levels=EVERYWHERE):

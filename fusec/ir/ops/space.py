@@ -9,7 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fusec.ir.types import Axis, Element, Points, Scalar, Tensor, Tile, Type
+from fusec.ir.types import (
+    Axis,
+    Element,
+    Points,
+    Scalar,
+    Tensor,
+    Tile,
+    Type,
+    computed,
+)
 
 
 def common_space(types: Sequence[Type]) -> Element:
@@ -28,7 +37,7 @@ def common_space(types: Sequence[Type]) -> Element:
     for other in wide[1:]:
         if not isinstance(other, type(first)) or other.shape != first.shape:
             raise TypeError(f"{first} and {other} differ in shape; broadcast first")
-    return first
+    return computed(first)
 
 
 def _union(types: Sequence[Type]) -> tuple[Axis, ...]:

@@ -1,0 +1,204 @@
+"""The lines that programs are made of: text, what operands it takes, how it is judged.
+
+    Line("torch.where({b}, {x}, {x})", "chosen")
+
+A slot names a kind of operand: x any value, f floats, i integers, b bools, n numbers
+(floats or integers); two slots of a kind may be the same value. <dim>, <dims>, <shape>
+and so on are drawn to suit the operand in the first slot.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    text: str
+    rule: str
+    weight: int = 1
+
+
+def _lines(rule: str, *texts: str, weight: int = 2) -> list[Line]:
+    return [Line(text, rule, weight) for text in texts]
+
+
+EXACT = [
+    *_lines("moved", "-{n}", "{n}.abs()", "{x}.clone()", "{x} * 1", "+{n}"),
+    *_lines("moved", "torch.where({b}, {x}, {x})", weight=6),
+    *_lines(
+        "moved", "torch.where({b}, {n}, <number>)", "{n}.masked_fill({b}, <number>)"
+    ),
+    *_lines("rounded", "{n} + {n}", "{n} - {n}", weight=10),
+    *_lines("rounded", "{n} + <number>", "{n} - <number>", "<number> - {n}", weight=3),
+    *_lines("product", "{n} * {n}", weight=8),
+    *_lines("product", "{n} * <number>", "{n}.square()", weight=3),
+    *_lines("divided", "{f} / {f}", weight=6),
+    *_lines("divided", "{n} / <number>", "{f}.reciprocal()", "1 / {f}"),
+    *_lines("divided", "{f}.nan_to_num(1.0).signbit()"),
+    *_lines("divided", "torch.copysign({f}, {f}.nan_to_num(1.0))"),
+    *_lines("divided", "torch.fmod({n}, {n})", "torch.remainder({n}, {n})"),
+    *_lines("divided", "{n} // {n}", "{n} // <number>", "{n} % <number>"),
+    *_lines("divided", "torch.div({n}, {n}, rounding_mode='trunc')"),
+    *_lines("chosen", "torch.maximum({n}, {n})", "torch.minimum({n}, {n})", weight=3),
+    *_lines("chosen", "torch.fmax({f}, {f})", "torch.fmin({f}, {f})"),
+    *_lines("chosen", "{n}.clamp(-2, 5)", "{n}.clamp(min=<number>)", "{n}.relu()"),
+    *_lines("chosen", "F.relu6({f})", "F.leaky_relu({f}, 0.25)", "F.hardtanh({f})"),
+    *_lines("jumps", "{f}.floor()", "{f}.ceil()", "{f}.trunc()", "{f}.round()"),
+    *_lines("jumps", "{n}.sign()", "{f}.isnan()", "{f}.isinf()", "{f}.isfinite()"),
+    *_lines("jumps", "{n} < {n}", "{n} <= {n}", "{n} == {n}", "{n} != {n}", weight=3),
+    *_lines("jumps", "{n} > <number>", "{n} >= <number>", "{f} != {f}"),
+    *_lines("jumps", "{i} & {i}", "{i} | {i}", "{i} ^ {i}", "~{i}", "{i} ** 2"),
+    *_lines("jumps", "{i} << <small>", "{i} >> <small>", "torch.bitwise_not({i})"),
+    *_lines("jumps", "{b} & {b}", "{b} | {b}", "{b} ^ {b}", "~{b}", weight=2),
+    *_lines("jumps", "torch.logical_and({n}, {x})", "torch.logical_not({n})"),
+    *_lines("jumps", "torch.nextafter({f}, {f})", "torch.heaviside({f}, {f})"),
+    *_lines("jumps", "torch.nan_to_num({f}, 1.0, 2.0, -2.0)", "{f}.frac()"),
+    *_lines("jumps", "torch.sgn({f})", "torch.isclose({f}, {f})"),
+]
+"""Exactly rounded, or rounded nowhere."""
+
+CASTS = [
+    *_lines("rounded", "{x}.to(torch.float32)", weight=4),
+    *_lines("rounded", "{x}.to(torch.float64)", "{x}.double()"),
+    *_lines("rounded", "{x}.to(torch.bfloat16)", "{x}.to(torch.float16)", weight=3),
+    *_lines(
+        "jumps", "{i}.to(torch.<int>)", "{b}.to(torch.<int>)", "{x}.bool()", weight=3
+    ),
+    *_lines("jumps", "{f}.nan_to_num(0, 9, -9).clamp(-100, 100).to(torch.int32)"),
+    *_lines("jumps", "{f}.nan_to_num(0, 9, -9).clamp(0, 100).to(torch.<int>)"),
+]
+
+ROUGH = [
+    *_lines(
+        "curved", "{f}.sin()", "{f}.cos()", "{f}.tanh()", "{f}.sigmoid()", weight=2
+    ),
+    *_lines("curved", "{f}.atan()", "{f}.erf()", "F.gelu({f})", "F.silu({f})"),
+    *_lines("curved", "F.gelu({f}, approximate='tanh')", "F.softplus({f})"),
+    *_lines(
+        "curved", "{f}.clamp(max=2).exp()", "{f}.clamp(max=2).expm1()", "F.elu({f})"
+    ),
+    *_lines("curved", "{f}.abs().log1p()", "{f}.asinh()", "F.mish({f})", "F.selu({f})"),
+    *_lines("curved", "({f}.abs() + 1).log()", "({f}.abs() + 1).rsqrt()"),
+    *_lines(
+        "curved",
+        "F.logsigmoid({f}.contiguous())",
+        "F.hardswish({f})",
+        "F.softsign({f})",
+    ),
+    *_lines("curved", "({f}.abs() + 1).sqrt()", "{f} / ({f}.abs() + 1)"),
+    *_lines("curved_signed", "{f}.exp()", "{f}.log()", "{f}.log2()", "{f}.exp2()"),
+    *_lines("curved_signed", "{f}.tan()", "{f}.asin()", "{f}.acosh()", "{f}.atanh()"),
+    *_lines("curved_signed", "{f}.sinh()", "{f}.cosh()", "{f}.log10()", "{f}.erfc()"),
+    *_lines("curved_signed", "torch.atan2({f}, {f})", "torch.hypot({f}, {f})"),
+    *_lines(
+        "curved_signed",
+        "torch.pow({f}.abs(), 1.5)",
+        "{f}.lgamma()",
+        "{f}.sqrt()",
+        "{f}.rsqrt()",
+        "{f} ** 3",
+    ),
+    *_lines("curved_signed", "torch.xlogy({f}, {f})", "torch.logaddexp({f}, {f})"),
+]
+
+VIEWS = [
+    *_lines("moved", "{x}.transpose(<dim>, <dim>)", "{x}.permute(<order>)", weight=5),
+    *_lines("moved", "{x}.reshape(<shape>)", "{x}.flatten()", weight=6),
+    *_lines("moved", "{x}.unsqueeze(<newdim>)", "{x}.squeeze()", "{x}.squeeze(<dim>)"),
+    *_lines(
+        "moved", "{x}.expand(<wider>)", "{x}.flip(<dims>)", "{x}.repeat(<repeats>)"
+    ),
+    *_lines("moved", "{x}.narrow(<dim, range>)", "{x}[<slices>]", weight=6),
+    *_lines("moved", "{x}.select(<dim, index>)", "{x}.roll(<small>, <dim>)"),
+    *_lines("moved", "{x}.unfold(<dim, window>)", "{x}.diagonal()", "{x}.contiguous()"),
+    *_lines("moved", "{x}.movedim(<dim>, <dim>)", "{x}.unbind(<dim>)[<index>]"),
+    *_lines("moved", "{x}.chunk(2, <dim>)[0]", "{x}.split(2, <dim>)[-1]"),
+    *_lines("moved", "torch.tril({n})", "torch.triu({n}, 1)", "torch.rot90({x})"),
+    *_lines(
+        "moved", "torch.cat([{x}, {x}], <dim>)", "torch.stack([{x}, {x}], <newdim>)"
+    ),
+    *_lines("moved", "torch.cat([{x}, {x}, {x}], <dim>)", weight=3),
+    *_lines("moved", "F.pad({n}, <pads>)", "F.pad({n}, <pads>, value=<number>)"),
+    *_lines(
+        "moved", "torch.broadcast_to({x}, <wider>)", "{x}.repeat_interleave(2, <dim>)"
+    ),
+    *_lines("moved", "{x}.view_as({x}.clone())", "torch.meshgrid({x}, {x})[0]"),
+    *_lines("moved", "{x}.contiguous().as_strided(<restride>)", "{x}.tile(<repeats>)"),
+]
+
+REDUCTIONS = [
+    *_lines("summed", "{n}.sum()", "{n}.sum(<dims>)", weight=5),
+    *_lines("summed", "{n}.sum(<dims>, keepdim=True)", "{b}.sum(<dim>)", weight=4),
+    *_lines("chosen", "{n}.amax(<dims>)", "{n}.amin(<dims>, keepdim=True)", weight=4),
+    *_lines(
+        "chosen", "{n}.max()", "{n}.min()", "{n}.max(<dim>)[0]", "{n}.min(<dim>)[0]"
+    ),
+    *_lines(
+        "jumps", "{n}.argmax(<dim>)", "{n}.argmin(<dim>)", "{n}.argmax()", weight=2
+    ),
+    *_lines(
+        "jumps", "{n}.max(<dim>)[1]", "{x}.any(<dim>)", "{x}.all(<dim>)", "{b}.any()"
+    ),
+    *_lines(
+        "jumps", "{i}.prod(<dim>)", "{n}.count_nonzero(<dim>)", "{i}.cumsum(<dim>)"
+    ),
+    *_lines("averaged", "{f}.mean(<dims>)", "{f}.mean(<dim>, keepdim=True)", weight=3),
+    *_lines(
+        "averaged", "{f}.var(<dims>, correction=0)", "{f}.std(<dim>)", "{f}.norm()"
+    ),
+    *_lines("averaged", "F.softmax({f}, <dim>)", "F.log_softmax({f}, <dim>)", weight=3),
+    *_lines("averaged", "torch.logsumexp({f}, <dim>)", "{f}.norm(dim=<dim>)"),
+    *_lines(
+        "averaged",
+        "F.layer_norm({f}, {f}.shape[-1:])",
+        "F.rms_norm({f}, {f}.shape[-1:])",
+    ),
+    *_lines("summed", "{f}.cumsum(<dim>)", "torch.einsum('...i->...', {f})"),
+]
+
+INDEXING = [
+    *_lines("moved", "{x}.gather(<dim>, <indices of x>)", weight=4),
+    *_lines("moved", "{x}.index_select(<dim>, <indices>)", "{x}[<indices>]", weight=4),
+    *_lines(
+        "moved", "{x}[:, <indices>]", "{x}[..., <indices>]", "{x}[<indices>, <indices>]"
+    ),
+    *_lines(
+        "moved",
+        "{x}.take(<indices>)",
+        "torch.take_along_dim({x}, <indices of x>, <dim>)",
+    ),
+    *_lines("moved", "torch.select_scatter({x}, {x}.select(0, 0), <dim, index>)"),
+    *_lines("moved", "torch.slice_scatter({x}, {x}[1:3].clone(), 0, 1, 3)"),
+]
+
+CONTRACTIONS = [
+    *_lines("contracted", "{f} @ {f}", "{f} @ {f}.mT", "{i} @ {i}", weight=3),
+    *_lines("contracted", "torch.outer({f}, {f})", "F.linear({f}, {f})"),
+]
+
+UPDATES = [
+    *_lines(
+        "written", "{x}.add_({x})", "{n}.mul_(<number>)", "{x}.copy_({x})", weight=2
+    ),
+    *_lines(
+        "written", "{x}[<slices>].copy_({x})", "{n}[<slices>].mul_(2)", "{f}.abs_()"
+    ),
+    *_lines("written", "{n}.select(<dim, index>).add_(1)", "{n}.t().sub_({n})"),
+    *_lines(
+        "written", "{x}.zero_()", "{n}.fill_(<number>)", "{n}.neg_()", "{f}.relu_()"
+    ),
+    *_lines(
+        "written", "{x}.masked_fill_({b}, 0)", "{n}.transpose(<dim>, <dim>).add_({n})"
+    ),
+    *_lines(
+        "written",
+        "{x}.view(-1)[<slice0>].zero_()",
+        "{x}.index_fill_(<dim>, <indices>, 1)",
+    ),
+    *_lines(
+        "written",
+        "{n}.index_add_(<dim>, <indices>, {n})",
+        "{x}.swapaxes(0, -1).copy_({x})",
+    ),
+]

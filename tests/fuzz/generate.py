@@ -1,0 +1,305 @@
+"""A random program from a seed: the same on every machine, and one that eager runs.
+
+Lines are drawn, run in eager torch at once, and kept if they neither raise nor ask for
+more precision than there is. So a program is meaningful by construction.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from fuzz import catalog
+from fuzz.catalog import Line
+from fuzz.execute import Execution
+from fuzz.inputs import FORMS
+from fuzz.programs import Input, Program, Step
+from fuzz.trust import Untrusted
+
+EXTENTS = (1, 2, 3, 4, 5, 7, 8, 9, 13, 16, 17, 31, 33, 64, 65, 100)
+LARGEST = 6000
+"""Elements of a value."""
+FLOATS = ("float32",) * 5 + ("float64", "bfloat16", "bfloat16", "float16")
+INTEGERS = ("int64", "int64", "int32", "int16", "int8", "uint8")
+KINDS = {"x": "bfi", "n": "fi", "f": "f", "i": "i", "b": "b"}
+TRIES = 12
+
+_SLOT = re.compile(r"\{([a-z])\}")
+_PARAMETER = re.compile(r"<([^<>=]+)>")
+
+
+def program(seed: int) -> Program:
+    """The program of a seed."""
+    return _Generator(random.Random(seed)).program()
+
+
+@dataclass
+class _Generator:
+    draw: random.Random
+    extents: tuple[int, ...] = ()
+    run: Execution = field(default_factory=Execution)
+
+    def program(self) -> Program:
+        draw = self.draw
+        mode = draw.choices(("direct", "dynamo", "dynamic", "backward"), (80, 3, 9, 8))[
+            0
+        ]
+        self.run.mode = mode
+        self.extents = tuple(draw.choice(EXTENTS) for _ in range(3))
+        if draw.random() < 0.06:
+            self.extents = (0, *self.extents[1:])
+        inputs = [self.input(k, mode) for k in range(draw.randint(1, 4))]
+        for each in inputs:
+            self.run.enter(each)
+        lines = _weighted(draw, mode)
+        steps: list[Step] = []
+        for _ in range(draw.choice((1, 2, 3, 4, 6, 8, 12, 16, 25, 40))):
+            step = self.step(lines, len(steps))
+            if step is not None:
+                steps.append(step)
+        return Program(tuple(inputs), tuple(steps), self.results(steps), mode).live()
+
+    def input(self, k: int, mode: str) -> Input:
+        draw = self.draw
+        kind = draw.choices("fib", (75, 18, 7))[0]
+        if mode == "backward" and k == 0:
+            kind = "f"
+        dtype = {"f": draw.choice(FLOATS), "i": draw.choice(INTEGERS), "b": "bool"}[
+            kind
+        ]
+        shape = [
+            draw.choice((*self.extents, 1))
+            for _ in range(draw.choice((0, 1, 2, 2, 2, 3, 3, 4)))
+        ]
+        while _count(shape) > LARGEST:
+            shape.pop()
+        grad = mode == "backward" and kind == "f" and dtype in ("float32", "float64")
+        form = draw.choice(("contiguous", *FORMS))
+        values = (
+            "normal"
+            if grad
+            else draw.choices(("small", "normal", "special"), (4, 3, 3))[0]
+        )
+        return Input(
+            f"x{k}", tuple(shape), dtype, form, values, draw.randrange(1000), grad
+        )
+
+    def results(self, steps: Sequence[Step]) -> tuple[str, ...]:
+        """Mostly values that no step reads, and any others."""
+        made = [step.result for step in steps] or list(self.run.values)
+        read = {name for step in steps for name in step.operands}
+        unread = [name for name in made if name not in read]
+        count = min(len(made), self.draw.choice((0, 0, 1, 2)))
+        others = self.draw.sample(made, count)
+        return tuple(dict.fromkeys((made[-1], *unread[-4:], *others)))
+
+    def step(self, lines: Callable[[], Line], k: int) -> Step | None:
+        """A line that runs, of a few that are tried."""
+        for _ in range(TRIES):
+            line = lines()
+            try:
+                step = Step(f"v{k}", self.filled(line.text), line.rule)
+                made = self.run.execute(step, at_most=LARGEST)
+            except (Untrusted, _Misfit):
+                continue
+            assert made is not None
+            return step
+        return None
+
+    def filled(self, text: str) -> str:
+        """A line with its slots and parameters filled in."""
+        taken: list[str] = []
+
+        def operand(match: re.Match[str]) -> str:
+            like = self.run.values[taken[0]] if taken else None
+            taken.append(self.pick(KINDS[match.group(1)], like))
+            return taken[-1]
+
+        text = _SLOT.sub(operand, text)
+        shape = tuple(self.run.values[taken[0]].shape)
+
+        def parameter(match: re.Match[str]) -> str:
+            return PARAMETERS[match.group(1)](self, shape)
+
+        return _PARAMETER.sub(parameter, text)
+
+    def pick(self, kinds: str, like: object = None) -> str:
+        """A value of some kinds, rather a recent one, of the shape of another."""
+        values = [n for n, x in self.run.values.items() if _kind(x) in kinds]
+        if not values:
+            raise _Misfit
+        shape = getattr(like, "shape", None)
+        if shape is not None and self.draw.random() < 0.7:
+            same = [n for n in values if self.run.values[n].shape == shape]
+            values = same or values
+        if self.draw.random() < 0.5:
+            values = values[-4:]
+        return self.draw.choice(values)
+
+    # ------------------------------------------------------------ parameters
+
+    def index(self, extent: int) -> int:
+        return self.draw.randint(-extent, extent - 1) if extent else _refuse()
+
+    def dim(self, shape: Sequence[int]) -> int:
+        return self.index(len(shape))
+
+    def dims(self, shape: Sequence[int]) -> str:
+        count = self.draw.randint(1, max(1, len(shape)))
+        dims = range(len(shape))
+        return str(tuple(self.draw.sample(dims, min(count, len(shape)))))
+
+    def reshaped(self, shape: Sequence[int]) -> str:
+        count = _count(shape)
+        if not count:
+            return "(0, -1)" if self.draw.random() < 0.2 else str((*shape, 1))
+        made: list[int] = []
+        while count > 1 and len(made) < 3:
+            factor = self.draw.choice(
+                [n for n in range(1, count + 1) if count % n == 0]
+            )
+            made.append(factor)
+            count //= factor
+        return str((*made, count))
+
+    def wider(self, shape: Sequence[int]) -> str:
+        extents = [self.draw.choice(self.extents) if n == 1 else n for n in shape]
+        front = [self.draw.choice((2, 3))] if self.draw.random() < 0.4 else []
+        return str((*front, *extents))
+
+    def sliced(self, extent: int) -> str:
+        start, stop = (self.draw.randint(-extent - 1, extent + 1) for _ in range(2))
+        step = self.draw.choice(("", "", ":2", ":3"))
+        return self.draw.choice(
+            (f"{start}:", f":{stop}", f"{min(start, 0)}:{stop}{step}")
+        )
+
+    def slices(self, shape: Sequence[int]) -> str:
+        parts = [
+            self.draw.choice((":", self.sliced(n), self.sliced(n), "None"))
+            for n in shape
+        ]
+        return ", ".join(parts) or _refuse()
+
+    def range(self, shape: Sequence[int], dim: int) -> str:
+        start = self.draw.randint(0, shape[dim])
+        return f"{start}, {self.draw.randint(0, shape[dim] - start)}"
+
+    def indices(self, shape: Sequence[int], like: Sequence[int]) -> str:
+        """A constant of indices, or one that values make."""
+        extent = min(shape, default=0) or _refuse()
+        drawn = [
+            self.draw.randrange(extent) for _ in range(self.draw.choice((1, 2, 5)))
+        ]
+        if not like:
+            made = [
+                n for n, x in self.run.values.items() if str(x.dtype) == "torch.int64"
+            ]
+            if made and self.draw.random() < 0.5:
+                return f"({self.draw.choice(made)} % {extent}).flatten()"
+            return f"torch.tensor({drawn})"
+        return f"torch.arange({_count(like)}).reshape({tuple(like)}) % {extent}"
+
+    def restride(self, shape: Sequence[int]) -> str:
+        if len(shape) < 2 or not _count(shape):
+            _refuse()
+        return f"({shape[0]}, {shape[1]}), (1, {shape[0]})"
+
+
+def _dim_of(g: _Generator, shape: Sequence[int]) -> str:
+    return str(g.dim(shape))
+
+
+def _narrowed(g: _Generator, shape: Sequence[int]) -> str:
+    """`<dim>, <range>` belong together."""
+    dim = g.dim(shape)
+    start = g.draw.randint(0, shape[dim])
+    return f"{dim}, {start}, {g.draw.randint(0, shape[dim] - start)}"
+
+
+def _selected(g: _Generator, shape: Sequence[int]) -> str:
+    dim = g.dim(shape)
+    return f"{dim}, {g.index(shape[dim])}"
+
+
+def _windowed(g: _Generator, shape: Sequence[int]) -> str:
+    dim = g.dim(shape)
+    return f"{dim}, {g.draw.randint(1, max(1, shape[dim]))}, {g.draw.choice((1, 2, 3))}"
+
+
+PARAMETERS: Mapping[str, Callable[[_Generator, Sequence[int]], str]] = {
+    "number": lambda g, _: g.draw.choice(("2", "-3", "0", "0.5", "-1.25", "7", "1e-3")),
+    "small": lambda g, _: str(g.draw.randint(0, 6)),
+    "int": lambda g, _: g.draw.choice(INTEGERS),
+    "dim": _dim_of,
+    "dim, range": _narrowed,
+    "dim, index": _selected,
+    "dim, window": _windowed,
+    "newdim": lambda g, shape: str(g.index(len(shape) + 1)),
+    "dims": lambda g, shape: g.dims(shape),
+    "order": lambda g, shape: str(tuple(g.draw.sample(range(len(shape)), len(shape)))),
+    "shape": lambda g, shape: g.reshaped(shape),
+    "wider": lambda g, shape: g.wider(shape),
+    "repeats": lambda g, shape: str(
+        tuple(g.draw.choice((1, 1, 2)) for _ in (*shape, 1))
+    ),
+    "slices": lambda g, shape: g.slices(shape),
+    "slice0": lambda g, shape: g.sliced(shape[0] if shape else 0),
+    "index": lambda g, shape: str(g.index(min(shape, default=0))),
+    "pads": lambda g, shape: str(
+        tuple(
+            g.draw.randint(-1, 3)
+            for _ in range(2 * min(len(shape), g.draw.choice((1, 2))))
+        )
+    ),
+    "indices": lambda g, shape: g.indices(shape, ()),
+    "indices of x": lambda g, shape: g.indices(shape, shape or _refuse()),
+    "restride": lambda g, shape: g.restride(shape),
+}
+"""What stands for a parameter, for an operand of a shape."""
+
+
+class _Misfit(Exception):
+    """A line that no value suits."""
+
+
+def _refuse() -> int:
+    raise _Misfit
+
+
+def _kind(x: object) -> str:
+    dtype = x.dtype  # type: ignore[attr-defined]
+    if dtype.is_floating_point:
+        return "f"
+    return "b" if str(dtype) == "torch.bool" else "i"
+
+
+def _count(shape: Sequence[int]) -> int:
+    total = 1
+    for n in shape:
+        total *= n
+    return total
+
+
+def _weighted(draw: random.Random, mode: str) -> Callable[[], Line]:
+    """Draws lines; each program has its own taste for families of them."""
+    families = [
+        (catalog.EXACT, 6),
+        (catalog.CASTS, 2),
+        (catalog.ROUGH, 3),
+        (catalog.VIEWS, 6),
+        (catalog.REDUCTIONS, 5),
+        (catalog.INDEXING, 2),
+        (catalog.CONTRACTIONS, 1),
+        (catalog.UPDATES, 0 if mode == "backward" else 1),
+    ]
+    weights = [weight * draw.choice((0, 1, 1, 3)) for _, weight in families]
+    weights[0] += 1
+
+    def line() -> Line:
+        (family,) = draw.choices([lines for lines, _ in families], weights)
+        return draw.choices(family, [each.weight for each in family])[0]
+
+    return line

@@ -1,0 +1,215 @@
+"""How near a compiled program has to come to eager torch, value by value.
+
+Elementwise ops that are exactly rounded agree in every bit, and so does all that only
+moves numbers: their error is 0. Transcendental functions and sums of fractions have an
+error, and what is computed from them inherits it, enlarged by how steep the op is. Ops
+that jump (comparisons, rounding, casts to integers) take exact operands only, for a
+small error would become a large one. A program that asks for more is `Untrusted`: it
+is no test of anything.
+
+    y = x0 + x1        exact, for floats of any size
+    e = torch.exp(y)   4 units of its dtype's last place at its largest element
+    e > 1              Untrusted
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+LARGEST = 1e4
+"""Values with an error stay below it: products of larger ones say little."""
+ALLOWED = {torch.float64: 1e-10, torch.float32: 2e-5}
+"""The largest error that is still a test; `verify` allows a few times as much."""
+LAST_PLACES = 4
+
+
+class Untrusted(Exception):
+    """The step has no result that two correct programs have to agree on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """How far a correct value may be from eager's. `signed`: zeros have their sign."""
+
+    error: float = 0.0
+    signed: bool = True
+
+    @property
+    def exact(self) -> bool:
+        return self.error == 0
+
+
+def sizes(x: torch.Tensor) -> float:
+    """The largest finite magnitude among the elements."""
+    if not x.numel() or not (x.is_floating_point() or x.dtype.is_signed):
+        return 255.0 if x.numel() else 0.0
+    finite = x[x.isfinite()] if x.is_floating_point() else x
+    return float(finite.double().abs().max()) if finite.numel() else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A step in execution: what it read and what it made."""
+
+    operands: Sequence[Any]
+    trusts: Sequence[Trust]
+    result: torch.Tensor
+
+    @property
+    def error(self) -> float:
+        return sum(trust.error for trust in self.trusts)
+
+    @property
+    def exact(self) -> bool:
+        return all(trust.exact for trust in self.trusts)
+
+    @property
+    def signed(self) -> bool:
+        return all(trust.signed for trust in self.trusts)
+
+    @property
+    def rounding(self) -> float:
+        """What rounding the result costs."""
+        if not self.result.is_floating_point():
+            return 0.0
+        place = torch.finfo(self.result.dtype).eps
+        return LAST_PLACES * place * max(sizes(self.result), 1e-3)
+
+    def within(self, error: float, *, signed: bool = False) -> Trust:
+        """The trust in a result that has an error. Raises `Untrusted`."""
+        dtype = self.result.dtype
+        if not dtype.is_floating_point or sizes(self.result) > LARGEST:
+            raise Untrusted
+        if error > ALLOWED.get(dtype, 64 * torch.finfo(dtype).eps):
+            raise Untrusted
+        return Trust(error, signed)
+
+
+def moved(seen: Seen) -> Trust:
+    """Views, selections, changes of sign: each element comes from one of an operand."""
+    if seen.exact:
+        return Trust(signed=seen.signed)
+    return seen.within(max(t.error for t in seen.trusts), signed=seen.signed)
+
+
+def chosen(seen: Seen) -> Trust:
+    """As `moved`, but a zero of either sign may win."""
+    return Trust(moved(seen).error, signed=False)
+
+
+def rounded(seen: Seen) -> Trust:
+    """Sums and differences of two: exactly rounded."""
+    if seen.exact:
+        return Trust(signed=seen.signed)
+    return seen.within(seen.error + seen.rounding)
+
+
+def product(seen: Seen) -> Trust:
+    if seen.exact:
+        return Trust(signed=seen.signed)
+    largest = max((sizes(x) for x in seen.operands), default=1.0)
+    return seen.within(seen.error * max(largest, 3.0) + seen.rounding)
+
+
+def divided(seen: Seen) -> Trust:
+    """Exactly rounded functions that tell the signs of zeros apart."""
+    if not (seen.exact and seen.signed):
+        raise Untrusted
+    return Trust()
+
+
+def jumps(seen: Seen) -> Trust:
+    """Comparisons, roundings, integers: no error may come in."""
+    if not seen.exact:
+        raise Untrusted
+    return Trust(signed=seen.signed)
+
+
+def curved(seen: Seen) -> Trust:
+    """Smooth functions, no steeper than 1 or than their own result."""
+    steep = max(1.0, sizes(seen.result)) if seen.error else 0.0
+    return seen.within(seen.error * steep + seen.rounding)
+
+
+def curved_signed(seen: Seen) -> Trust:
+    """Functions that differ at the two zeros."""
+    if not (seen.exact and seen.signed):
+        raise Untrusted
+    return curved(seen)
+
+
+def summed(seen: Seen) -> Trust:
+    """Sums in some order: exact where all partial sums are whole and small."""
+    x, y = seen.operands[0], seen.result
+    if not y.is_floating_point():
+        return jumps(seen)
+    if seen.exact and _whole_sums(x, y.dtype):
+        return Trust(signed=False)
+    terms = max(1, x.numel() // max(1, y.numel()))
+    place = torch.finfo(y.dtype).eps
+    partial = sizes(x) * terms
+    if partial > LARGEST:
+        raise Untrusted
+    accumulated = min(place, torch.finfo(torch.float32).eps) * partial * 4
+    return seen.within(seen.error * terms + accumulated + seen.rounding)
+
+
+def _whole_sums(x: torch.Tensor, dtype: torch.dtype) -> bool:
+    if not x.is_floating_point():
+        return True
+    finite = x[x.isfinite()].double()
+    limit = 1 / torch.finfo(dtype).eps
+    return bool((finite == finite.round()).all()) and float(finite.abs().sum()) < limit
+
+
+def averaged(seen: Seen) -> Trust:
+    """Means and normalisations: no larger than what they are made from."""
+    if sizes(seen.operands[0]) > 64:
+        raise Untrusted
+    place = torch.finfo(seen.result.dtype).eps if seen.result.is_floating_point() else 0
+    spread = 64 * place * max(1.0, sizes(seen.operands[0])) ** 2
+    return seen.within(4 * seen.error * max(1.0, sizes(seen.operands[0])) + spread)
+
+
+def contracted(seen: Seen) -> Trust:
+    """Products of matrices."""
+    a, b, y = seen.operands[0], seen.operands[-1], seen.result
+    terms = a.shape[-1] if a.dim() else 1
+    if not y.is_floating_point():
+        return jumps(seen)
+    if not all(bool(x.isfinite().all()) for x in (a, b)):
+        raise Untrusted
+    whole = all(bool((x == x.round()).all()) for x in (a, b)) and seen.exact
+    if whole and terms * sizes(a) * sizes(b) < 1 / torch.finfo(y.dtype).eps:
+        return Trust(signed=False)
+    size = max(sizes(a), sizes(b), 1.0)
+    place = torch.finfo(y.dtype).eps
+    return seen.within(terms * size * (2 * seen.error + 4 * place * size))
+
+
+def written(seen: Seen) -> Trust:
+    """An update in place, of exact values by exactly rounded ops."""
+    return Trust(jumps(seen).error, signed=False)
+
+
+RULES: Mapping[str, Callable[[Seen], Trust]] = {
+    rule.__name__: rule
+    for rule in (
+        moved,
+        chosen,
+        rounded,
+        product,
+        divided,
+        jumps,
+        curved,
+        curved_signed,
+        summed,
+        averaged,
+        contracted,
+        written,
+    )
+}
