@@ -33,7 +33,7 @@ from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.host import Launch
 from fusec.ir.ops.tile import StoreTile
 from fusec.ir.types import Tensor, Tile, strides_of
-from fusec.runtime.plan import STATUS_SLOT, HostPlan, Segment
+from fusec.runtime.plan import FRAME, STATUS_SLOT, HostPlan, Segment
 from fusec.runtime.shims import (
     CREATE,
     DELETE,
@@ -233,7 +233,10 @@ class _Segment:
         """Where a tensor begins, an i64."""
         place = self.plan.places[value]
         offset = self.index(place.offset)
-        base = self.number(place.slot, "base")
+        if place.slot == FRAME:
+            base = self.writer.value("ptrtoint ptr %frame to i64", "frame")
+        else:
+            base = self.number(place.slot, "base")
         return base if offset == "0" else self.lanes.op("add", "i64", base, offset)
 
     def number(self, slot: int, hint: str) -> str:

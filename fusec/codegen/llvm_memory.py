@@ -10,7 +10,8 @@ addition for each distinct row of the tile, hoisted as far as their symbols allo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fusec.codegen.llvm_kernel import (
@@ -22,7 +23,8 @@ from fusec.codegen.llvm_kernel import (
 )
 from fusec.codegen.llvm_lanes import Lanes, element, memory_element
 from fusec.codegen.llvm_mask import Bounds, Mask, both
-from fusec.codegen.llvm_places import Places
+from fusec.codegen.llvm_places import Places, moved
+from fusec.errors import InternalError
 from fusec.ir.core import Value
 from fusec.ir.dims import Dim, terms_of
 from fusec.ir.dtypes import DType
@@ -42,7 +44,10 @@ class Where:
     dtype: DType
     strides: tuple[Dim, ...]
     base: str
-    index: tuple[Register, ...] | None
+    index: tuple[Register, ...] | None = None
+    """Offsets to add, lane by lane."""
+    rows: tuple[Register, ...] | None = None
+    """An offset to add for all lanes of each register."""
 
     @property
     def bytes(self) -> int:
@@ -71,6 +76,9 @@ class Where:
         varying, known = self.split(register)
         k, scalar = self.k, self.k.scalar_lanes("row")
         row = k.element_pointer(scalar, self.dtype, self.base, k.index(varying))
+        if self.rows is not None:
+            entry = self.rows[register] or "0"
+            row = k.element_pointer(k.lanes(1, "row"), self.dtype, row, entry)
         # A constant stays beside its use, where an addressing mode takes it in.
         return k.element_pointer(k.lanes(1, "at"), self.dtype, row, str(known + more))
 
@@ -151,9 +159,18 @@ def _where(k: Kernel, op: Access, tile: Value, hint: str) -> Where:
         k.scalar(op.buffer),
         k.scalar(op.offset),
     )
-    index = None if op.index is None else k.registers(op.index)
     v = k.lanes(places.lanes, hint)
-    return Where(k, v, places, dtype, op.strides, base, index)
+    where = Where(k, v, places, dtype, op.strides, base)
+    if op.index is None:
+        return where
+    registers, held = k.registers(op.index), k.places(op.index)
+    if held.lanes == places.lanes and held.shape == places.shape:
+        return replace(where, index=registers)
+    repeated = [d for d, n in enumerate(held.shape) if n == 1]
+    found = [held.table[moved(origin, repeated)] for origin in places.origins]
+    if held.lanes != 1:
+        raise InternalError(f"the lanes of {op.index.type} index those of {tile.type}")
+    return replace(where, rows=tuple(registers[r] for r, _ in found))
 
 
 # ------------------------------------------------------------------- reading
@@ -359,18 +376,27 @@ def _write_full(
 def _stream_roots(where: Where, registers: list[int]) -> list[int]:
     """A register for each row, whose alignment is that of the row's others.
 
-    None where registers are no vectors of 16, 32 or n·64 bytes, or rows are uneven.
+    None where registers are no vectors of 16, 32 or n·64 bytes, where rows are uneven,
+    or do not fill lines: what is written in parts takes longer than through the caches.
     """
     size = where.v.count * where.bytes
     if not where.v.target.nontemporal or (size not in (16, 32) and size % LINE):
         return []
-    rows: dict[Dim, tuple[int, int]] = {}
+    rows: dict[Dim, list[int]] = {}
+    roots: list[int] = []
     for r in registers:
         varying, known = where.split(r)
-        _, first = rows.setdefault(varying, (r, known))
-        if (known - first) * where.bytes % min(size, LINE):
+        offsets = rows.setdefault(varying, [])
+        if not offsets:
+            roots.append(r)
+        offsets.append(known * where.bytes)
+    for offsets in rows.values():
+        if any((at - offsets[0]) % min(size, LINE) for at in offsets):
             return []
-    return [r for r, _ in rows.values()]
+        written = Counter((at - offsets[0]) // LINE for at in offsets)
+        if any(count * size < LINE for count in written.values()):
+            return []
+    return roots
 
 
 def _aligned(where: Where, registers: list[int], align: int) -> str:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Sequence
 from functools import cache, partial
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -39,16 +40,14 @@ from fusec.options import Options
 Compile = Callable[[Imported], Program]
 
 
-class Boxed:
-    """A callable that AOTAutograd may call with a list of arguments."""
+def boxed(run: Program) -> Program:
+    """A program that AOTAutograd may call with a list of arguments.
 
-    def __init__(self, run: Program) -> None:
-        self._run = run
-        # AOTAutograd looks for the mark on the instance, not on the class.
-        self._boxed_call = True
-
-    def __call__(self, arguments: list[Any]) -> list[Any]:
-        return self._run(arguments)
+    It looks for a mark on the callable itself, not on its class.
+    """
+    call = run if isinstance(run, FunctionType) else lambda arguments: run(arguments)
+    call._boxed_call = True  # type: ignore[attr-defined]
+    return call
 
 
 def compile_dynamo_graph(
@@ -63,7 +62,7 @@ def compile_dynamo_graph(
     `UnsupportedError` if `options.fallback` forbids to run some op through ATen.
     """
 
-    def compiler(role: str) -> Callable[[fx.GraphModule, Sequence[Any]], Boxed]:
+    def compiler(role: str) -> Callable[[fx.GraphModule, Sequence[Any]], Program]:
         return partial(compile_aten_graph, compile=compile, options=options, role=role)
 
     def backward(gm: fx.GraphModule, examples: Sequence[Any]) -> Callable[..., Any]:
@@ -101,7 +100,7 @@ def compile_aten_graph(
     compile: Compile,
     options: Options,
     role: str,
-) -> Boxed:
+) -> Program:
     """A boxed callable for one graph of ATen ops. Raises as `compile_dynamo_graph`."""
     try:
         # torch compiles amid fake tensors; constants and compiled programs are real.
@@ -116,7 +115,7 @@ def compile_aten_graph(
         raise
     except Exception as error:
         _report_bug(gm, example_inputs, role, options, error)
-    return Boxed(_through_aten(gm))
+    return boxed(_through_aten(gm))
 
 
 def _compiled(
@@ -125,13 +124,13 @@ def _compiled(
     compile: Compile,
     options: Options,
     role: str,
-) -> Boxed:
+) -> Program:
     _check_devices(gm)
     imported = import_graph(gm, example_inputs, name=role, numerics=options.numerics)
     if imported.fallbacks and not options.fallback:
         raise UnsupportedError(imported.fallbacks)
     program = deliver(compile(imported), imported.outputs)
-    return Boxed(_resolved(program) if role == "backward" else program)
+    return boxed(_resolved(program) if role == "backward" else program)
 
 
 def _resolved(program: Program) -> Program:

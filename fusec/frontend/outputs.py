@@ -168,8 +168,10 @@ def fills(node: fx.Node) -> bool:
 def deliver(program: Program, outputs: Sequence[Output]) -> Program:
     """The program with the outputs of the graph in place of the function's yields."""
     count = len(outputs)
+    all_of_them = getattr(program, "count", None) == count
+    program = getattr(program, "run", program)
     if list(outputs) == list(range(count)):
-        return lambda arguments: program(arguments)[:count]
+        return program if all_of_them else lambda arguments: program(arguments)[:count]
     bases = [o.base if isinstance(o, (View, Replay)) else o for o in outputs]
     passed = [base.index for base in bases if isinstance(base, Argument)]
 

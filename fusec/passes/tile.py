@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 from typing import Any
 
 from fusec.analysis.accesses import Access, Accesses
@@ -161,13 +162,17 @@ class _Tiling:
         return limited, tuple(self.limit[d] for d in limited)
 
     def index(self, access: Access, shape: tuple[Dim, ...]) -> Value | None:
-        """The computed part of an address, in elements."""
+        """The computed part of an address, in elements.
+
+        One number for all lanes of a register, where it does not vary along them.
+        """
+        if not access.computed:
+            return None
         b = self.builder
-        total: Value | None = None
-        for value, stride in access.computed:
-            step = self.wide(b(Mul, self.env[value], b.size(stride)), shape)
-            total = step if total is None else b(Add, total, step)
-        return total
+        parts = [b(Mul, self.env[v], b.size(stride)) for v, stride in access.computed]
+        own = self.joined(parts) or (1,) * len(shape)
+        place = own if own[-1:] == (1,) else shape
+        return reduce(lambda x, y: b(Add, x, y), (self.wide(p, place) for p in parts))
 
 
 def _elementwise(t: _Tiling, op: Op) -> Values:

@@ -23,6 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import compress
 from typing import Any
 
 import torch
@@ -44,7 +45,7 @@ from fusec.runtime import plan
 from fusec.runtime.extern import bind
 from fusec.runtime.launcher_cpu import launch, slots
 from fusec.runtime.memory import Arena, advise_huge
-from fusec.runtime.plan import BASE_SLOT, STATUS_SLOT, HostPlan, Segment
+from fusec.runtime.plan import BASE_SLOT, FRAME, STATUS_SLOT, HostPlan, Segment
 from fusec.runtime.shims import SYMBOLS
 
 Sizes = dict[Symbol, int]
@@ -132,8 +133,14 @@ class Program:
         self._begin = binder.slots(function.params, [s for s, _ in self._bindings])
         self._steps = binder.steps()
         self._results = [binder.number(v) for v in function.body.yields]
+        self.count = len(self._results)
+        """How many results a call has."""
         self._blank = [None] * (len(binder.numbers) - self._params)
         self._slots = ctypes.c_int64 * steps.frame_size
+        self.run: Callable[[list[Any]], list[Any]] = self
+        """The program as it is called with the least ado."""
+        if _is_straight(steps):
+            self.run = self._straight(steps, addresses)
 
     def __call__(self, arguments: list[Any]) -> list[Any]:
         """Run the program; the results in the order of the function's yields."""
@@ -151,11 +158,77 @@ class Program:
         with self._arena.checkout() as frame.slots[BASE_SLOT]:
             return self._run(frame)
 
+    def _straight(
+        self, steps: HostPlan, addresses: Mapping[str, int]
+    ) -> Callable[[list[Any]], list[Any]]:
+        """The program of one segment without sizes, in one function.
+
+        A small graph takes as long to run as the steps around it; this leaves out what
+        only others need. Whatever goes wrong, or is watched, is left to the steps.
+        """
+        (segment,) = steps.segments
+        native = _SEGMENT(addresses[segment.name])
+        known, new_slots, forced = steps.slots, self._slots, self._threads
+        params = list(enumerate(steps.function.params))
+        given = [(known[v], k) for k, v in params if v in known]
+        made = [s.value for s in steps.steps if isinstance(s, plan.Make)]
+        makes = [(_maker(v.type), known.get(v)) for v in made]
+        place = {v: k for k, v in enumerate((*steps.function.params, *made))}
+        results = [place[v] for v in steps.function.body.yields]
+        last, arena, count = steps.steps[-1], self._arena, self._params
+        flags = slice(0, 0)
+        if isinstance(last, Raise):
+            first = known[last.flags]
+            flags = slice(first, first + len(last.messages))
+
+        def run(arguments: list[Any]) -> list[Any]:
+            if len(arguments) != count or _is_watched():
+                return self(arguments)
+            slots = new_slots()
+            for slot, k in given:
+                slots[slot] = arguments[k].data_ptr()
+            values = arguments.copy()
+            for make, slot in makes:
+                tensor = make()
+                values.append(tensor)
+                if slot is not None:
+                    slots[slot] = tensor.data_ptr()
+            threads = forced or torch.get_num_threads()
+            if arena is None:
+                native(slots, threads)
+            else:
+                with arena.checkout() as slots[BASE_SLOT]:
+                    native(slots, threads)
+            if slots[STATUS_SLOT] or any(slots[flags]):
+                return self(arguments)
+            arguments.clear()
+            return [values[k] for k in results]
+
+        return run
+
     def _run(self, frame: Frame) -> list[Any]:
         self._begin(frame)
         for step in self._steps:
             step(frame)
         return [frame.tensors[k] for k in self._results]
+
+
+def _is_straight(steps: HostPlan) -> bool:
+    """Whether a plan makes tensors of known shapes, runs one segment on them that
+    changes nothing else, and is done but for dropping them and raising flags."""
+    kinds = [type(step) for step in steps.steps if not isinstance(step, plan.Drop)]
+    made = [step.value for step in steps.steps if isinstance(step, plan.Make)]
+    order = [plan.Make] * len(made) + [Segment]
+    replaces = any(k is not None for k in steps.function.returns_into)
+    yields = {*steps.function.params, *made} >= {*steps.function.body.yields}
+    known = all(_is_known(value.type) for value in made)
+    plain = not steps.function.symbols and not replaces and yields and known
+    return plain and kinds in (order, [*order, Raise])
+
+
+def _is_known(type_: Any) -> bool:
+    dims = (*type_.shape, *strides_of(type_))
+    return all(isinstance(n, int) for n in dims)
 
 
 class _Binder:
@@ -220,8 +293,6 @@ class _Binder:
         at, type_ = self.number(op.value), op.value.type
         assert isinstance(type_, Tensor)
         make = _shaper(type_, torch_dtype(type_.dtype))
-        if op.zeroed:
-            make = _zeroed(make)
         slot = self.plan.slots.get(op.value)
 
         def step(frame: Frame) -> None:
@@ -253,12 +324,13 @@ class _Binder:
         return step
 
     def raise_(self, op: Raise) -> Step:
-        at, messages = self.number(op.flags), op.messages
+        first, messages = self.plan.slots[op.flags], op.messages
+        flags = slice(first, first + len(messages))
 
         def step(frame: Frame) -> None:
-            raised = frame.tensors[at].nonzero().flatten().tolist()
-            if raised:
-                raise IndexError(messages[raised[0]])
+            raised = frame.slots[flags]
+            if any(raised):
+                raise IndexError(next(compress(messages, raised)))
 
         return step
 
@@ -353,6 +425,9 @@ class _Binder:
     def pointer(self, value: Value) -> Callable[[Frame], int]:
         """What gives the address of a tensor."""
         slot, offset = self.plan.places[value].slot, self.plan.places[value].offset
+        if slot == FRAME:
+            assert isinstance(offset, int)
+            return lambda frame: ctypes.addressof(frame.slots) + offset
         if isinstance(offset, int):
             return lambda frame: frame.slots[slot] + offset
         return lambda frame: frame.slots[slot] + evaluate(offset, frame.sizes)
@@ -416,27 +491,41 @@ def _let_go(numbers: list[int]) -> Step:
 
 def _shaper(type_: Tensor, dtype: torch.dtype) -> Callable[[Sizes], torch.Tensor]:
     """What allocates a tensor of a type, on huge pages where it is large."""
+    if _is_known(type_):
+        make = _maker(type_)
+        return lambda sizes: make()
     shape, strides = type_.shape, strides_of(type_)
-    width = dtype.itemsize
-
-    def make(sizes: Sizes) -> torch.Tensor:
-        tensor = torch.empty_strided(
-            _evaluated(shape, sizes), _evaluated(strides, sizes), dtype=dtype
-        )
-        advise_huge(tensor.data_ptr(), tensor.untyped_storage().nbytes())
-        return tensor
-
-    known = [n for n in shape if isinstance(n, int)]
-    steps = [n for n in strides if isinstance(n, int)]
-    if len(known) < len(shape) or len(steps) < len(strides):
-        return make
-    if math.prod(known) * width >= ADVISED_FROM:
-        return make
-    return lambda sizes: torch.empty_strided(known, steps, dtype=dtype)
+    return lambda sizes: _large(
+        _evaluated(shape, sizes), _evaluated(strides, sizes), dtype
+    )
 
 
-def _zeroed(make: Callable[[Sizes], torch.Tensor]) -> Callable[[Sizes], torch.Tensor]:
-    return lambda sizes: make(sizes).zero_()
+def _maker(type_: Any) -> Callable[[], torch.Tensor]:
+    """The same for known extents."""
+    shape, strides = _evaluated(type_.shape, {}), _evaluated(strides_of(type_), {})
+    dtype = torch_dtype(type_.dtype)
+    if math.prod(shape) * dtype.itemsize >= ADVISED_FROM:
+        return lambda: _large(shape, strides, dtype)
+    return lambda: empty_strided(shape, strides, dtype)
+
+
+def _large(
+    shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype
+) -> torch.Tensor:
+    tensor = torch.empty_strided(shape, strides, dtype=dtype)
+    advise_huge(tensor.data_ptr(), tensor.untyped_storage().nbytes())
+    return tensor
+
+
+def _plain_empty_strided(
+    shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype
+) -> torch.Tensor:
+    return torch.empty_strided(shape, strides, dtype=dtype)
+
+
+_guards: Any = getattr(torch._C, "_dynamo").guards  # noqa: B009
+empty_strided = getattr(_guards, "_empty_strided_cpu", _plain_empty_strided)
+"""Torch's own way around its dispatcher, a third of the time."""
 
 
 def _evaluated(dims: Sequence[Dim], sizes: Sizes) -> tuple[int, ...]:

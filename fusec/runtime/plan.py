@@ -14,7 +14,8 @@ own. Memory is made before the segment that needs it and let go after it:
 (%z is made and %v resolved before the segment too.) The numbers that segments read
 form a *frame* of 64-bit slots: the address of the arena block, what op is under way,
 then addresses of torch tensors and sizes. A tensor that only kernels touch needs no
-slot of its own: it lies in the arena, or is a view, some bytes into another.
+slot of its own: it lies in the arena, or is a view, some bytes into another; the flags
+of checks, which begin as zeros, are slots themselves.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from fusec.ir.ops.cast import Cast
 from fusec.ir.ops.constant import Const, SizeOf
 from fusec.ir.ops.elementwise import Elementwise
 from fusec.ir.ops.extern import Extern
-from fusec.ir.ops.host import Alloc, Free, Launch
+from fusec.ir.ops.host import Alloc, Free, Launch, Raise
 from fusec.ir.ops.loop import View
 from fusec.ir.types import Opaque, Tensor
 
@@ -38,8 +39,14 @@ ALIGNMENT = 64
 LONGEST = 32
 """Ops of a segment: Python looks for Ctrl-C, and frees tensors, between segments."""
 
+WORD = 8
+"""Bytes of a slot."""
+
 BASE_SLOT = 0
 """The slot of the address of the arena block."""
+
+FRAME = -1
+"""In place of a slot: the tensor lies in the frame itself."""
 
 STATUS_SLOT = 1
 """The slot where a segment tells which of its ops failed, counted from 1, or 0."""
@@ -68,7 +75,6 @@ class Make:
     """Memory for a tensor that torch owns."""
 
     value: Value
-    zeroed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,16 +105,14 @@ class HostPlan:
     places: Mapping[Value, Place]
     """Of every tensor that segments touch."""
     slots: Mapping[Value | Symbol, int]
-    """Of the torch tensors and the sizes that segments read."""
+    """Of the torch tensors and the sizes that segments read, and the first of those
+    that hold the flags of checks."""
+    frame_size: int
+    """Slots of a frame."""
 
     @property
     def segments(self) -> tuple[Segment, ...]:
         return tuple(step for step in self.steps if isinstance(step, Segment))
-
-    @property
-    def frame_size(self) -> int:
-        """Slots of a frame."""
-        return _FIRST_SLOT + len(self.slots)
 
 
 def nothing_native(op: Extern) -> bool:
@@ -134,6 +138,12 @@ class _Planner:
     waiting: list[Launch | Extern] = field(default_factory=list["Launch | Extern"])
     dying: list[Value] = field(default_factory=list[Value])
     segments: int = 0
+    flags: dict[Value, int] = field(init=False)
+    """What begins as zeros, with the number of its words."""
+
+    def __post_init__(self) -> None:
+        allocs = [op for op in self.function.body.ops if isinstance(op, Alloc)]
+        self.flags = {op.result: _words(op.type) for op in allocs if op.zeroed}
 
     def run(self) -> HostPlan:
         ops = self.function.body.ops
@@ -148,8 +158,8 @@ class _Planner:
         self.flush()
         while self.steps and isinstance(self.steps[-1], Drop):
             self.steps.pop()  # the frame goes anyway
-        slots, places = self.addresses(arena)
-        return HostPlan(self.function, tuple(self.steps), arena, places, slots)
+        slots, places, size = self.addresses(arena)
+        return HostPlan(self.function, tuple(self.steps), arena, places, slots, size)
 
     def place(self, op: Op, owned: set[Value], arena: ArenaPlan) -> None:
         """Make one op part of a segment, or a step, or nothing."""
@@ -158,8 +168,8 @@ class _Planner:
             self.steps += [Make(value) for value in made]
             self.waiting.append(op)
         elif isinstance(op, Alloc):
-            if op.result not in arena.offsets:
-                self.steps.append(Make(op.result, op.zeroed))
+            if op.result not in arena.offsets and op.result not in self.flags:
+                self.steps.append(Make(op.result))
         elif isinstance(op, View):
             if op.result in owned:
                 self.steps.append(op)
@@ -190,7 +200,7 @@ class _Planner:
             if isinstance(op, View):
                 if op.result in needed:
                     needed.add(op.x)
-            elif not isinstance(op, Free) and not self.is_native(op):
+            elif not isinstance(op, (Free, Raise)) and not self.is_native(op):
                 needed.update(op.operands)
         return needed
 
@@ -207,7 +217,7 @@ class _Planner:
             last.update((value, op) for value in op.results)
         dead: dict[Op, list[Value]] = {}
         for value, op in last.items():
-            held = value in owned or value not in root
+            held = value in owned or (value not in root and value not in self.flags)
             kept = value in self.function.body.yields
             if held and not kept and isinstance(value.type, (Tensor, Opaque)):
                 dead.setdefault(op, []).append(value)
@@ -215,17 +225,24 @@ class _Planner:
 
     def addresses(
         self, arena: ArenaPlan
-    ) -> tuple[dict[Value | Symbol, int], dict[Value, Place]]:
-        """Slots for what segments read, and the place of every tensor there."""
+    ) -> tuple[dict[Value | Symbol, int], dict[Value, Place], int]:
+        """Slots for what segments read, the place of every tensor there, and how many
+        slots there are."""
         slots: dict[Value | Symbol, int] = {}
+        size = _FIRST_SLOT
+        for value, count in self.flags.items():
+            slots[value] = size
+            size += count
+        held = len(slots)
         views = {op.result: op for op in self.function.body.ops if isinstance(op, View)}
 
         def find(value: Value) -> Place:
             if value in arena.offsets:
                 return Place(BASE_SLOT, arena.offsets[value])
+            if value in self.flags:
+                return Place(FRAME, slots[value] * WORD)
             if value not in views:
-                slot = slots.setdefault(value, _FIRST_SLOT + len(slots))
-                return Place(slot, 0)
+                return Place(slots.setdefault(value, size + len(slots) - held), 0)
             view = views[value]
             base = find(view.x)
             width = view.type.dtype.itembytes
@@ -235,8 +252,8 @@ class _Planner:
         values = [value for op in waiting for value in (*op.operands, *op.results)]
         places = {value: find(value) for value in values}
         for symbol in self.function.symbols:
-            slots[symbol] = _FIRST_SLOT + len(slots)
-        return slots, places
+            slots[symbol] = size + len(slots) - held
+        return slots, places, size + len(slots) - held
 
 
 def plan_arena(
@@ -270,6 +287,15 @@ def _memory(op: Op, native: Callable[[Op], bool]) -> Sequence[Value]:
     if isinstance(op, Alloc):
         return () if op.zeroed else op.results
     return op.results if native(op) else ()
+
+
+def _words(type_: object) -> int:
+    """The slots that a tensor of flags takes."""
+    assert isinstance(type_, Tensor)
+    count = product(type_.shape)
+    assert isinstance(count, int)
+    assert type_.dtype.itembytes == WORD
+    return count
 
 
 def _bytes(type_: object) -> int | None:

@@ -61,7 +61,8 @@ class Access(Op):
 
     @property
     def index(self) -> Value | None:
-        """A tile of i64 offsets to add to the address of each element."""
+        """A tile of i64 offsets to add to the address of each element; dimensions of
+        extent 1 are repeated."""
         return self.rest[len(self.limited)] if self.indirect else None
 
     @property
