@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import argparse
 
+import compile_time
 import cpu_fused
 import harness
 import torch
 
-BENCHMARKS = {"cpu_fused": cpu_fused.run}
+BENCHMARKS = {"cpu_fused": cpu_fused.run, "compile_time": compile_time.run}
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -37,7 +38,7 @@ from fusec.runtime.cache import Cache, cache_key
 from fusec.runtime.launcher_cpu import Code, load
 from fusec.runtime.launcher_torch import Program, exported_shims
 from fusec.runtime.launcher_verified import Stage, Verified
-from fusec.runtime.plan import HostPlan, plan_host
+from fusec.runtime.plan import plan_host
 from fusec.runtime.shims import callable_natively
 from fusec.target import Target, check_runs_here, resolve
 
@@ -146,12 +147,18 @@ def compile_module(
     """Compile a host function and the laid out kernels that follow it."""
     host, *kernels = module.functions
     build = _Build(options)
-    code = build.kernels(kernels)
-    addresses = {name: found[name] for name, found in code.items()}
     shims = exported_shims()
-    plan = plan_host(host, callable_natively(shims))
+    # LLVM lets Python go on meanwhile: it compiles one text as the next is written.
+    with ThreadPoolExecutor(1, "fusec-llvm") as llvm:
+        texts = ((k.name, _text(k, build.target)) for k in kernels)
+        made = {n: llvm.submit(build.code, text, (n,)) for n, text in texts}
+        plan = plan_host(host, callable_natively(shims))
+        text = emit_host(plan, {k.name: k for k in kernels}, build.target)
+        code = {name: future.result() for name, future in made.items()}
+    addresses = {name: found[name] for name, found in code.items()}
     if plan.segments:
-        segments = build.host(plan, kernels, {**addresses, **shims})
+        names = [segment.name for segment in plan.segments]
+        segments = build.code(text, names, {**addresses, **shims})
         addresses |= segments.addresses
         code["host"] = segments
     program = Program(host, addresses, callables, options.threads, plan)
@@ -237,18 +244,6 @@ class _Build:
         self.target = resolve(options.target)
         check_runs_here(self.target)
         self.cache = _cache_at(options.cache_dir) if options.cache else None
-
-    def kernels(self, kernels: Sequence[Function]) -> dict[str, Code]:
-        """Every kernel, loaded, by name."""
-        texts = {k.name: _text(k, self.target) for k in kernels}
-        return {name: self.code(text, (name,)) for name, text in texts.items()}
-
-    def host(
-        self, plan: HostPlan, kernels: Sequence[Function], imports: Mapping[str, int]
-    ) -> Code:
-        """The segments of a host function, loaded, linked to what they call."""
-        text = emit_host(plan, {k.name: k for k in kernels}, self.target)
-        return self.code(text, [segment.name for segment in plan.segments], imports)
 
     def code(
         self, text: str, names: Sequence[str], imports: Mapping[str, int] = NO_IMPORTS

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, replace
 from itertools import groupby
 from pathlib import Path
 
+import cases
+import compile_time
 import cpu_fused
 import harness
 import pytest
@@ -27,10 +30,12 @@ def test_a_ratio_is_taken_within_rounds() -> None:
     assert str(harness.ratio([1.0, 2.0, 3.0], [1.0, 1.0, 1.0])) == "2.00 [1.00, 3.00]"
 
 
-def test_copies_move_what_they_are_asked_to() -> None:
-    for call in harness.copies(8 * 1001).values():
-        # Half is read and half written.
-        torch.testing.assert_close(call(), torch.ones(1001))
+@pytest.mark.parametrize("moved", [(5000, 5000), (9001, 1000), (100, 7001), (0, 0)])
+def test_streams_copy_what_is_read_and_written(moved: tuple[int, int]) -> None:
+    for call in harness.streams(*moved).values():
+        copied = call()
+        assert len(copied) == max(1, min(moved))
+        assert (copied == 1).all()
 
 
 def test_tables_align() -> None:
@@ -43,14 +48,64 @@ def test_tables_align() -> None:
     ]
 
 
-@pytest.mark.parametrize("case", cpu_fused.CASES)
-def test_each_case_is_right_and_can_be_shown(
-    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def prepare(name: str, direction: str, size: str = "cache") -> cpu_fused.Prepared:
     torch.compiler.reset()
-    row = cpu_fused.prepare(case, 4, 40, ("fusec",)).measure("fresh", rounds=2)
+    return cpu_fused.prepare(name, direction, size, torch.float32, ("fusec",))
+
+
+@pytest.mark.parametrize("case", cases.CASES)
+def test_each_case_is_right_without_aten(case: str) -> None:
+    prepared = prepare(case, "forward")
+    assert set(prepared.calls) == {"eager", "fusec"}
+    assert min(prepared.moved) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [n for n, case in cases.CASES.items() if case.trains])
+def test_each_gradient_is_right_without_aten(case: str) -> None:
+    assert min(prepare(case, "step").moved) > 0
+
+
+def test_a_result_that_is_off_is_refused() -> None:
+    exact = torch.ones(4, dtype=torch.float64)
+    near, far = torch.ones(4) + 1e-7, torch.ones(4) + 1e-4
+    cpu_fused.check_close(near, torch.ones(4), exact)
+    with pytest.raises(AssertionError, match="off"):
+        cpu_fused.check_close(far, torch.ones(4), exact)
+
+
+def test_rows_can_be_shown_and_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    what = {"case": "softmax", "direction": "forward", "dtype": "f32"}
+    place = {"size": "cache", "threads": 1, "memory": "fresh"}
+    row = prepare("softmax", "forward").measure(2, **what, **place)
     assert len(row.cells()) == len(cpu_fused.HEADER)
+    assert cpu_fused.row_of(json.dumps(asdict(row))) == row
     monkeypatch.setattr(harness, "RESULTS", tmp_path)
     saved = json.loads(harness.save("table", [row]).read_text())
-    assert saved["rows"][0]["case"] == case
-    assert len(saved["rows"][0]["samples"]["fusec"]) == 2
+    assert saved["rows"][0]["case"] == "softmax"
+    assert saved["rows"][0]["seconds"]["fusec"] > 0
+
+
+def test_the_summary_counts_what_falls_short() -> None:
+    spread = harness.Spread(1.9, 2.0, 2.1)
+    slow = harness.Spread(0.4, 0.5, 0.6)
+    seconds = {"eager": 2.0, "inductor": 2.0, "fusec": 1.0, "roofline": 0.9}
+    base = cpu_fused.Row(
+        "f", "forward", "f32", "DRAM", 1, "warm", seconds, spread, slow
+    )
+    told = cpu_fused.summary([base, replace(base, to_inductor=slow)])
+    assert "2 rows" in told
+    assert "mean 1.00" in told
+    assert "least 0.50, 1 below 1" in told
+    assert "2 warm rows in DRAM 2 reach" in told
+
+
+def test_the_wait_for_a_compile_has_parts() -> None:
+    (cold, warm) = compile_time.rows_of("gpt inference", "fusec", 1)
+    for row in (cold, warm):
+        assert row.graphs == 1
+        assert row.own is not None
+        assert 0 < row.own < row.total
+        assert len(row.cells()) == len(compile_time.HEADER)

@@ -21,7 +21,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import count, pairwise
 
 from fusec.analysis.affine import covers
 from fusec.analysis.cost import Work, likely, seconds, weigh
@@ -137,14 +137,9 @@ class Group:
         return min(self.members, default=self.number)
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class _Candidate:
-    """Two groups that gain by becoming one; in a queue, the best comes first."""
-
-    order: tuple[float, int, int]
-    producer: Group = field(compare=False)
-    consumer: Group = field(compare=False)
-    merged: Group = field(compare=False)
+_Candidate = tuple[float, int, int, int, Group, Group, Group]
+"""Two groups that gain by becoming one: less than others if they gain more, then by
+their numbers, then by when they were found; the groups, and what they become."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +183,8 @@ class Fusion:
         self.spanned = list(range(len(self.ops)))
         """The last op of those groups that stand around an op, or the op itself."""
         self.times: dict[Group, float] = {}
+        self.found = count()
+        """Numbers for candidates, so that the queue never compares groups."""
         self.refusals: dict[tuple[int, int], str] = {}
 
     def _single(self, k: int) -> Group:
@@ -210,10 +207,9 @@ class Fusion:
         for k in self.summaries:
             self._push(queue, self.group_of[k])
         while queue:
-            candidate = heapq.heappop(queue)
-            if not self._stands(candidate):
+            *_, producer, consumer, merged = heapq.heappop(queue)
+            if not self._stands(producer, consumer):
                 continue
-            merged = candidate.merged
             self._commit(merged)
             self._push(queue, merged)
             for neighbour in self._producers(merged):
@@ -227,12 +223,11 @@ class Fusion:
         for consumer in [only] if only else self._consumers(producer):
             merged, gain = self.attempt(producer, consumer)
             if merged is not None:
-                order = -gain, producer.number, consumer.number
-                heapq.heappush(queue, _Candidate(order, producer, consumer, merged))
+                order = -gain, producer.number, consumer.number, next(self.found)
+                heapq.heappush(queue, (*order, producer, consumer, merged))
 
-    def _stands(self, candidate: _Candidate) -> bool:
-        """Whether neither group has become another since, nor a way round has."""
-        a, b = candidate.producer, candidate.consumer
+    def _stands(self, a: Group, b: Group) -> bool:
+        """Whether neither group has become another since, nor a way round appeared."""
         if self.group_of[a.number] is not a or self.group_of[b.number] is not b:
             return False
         reason = self._cycle(a, b)
