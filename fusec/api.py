@@ -101,7 +101,8 @@ class Jitted:
         return self if instance is None else partial(self, instance)
 
     def ir(self, stage: str, *args: Any, **kwargs: Any) -> str:
-        """The IR of a call at "graph", "loop", "fused" or "host" (with its kernels)."""
+        """The IR of a call at "graph", "loop", "fused", "split" or "host" (with its
+        kernels)."""
         if stage not in _STAGES:
             names = ", ".join(map(repr, _STAGES))
             raise UserError(f"no stage {stage!r}", fix=f"the stages are {names}")
@@ -161,6 +162,7 @@ _STAGES: Mapping[str, Callable[[Journey], str]] = {
     "graph": lambda journey: format_function(journey.graph),
     "loop": lambda journey: format_function(journey.loop),
     "fused": lambda journey: format_function(journey.fused),
+    "split": lambda journey: format_function(journey.split),
     "host": lambda journey: format_module(journey.module),
 }
 

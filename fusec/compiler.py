@@ -1,6 +1,6 @@
 """The journey of a graph to a program, on one page.
 
-imported graph ─▶ loops ─▶ fused loops ─▶ host function + kernels ─▶ objects ─▶ run
+imported graph ─▶ loops, fused and split ─▶ host function + kernels ─▶ objects ─▶ run
 """
 
 from __future__ import annotations
@@ -54,6 +54,8 @@ class Journey:
     graph: Function
     loop: Function
     fused: Function
+    split: Function
+    """With long reductions in parts: its regions become the kernels."""
     lowered: Lowered
     laid_out: Mapping[str, Function]
     """The kernels with a layout on every tile, by name."""
@@ -115,11 +117,14 @@ def lower(
     loop = lower_to_loops(function)
     fusion = Fusion(loop, target, hints)
     plan = fusion.run()
-    fused = split_reductions(emit_plan(fusion, plan), target, hints)
-    lowered = lower_to_host(fused, target, hints)
+    fused = emit_plan(fusion, plan)
+    split = split_reductions(fused, target, hints)
+    lowered = lower_to_host(split, target, hints)
     kernels = lowered.kernels.items()
     laid_out = {name: assign_layouts(kernel.function) for name, kernel in kernels}
-    return Journey(function, loop, fused, lowered, laid_out, plan.refusals, target)
+    return Journey(
+        function, loop, fused, split, lowered, laid_out, plan.refusals, target
+    )
 
 
 def compile_function(
@@ -186,7 +191,7 @@ def compile_verified(function: Function, options: Options) -> Verified:
 
 def _log(journey: Journey, imported: Imported, seconds: float) -> None:
     """Tell those who asked what became of a graph."""
-    ops: tuple[Any, ...] = journey.fused.body.ops
+    ops: tuple[Any, ...] = journey.split.body.ops
     launches = sum(isinstance(op, Region) for op in ops)
     externs = sum(isinstance(op, Extern) for op in ops)
     logger("graph").info(
@@ -213,7 +218,8 @@ def _stages(journey: Journey) -> list[Stage]:
     return [
         Stage("the frontend", journey.graph),
         Stage("lower_to_loops", journey.loop),
-        Stage("fuse and split_reductions", journey.fused),
+        Stage("fuse", journey.fused),
+        Stage("split_reductions", journey.split),
         Stage("lower_to_host", host, journey.lowered.module),
         Stage("assign_layouts", host, journey.module),
         Stage("stripmine", host, mined),
@@ -267,7 +273,7 @@ class _Build:
 
 def _count(journey: Journey) -> None:
     ops: tuple[Any, ...] = journey.loop.body.ops
-    after: tuple[Any, ...] = journey.fused.body.ops
+    after: tuple[Any, ...] = journey.split.body.ops
     with _ledger.lock:
         old = _ledger.total
         _ledger.total = Statistics(

@@ -120,13 +120,13 @@ def explain(
     fallbacks: Sequence[Unsupported] = (),
 ) -> Report:
     """The report of a graph. `hints` are the sizes to predict for."""
-    fusion = Fusion(journey.fused, journey.target, hints)
+    fusion = Fusion(journey.split, journey.target, hints)
     launched: dict[str, list[int]] = {}
     names = {
         fingerprint(kernel.region.body): name
         for name, kernel in journey.lowered.kernels.items()
     }
-    for k, op in enumerate(journey.fused.body.ops):
+    for k, op in enumerate(journey.split.body.ops):
         if isinstance(op, Region) and (name := names.get(fingerprint(op.body))):
             launched.setdefault(name, []).append(k)
     kernels = tuple(
@@ -148,7 +148,7 @@ def _externs(
     journey: Journey, fallbacks: Sequence[Unsupported]
 ) -> tuple[ExternReport, ...]:
     why = {(each.what, str(each.where)): each.reason for each in fallbacks}
-    externs = [op for op in journey.fused.body.ops if isinstance(op, Extern)]
+    externs = [op for op in journey.split.body.ops if isinstance(op, Extern)]
     return tuple(
         ExternReport(op.target, _place(op.loc), why.get((op.target, str(op.loc)), ""))
         for op in externs

@@ -46,11 +46,12 @@ def coordinate(placement: Placement, axis: Axis) -> Place:
 
 def placed(entry: Affine, placement: Placement) -> Place | None:
     """An index in the group's axes; None if a computed coordinate enters into a sum."""
-    for axis, stride in entry.terms:
+    if len(entry.terms) == 1 and entry.const == 0 and entry.terms[0][1] == 1:
+        return placement.get(entry.terms[0][0], entry)
+    for axis, _ in entry.terms:
         place = placement.get(axis)
         if isinstance(place, Computed):
-            alone = len(entry.terms) == 1 and stride == 1 and entry.const == 0
-            return place if alone else None
+            return None
     return entry.substitute(cast("Mapping[Axis, Affine]", placement))
 
 

@@ -14,7 +14,7 @@ from fusec import __version__
 if TYPE_CHECKING:
     _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
-STAGES = ("graph", "loop", "fused", "tile", "host", "llvm", "asm")
+STAGES = ("graph", "loop", "fused", "split", "tile", "host", "llvm", "asm")
 
 TARGET_HELP = """\
 TARGET is `file.py:name` or `module:name`, and names what to call and with what:
@@ -74,9 +74,9 @@ def _dump(commands: _Commands) -> None:
         "--stage",
         choices=STAGES,
         default="host",
-        help="graph: what torch said; loop: loop nests; fused: after fusion; tile: the "
-        "kernels; host: the program that runs, kernels included (the default); llvm, "
-        "asm: the code of the kernels",
+        help="graph: what torch said; loop: loop nests; fused: after fusion; "
+        "split: long reductions in parts; tile: the kernels; host: the program that "
+        "runs, kernels included (the default); llvm, asm: the code of the kernels",
     )
     made.add_argument("--kernel", metavar="NAME", help="this kernel only")
     made.add_argument(

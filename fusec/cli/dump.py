@@ -40,6 +40,7 @@ def _text(taken: Taken, arguments: Namespace) -> str:
         "graph": (journey.graph,),
         "loop": (journey.loop,),
         "fused": (journey.fused,),
+        "split": (journey.split,),
         "tile": tuple(kernels.values()),
         "host": (journey.lowered.host, *kernels.values()),
     }[arguments.stage]
