@@ -133,7 +133,8 @@ def prepare(
         function = torch.compile(
             copied(case.function), backend=compiler, dynamic=False, options=options
         )
-        check_close(outcome(function, inputs, make), eager, exact)
+        slack = 2 if compiler == "fusec" else 100
+        check_close(outcome(function, inputs, make), eager, exact, slack)
         calls[compiler] = make(function, inputs)
     return Prepared(calls, moved(case, direction, inputs, eager[0]))
 
@@ -142,16 +143,16 @@ def doubled(x: Tensor) -> Tensor:
     return x.detach().double() if x.is_floating_point() else x
 
 
-def check_close(got: Any, eager: Any, exact: Any) -> None:
-    """Raise AssertionError where results are further from the exact ones than twice as
-    far as eager's, and some roundings."""
+def check_close(got: Any, eager: Any, exact: Any, slack: float) -> None:
+    """Raise AssertionError where results are further from the exact ones than `slack`
+    times as far as eager's, and some roundings."""
     for ours, theirs, right in zip(*map(tensors, (got, eager, exact)), strict=True):
         if not right.is_floating_point():
             assert torch.equal(ours, right)
             continue
         scale = 8 * right.abs().max() * torch.finfo(ours.dtype).eps
         error, allowed = ((x - right).abs().max() for x in (ours, theirs))
-        assert error <= 2 * allowed + scale, f"{error} off; eager is {allowed} off"
+        assert error <= slack * allowed + scale, f"{error} off; eager is {allowed} off"
 
 
 def forward(function: Callable[..., Any], inputs: list[Any]) -> Callable[[], Any]:

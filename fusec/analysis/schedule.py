@@ -41,6 +41,8 @@ BLOCK_TRIPS = 64
 """Trips of the loop of an elementwise program: long enough to hide its start."""
 LINE = 64
 """Bytes of a cache line."""
+NEAR = 1024
+"""Bytes ahead that are fetched along a long row."""
 SHARES = 4
 """Programs for each core: enough that none waits long for the last one."""
 NARROWEST = 64
@@ -95,6 +97,9 @@ class Schedule:
     """Dimensions of the tile of a program, outermost first."""
     prefetch: bool = False
     """Bring near what is computed next while this is computed."""
+    ahead: int = 0
+    """How many trips of the innermost loop on that is, of rows too long to keep; 0 for
+    the next row."""
     streaming: bool = False
     """Results bypass the caches."""
 
@@ -194,8 +199,18 @@ class _Choices:
             tuple(axis for axis in free if axis not in held),
             tuple(tile),
             prefetch=self.footprint > self.target.l2_bytes,
+            ahead=self.ahead(tile[-1]),
             streaming=self.target.nontemporal and self.footprint > self.target.l3_bytes,
         )
+
+    def ahead(self, split: Split) -> int:
+        """Trips ahead to prefetch along a row that is too long to have the next one
+        fetched meanwhile."""
+        row = self.column_bytes(split.axis) * likely(split.extent, self.hints)
+        if row <= self.target.l2_bytes // 2:
+            return 0
+        trip = split.chunk * self.accesses.narrowest // 8
+        return max(1, NEAR // max(1, trip))
 
     def row(self, row: Axis, lane: Axis) -> Split:
         """The dimension that gives a tile several rows."""

@@ -152,6 +152,8 @@ class _Tiling:
         first, last = schedule.tile[0], schedule.tile[-1]
         if first is not last and first.trips != 1:
             return address.stride(first.axis) * first.chunk
+        if schedule.ahead:
+            return address.stride(last.axis) * last.chunk * schedule.ahead
         if last.blocked:
             return address.stride(last.axis) * last.extent
         return address.stride(schedule.grid[-1]) if schedule.grid else 0
