@@ -11,6 +11,9 @@ A group holds its regions placed in one iteration space: for each region a
     %y = region(%x, %m) over a, b { load %m [a] … store %y [a, b] }
     fused over a, b: the first is placed by {i: a, r: b}
 
+Horizontal fusion comes last: groups that read one tensor over the same axes, as the
+gradients of a weight and of a bias do, become one that reads it once.
+
 A producer that is read at several places is placed several times (recomputed), which
 only cheap ones afford. Axes that a producer reduces over share an axis of the group
 where one of the same extent is free, so both sweep the same loop.
@@ -26,6 +29,7 @@ from itertools import count, pairwise
 from fusec.analysis.affine import covers
 from fusec.analysis.cost import Work, likely, seconds, weigh
 from fusec.analysis.placement import (
+    Place,
     Placement,
     Places,
     affine_index,
@@ -33,6 +37,7 @@ from fusec.analysis.placement import (
     invert,
     is_computed,
     key,
+    place_key,
 )
 from fusec.errors import InternalError
 from fusec.ir.core import Affine, Function, Op, Value, walk
@@ -214,6 +219,7 @@ class Fusion:
             self._push(queue, merged)
             for neighbour in self._producers(merged):
                 self._push(queue, neighbour, merged)
+        self._join_siblings()
         return Plan(tuple(self._ordered()), self._refused())
 
     def _push(
@@ -234,6 +240,87 @@ class Fusion:
         if reason is not None:
             self.refusals[a.number, b.number] = reason
         return reason is None
+
+    def _join_siblings(self) -> None:
+        """Fuse groups that read the same tensors, those that read most first."""
+        inputs = [v for v, readers in self.readers.items() if len(readers) > 1]
+        for value in sorted(inputs, key=self._bytes, reverse=True):
+            groups = {
+                self.group_of[k].number: self.group_of[k] for k in self.readers[value]
+            }
+            waiting = [group for group in groups.values() if group.members]
+            while waiting:
+                a, *waiting = waiting
+                for b in waiting:
+                    merged = self._joined(a, b, value)
+                    if merged is not None:
+                        self._commit(merged)
+                        waiting[waiting.index(b)] = merged
+                        break
+
+    def _joined(self, a: Group, b: Group, value: Value) -> Group | None:
+        """The group of two that read a value, if neither waits for the other and they
+        gain by it."""
+        a, b = sorted((a, b), key=lambda group: group.number)
+        together = {self.group_of[k] for k in self._around(a)} & {b}
+        if together or self._cycle(a, b) or self._cycle(b, a):
+            return None
+        if any(
+            map(
+                is_computed,
+                (p for g in (a, b) for ps in g.members.values() for p in ps),
+            )
+        ):
+            return None
+        place = self._side_by_side(a, b, value)
+        if place is None:
+            return None
+        members = {k: list(p) for k, p in b.members.items()}
+        for k, placements in a.members.items():
+            moved = [self.places.compose(p, place) for p in placements]
+            members[k] = [p for p in moved if p is not None]
+            if len(members[k]) < len(placements):
+                return None
+        merged, _ = self._checked(Group(b.number, members, self._still_read(a, b)))
+        gains = merged and self.time(merged) <= self.time(a) + self.time(b)
+        return merged if gains else None
+
+    def _around(self, group: Group) -> set[int]:
+        """The ops that a group reads from or that read from it."""
+        found = {k for g in self._consumers(group) for k in g.members}
+        return found | {k for g in self._producers(group) for k in g.members}
+
+    def _side_by_side(self, a: Group, b: Group, value: Value) -> Placement | None:
+        """Where the axes of a lie among those of b, so that both read a value alike."""
+        ours, theirs = (self._places_read(group, value) for group in (a, b))
+        if ours is None or theirs is None:
+            return None
+        place: dict[Axis, Place] = {}
+        for mine, wanted in zip(ours, theirs, strict=True):
+            if not mine.terms and not wanted.terms and mine.const == wanted.const:
+                continue
+            plain = [(len(x.terms), x.const) for x in (mine, wanted)] == [(1, 0)] * 2
+            if not plain or any(x.terms[0][1] != 1 for x in (mine, wanted)):
+                return None
+            if mine.axes[0].extent != wanted.axes[0].extent:
+                return None
+            place[mine.axes[0]] = wanted
+        return self._share_sweeps(self._axes(a), self._axes(b), place)
+
+    def _places_read(self, group: Group, value: Value) -> list[Affine] | None:
+        """The index at which a group reads a value, if there is just one."""
+        found: dict[object, list[Affine]] = {}
+        for k, placements in group.members.items():
+            for tensor, load in self.summaries[k].loads:
+                if tensor is not value:
+                    continue
+                for placement in placements:
+                    index = self.places.wanted(load, k, placement)
+                    affine = [place for place in index if isinstance(place, Affine)]
+                    if len(affine) < len(index):
+                        return None
+                    found[tuple(map(place_key, affine))] = affine
+        return next(iter(found.values())) if len(found) == 1 else None
 
     def _consumers(self, group: Group) -> list[Group]:
         found = {

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from texts import SOFTMAX, read, same_meaning, shows
+import pytest
+from texts import SOFTMAX, ops, read, same_meaning, shows
 
 from fusec.ir.builder import rewrite
 from fusec.ir.core import Function
 from fusec.ir.interpreter import interpret
+from fusec.ir.ops.loop import Region
 from fusec.ir.printer import format_function
 from fusec.ir.verifier import verify
 from fusec.passes.fuse import fuse
@@ -239,7 +241,7 @@ def test_a_producer_that_is_gathered_from_is_computed_at_the_index() -> None:
     )
 
 
-def test_what_reads_the_same_but_not_each_other_stays_apart() -> None:
+def test_what_reads_the_same_becomes_one() -> None:
     shows(
         fused(
             """
@@ -252,22 +254,65 @@ def test_what_reads_the_same_but_not_each_other_stays_apart() -> None:
         ),
         """
         loop @f(%x: f32[40, 30]) -> (f32[40, 30], f32[40, 30]) {
-          %a = region %x over i:40, j:30 : f32[40, 30] {
-            ^(%x_1: f32[40, 30], %a_1: f32[40, 30]):
+          %a, %y = region %x over i:40, j:30 : f32[40, 30], f32[40, 30] {
+            ^(%x_1: f32[40, 30], %a_1: f32[40, 30], %y_1: f32[40, 30]):
             %0 = load %x_1 [i, j] : f32{i, j}
             %1 = exp %0 : f32{i, j}
             store %1, %a_1 [i, j]
-          }
-          %y = region %x over i:40, j:30 : f32[40, 30] {
-            ^(%x_2: f32[40, 30], %y_1: f32[40, 30]):
-            %2 = load %x_2 [i, j] : f32{i, j}
-            %3 = neg %2 : f32{i, j}
-            store %3, %y_1 [i, j]
+            %2 = neg %0 : f32{i, j}
+            store %2, %y_1 [i, j]
           }
           yield %y, %a
         }
         """,
     )
+
+
+def test_sums_of_the_same_columns_become_one() -> None:
+    """The gradients of a norm's weight and bias."""
+    after = fused(
+        """
+        graph @f(%x: f32[40, 30], %g: f32[40, 30]) -> (f32[30], f32[30]) {
+          %m = mul %x, %g : f32[40, 30]
+          %w = reduce_dims %m {dims=(0,), monoid=sum<f32>} : f32[30]
+          %b = reduce_dims %g {dims=(0,), monoid=sum<f32>} : f32[30]
+          yield %w, %b
+        }
+        """
+    )
+    assert len(after.body.ops) == 1
+
+
+TURNED = """
+    graph @f(%x: f32[40, 40]) -> (f32[40, 40], f32[40, 40]) {
+      %t = permute %x {order=(1, 0)} : f32[40, 40]
+      %a = exp %t : f32[40, 40]
+      %b = abs %t : f32[40, 40]
+      %y = sub %b, %x : f32[40, 40]
+      yield %y, %a
+    }
+"""
+ACROSS = """
+    graph @f(%x: f32[40, 30]) -> (f32[40], f32[30]) {
+      %a = reduce_dims %x {dims=(1,), monoid=max<f32>} : f32[40]
+      %b = reduce_dims %x {dims=(0,), monoid=max<f32>} : f32[30]
+      yield %a, %b
+    }
+"""
+WAITING = """
+    graph @f(%x: f32[40, 40]) -> (f32[40, 40], f32[40, 40]) {
+      %a = exp %x : f32[40, 40]
+      %m = matmul %a, %a : f32[40, 40]
+      %y = sub %m, %x : f32[40, 40]
+      yield %y, %a
+    }
+"""
+
+
+@pytest.mark.parametrize("graph", [TURNED, ACROSS, WAITING])
+def test_but_not_at_other_places_over_other_axes_or_later(graph: str) -> None:
+    after = fused(graph)
+    assert len(ops(after, Region)) == 2
 
 
 def test_the_order_of_externs_and_of_what_they_need_is_kept() -> None:
