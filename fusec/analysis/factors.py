@@ -22,7 +22,7 @@ from fusec.ir.core import Function, Op, Value
 from fusec.ir.dims import Dim, exact_div
 from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.reduction import ReduceDims
-from fusec.ir.ops.view import Index, Permute, Reshape
+from fusec.ir.ops.view import Concat, Index, Permute, Reshape
 from fusec.ir.types import Tensor
 
 Place = tuple[Value, int]
@@ -38,10 +38,19 @@ def factors(function: Function) -> Factors:
             found.tie(a, b)
         if isinstance(op, Reshape):
             reshapes.append(op)
+        elif isinstance(op, Concat) and (part := even_part(op)) is not None:
+            found.cut((op.result, op.dim), part)
     changed = True
     while changed:
         changed = sum(_carry(found, op) for op in reshapes) > 0
     return found
+
+
+def even_part(op: Concat) -> Dim | None:
+    """The extent of each operand of a concatenation, if all have the same."""
+    extents = {x.shape[op.dim] for x in op.xs}
+    part = next(iter(extents))
+    return part if len(extents) == 1 < len(op.xs) and part not in (0, 1) else None
 
 
 class Factors:

@@ -194,6 +194,7 @@ class _Choices:
         if row is not None:
             tile.append(self.row(row, lane))
         tile.append(self.last(lane, row, tile))
+        tile = [*self.rows_around(tile), *tile]
         held = {split.axis for split in tile}
         return Schedule(
             tuple(axis for axis in free if axis not in held),
@@ -202,6 +203,21 @@ class _Choices:
             ahead=self.ahead(tile[-1]),
             streaming=self.target.nontemporal and self.footprint > self.target.l3_bytes,
         )
+
+    def rows_around(self, tile: list[Split]) -> list[Split]:
+        """Loops over further axes, the innermost first, where the tile of a program
+        would be too small to be worth its start."""
+        held = {split.axis for split in tile}
+        trips = likely(product(split.trips for split in tile), self.hints)
+        around: list[Split] = []
+        for axis in reversed(self.accesses.axes):
+            if self.accesses.swept or trips * 2 > BLOCK_TRIPS:
+                break
+            if axis not in held:
+                split = self.block(Split(axis, axis.extent), BLOCK_TRIPS // trips)
+                around.insert(0, split)
+                trips *= likely(split.extent, self.hints)
+        return around
 
     def ahead(self, split: Split) -> int:
         """Trips ahead to prefetch along a row that is too long to have the next one

@@ -85,6 +85,9 @@ def _float_to_int(v: Lanes, source: DType, target: DType, x: str) -> str:
 def _widen(v: Lanes, source: DType, x: str) -> str:
     """The f32 of an f16 or a bf16, exactly."""
     if source is bf16:
+        rounded = v.writer.widened.get(x)
+        if rounded is not None:
+            return v.cast("bitcast", "i32", rounded, "float")
         wide = v.cast("zext", "i16", x, "i32")
         bits = v.op("shl", "i32", wide, v.constant("i32", 16))
         return v.cast("bitcast", "i32", bits, "float")
@@ -103,16 +106,23 @@ def _narrow(v: Lanes, target: DType, x: str) -> str:
 
 
 def _narrow_bf16(v: Lanes, x: str) -> str:
-    """Add half a unit, less one where the last bit is even; NaN becomes quiet."""
+    """Add half a unit, less one where the last bit is even; NaN becomes quiet.
+
+    Whoever widens the result again gets the bits as they are before they are packed.
+    """
     bits = v.cast("bitcast", "float", x, "i32")
     upper = v.op("lshr", "i32", bits, v.constant("i32", 16))
     odd = v.op("and", "i32", upper, v.constant("i32", 1))
     half = v.op("add", "i32", odd, v.constant("i32", 0x7FFF))
     rounded = v.op("add", "i32", bits, half)
-    rounded = v.op("lshr", "i32", rounded, v.constant("i32", 16))
-    quiet = v.op("or", "i32", upper, v.constant("i32", 0x40))
+    quiet = v.op("or", "i32", bits, v.constant("i32", 0x40 << 16))
     nan = v.test("fcmp uno", "float", x, v.zero(f32))
-    return v.cast("trunc", "i32", v.select("i32", nan, quiet, rounded), "i16")
+    rounded = v.select("i32", nan, quiet, rounded)
+    rounded = v.op("and", "i32", rounded, v.constant("i32", -1 << 16))
+    upper = v.op("lshr", "i32", rounded, v.constant("i32", 16))
+    result = v.cast("trunc", "i32", upper, "i16")
+    v.writer.widened[result] = rounded
+    return result
 
 
 def _widen_f16_bits(v: Lanes, x: str) -> str:

@@ -36,6 +36,7 @@ class Kernel:
         self.streams = False
         """Some store bypasses the caches: the kernel ends with a fence."""
         self._borrowed: list[str] = []
+        self._nowhere: str | None = None
         self._held: dict[Value, tuple[Register, ...]] = {}
         self._numbers: dict[Value, float | int | bool] = {}
         self.index = Index(
@@ -106,6 +107,15 @@ class Kernel:
         number = w.at_entry(f"ptrtoint ptr {last} to i64", "number")
         aligned = w.at_entry(f"and i64 {number}, -64", "aligned")
         return w.at_entry(f"inttoptr i64 {aligned} to ptr", hint)
+
+    @property
+    def nowhere(self) -> str:
+        """Memory to read where there is nothing to read: a vector's worth of it."""
+        if self._nowhere is None:
+            self._nowhere = self.writer.at_entry(
+                "alloca [64 x i8], align 64", "nowhere"
+            )
+        return self._nowhere
 
     def give_back(self) -> None:
         """Free what came from the heap; no loop is open any more."""

@@ -48,6 +48,8 @@ class Where:
     """Offsets to add, lane by lane."""
     rows: tuple[Register, ...] | None = None
     """An offset to add for all lanes of each register."""
+    exist: tuple[Register, ...] | None = None
+    """Whether there is something at all to read for each register."""
 
     @property
     def bytes(self) -> int:
@@ -80,7 +82,12 @@ class Where:
             entry = self.rows[register] or "0"
             row = k.element_pointer(k.lanes(1, "row"), self.dtype, row, entry)
         # A constant stays beside its use, where an addressing mode takes it in.
-        return k.element_pointer(k.lanes(1, "at"), self.dtype, row, str(known + more))
+        at = k.lanes(1, "at")
+        pointer = k.element_pointer(at, self.dtype, row, str(known + more))
+        exists = self.exist[register] if self.exist is not None else None
+        return (
+            pointer if exists is None else at.select("ptr", exists, pointer, k.nowhere)
+        )
 
     def pointers(self, register: int) -> str:
         """The addresses of all lanes, where they are not in a row."""
@@ -124,12 +131,20 @@ def load_tile(k: Kernel, op: LoadTile) -> None:
     where = _where(k, op, op.result, hint_of(op))
     bounds = Bounds(k, where.places, op.limits, where.dtype.bits)
     masks = None if op.mask is None else k.registers(op.mask)
+    if op.mask is not None and _are_rows(k, op.mask, where.places):
+        # Where a register does not exist, something else is read in its place.
+        where = replace(where, exist=_per_register(k, op.mask, where.places))
+        masks = None
     others = None if op.other is None else k.registers(op.other)
     registers: list[Register] = []
     for r in range(len(where.places.origins)):
         mask = both(where.v, bounds.mask(r), masks[r] if masks else None)
         other = others[r] if others else None
-        registers.append(other if mask is False else _read(where, r, mask, other))
+        read = other if mask is False else _read(where, r, mask, other)
+        exists = where.exist[r] if where.exist is not None else None
+        if exists is not None and read is not None and other is not None:
+            read = _chosen(where, exists, read, other)
+        registers.append(read)
     if op.prefetch != 0:
         _prefetch(where, op.prefetch)
     k.define(op.result, registers)
@@ -163,14 +178,34 @@ def _where(k: Kernel, op: Access, tile: Value, hint: str) -> Where:
     where = Where(k, v, places, dtype, op.strides, base)
     if op.index is None:
         return where
-    registers, held = k.registers(op.index), k.places(op.index)
+    if not _are_rows(k, op.index, places):
+        return replace(where, index=k.registers(op.index))
+    return replace(where, rows=_per_register(k, op.index, places))
+
+
+def _are_rows(k: Kernel, value: Value, places: Places) -> bool:
+    """Whether a tile has one element for all lanes of each register of another."""
+    held = k.places(value)
     if held.lanes == places.lanes and held.shape == places.shape:
-        return replace(where, index=registers)
+        return False
+    if held.lanes != 1:
+        raise InternalError(f"the lanes of {value.type} are not those of its access")
+    return True
+
+
+def _per_register(k: Kernel, value: Value, places: Places) -> tuple[Register, ...]:
+    """The elements of such a tile, register by register of the other."""
+    registers, held = k.registers(value), k.places(value)
     repeated = [d for d, n in enumerate(held.shape) if n == 1]
     found = [held.table[moved(origin, repeated)] for origin in places.origins]
-    if held.lanes != 1:
-        raise InternalError(f"the lanes of {op.index.type} index those of {tile.type}")
-    return replace(where, rows=tuple(registers[r] for r, _ in found))
+    return tuple(registers[r] for r, _ in found)
+
+
+def _chosen(where: Where, exists: str, read: str, other: str) -> str:
+    """What was read where a register exists, all its lanes together."""
+    v = where.v
+    vector = v.type(element(where.dtype))
+    return v.write(f"select i1 {exists}, {vector} {read}, {vector} {other}")
 
 
 # ------------------------------------------------------------------- reading

@@ -59,6 +59,8 @@ class Writer:
         self._levels: dict[str, int] = {}
         self._used: dict[str, int] = {"entry": 1, "leave": 1}
         self._declared: set[str] = set()
+        self.widened: dict[str, str] = {}
+        """The f32 bits of values that were narrowed from them, which stand beside."""
         self._leaves = False
         for parameter in _OPERAND.findall(parameters):
             self.name(parameter[1:])

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from fusec.analysis.affine import split
-from fusec.analysis.factors import factors, groups
+from fusec.analysis.factors import even_part, factors, groups
 from fusec.ir.builder import Builder, without_dead_ops
 from fusec.ir.core import Affine, Block, Function, Level, Op, Value, Values
-from fusec.ir.dims import Dim, product
+from fusec.ir.dims import Dim, exact_div, product
 from fusec.ir.dtypes import bool_, f64, i64
 from fusec.ir.monoids import VALUES_ONLY, monoid
 from fusec.ir.ops.cast import Cast
@@ -546,12 +546,11 @@ def _concat(r: RegionBuilder, op: Concat, coords: Sequence[Coord]) -> Values:
     """The operand whose range the coordinate falls in; the others are not read."""
     b = r.builder
     dim: int = op.dim
-    at = r.value(coords[dim])
-    start: Dim = 0
+    parts, total = _with_starts(op), op.result.shape[dim]
+    at, unit = _part_of(r, op, coords[dim])
     result: Value | None = None
-    for x in reversed(_with_starts(op)):
-        value, start, length = x
-        inside = _between(b, at, start, length, op.result.shape[dim])
+    for value, start, length in reversed(parts):
+        inside = _between(b, at, *(exact(n, unit) for n in (start, length, total)))
         shifted = list(coords)
         shifted[dim] = _shift(b, coords[dim], -1 * start)
         element = r.read(value, shifted, inside)
@@ -559,6 +558,24 @@ def _concat(r: RegionBuilder, op: Concat, coords: Sequence[Coord]) -> Values:
     if result is None:  # all are empty
         return (b.const(0, op.result.dtype),)
     return (result,)
+
+
+def _part_of(r: RegionBuilder, op: Concat, coord: Coord) -> tuple[Value, Dim]:
+    """Where in a concatenation a coordinate is, and in what unit: which of even parts,
+    where its axes tell, else which element."""
+    part = even_part(op)
+    if part is not None and isinstance(coord, Affine):
+        digits = split(coord, (len(op.xs), part))
+        if digits is not None:
+            return r.value(digits[0]), part
+    return r.value(coord), 1
+
+
+def exact(a: Dim, b: Dim) -> Dim:
+    """A quotient that is known to be one."""
+    quotient = exact_div(a, b)
+    assert quotient is not None
+    return quotient
 
 
 def _with_starts(op: Concat) -> list[tuple[Value, Dim, Dim]]:

@@ -206,7 +206,11 @@ def _load(t: _Tiling, op: Load) -> Values:
     if index is not None:
         rest.append(index)
     if op.masked:
-        rest += [t.wide(t.env[op.mask], shape), t.wide(t.env[op.other], shape)]
+        mask: Value = t.env[op.mask]
+        rows = index is None or index.shape[-1:] == (1,)
+        if isinstance(mask.type, Scalar) or not rows or mask.shape[-1:] != (1,):
+            mask = t.wide(mask, shape)
+        rest += [mask, t.wide(t.env[op.other], shape)]
     operands = (t.env[op.buffer], t.offset(access.address), *rest)
     attrs = (
         Tile(op.buffer.dtype, shape),

@@ -105,7 +105,8 @@ def extreme(name: str, x: Term, dims: Sequence[int], keep: bool = False) -> Term
     """ "max" or "min"; of bools these are any and all."""
     if x.dtype.is_bool:
         name = {"max": "any", "min": "all"}[name]
-    return x.reduce(name, dims, keep)
+    # Halves compare as f32, and are exact there.
+    return x.wide().reduce(name, dims, keep)
 
 
 @lowers("aten.max.dim")
@@ -142,7 +143,7 @@ def _first(name: str, x: Term, dim: int, keep: bool) -> tuple[Term, Term]:
         return x, x.e.const(0, i64)
     dim = x.wrap(dim)
     # Bools have no extremes in the monoids; as bytes they order the same.
-    values = x.cast(i64) if x.dtype.is_bool else x
+    values = x.cast(i64) if x.dtype.is_bool else x.wide()
     index = x.e.iota(x.shape, dim)
     value, place = reduce(name, (values, index), (dim,), keep)
     return value.cast(x.dtype), place

@@ -51,6 +51,6 @@ def _last(name: str, x: Term, dim: int) -> tuple[Term, Term]:
         return x, x.e.const(0, i64)
     dim = x.wrap(dim)
     # Bools have no extremes in the monoids; as integers they order the same.
-    values = x.cast(i64) if x.dtype.is_bool else x
+    values = x.cast(i64) if x.dtype.is_bool else x.wide()
     value, place = scan(name, (values, x.e.iota(x.shape, dim)), dim)
     return value.cast(x.dtype), place

@@ -67,7 +67,7 @@ class Access(Op):
 
     @property
     def mask(self) -> Value | None:
-        """A tile of bool: which elements exist."""
+        """A tile of bool: which elements exist; dimensions of extent 1 are repeated."""
         return self.rest[len(self.limited) + self.indirect] if self.masked else None
 
 
