@@ -62,6 +62,31 @@ define void @parts(ptr %args, i64 %lo, i64 %hi) {
 }
 """
 
+# args: times.  times[n] += 1 for each program n.
+COUNT = """
+define void @count(ptr %args, i64 %lo, i64 %hi) {
+entry:
+  %times = load ptr, ptr %args
+  br label %loop
+loop:
+  %n = phi i64 [ %lo, %entry ], [ %next, %loop ]
+  %at = getelementptr i64, ptr %times, i64 %n
+  %old = load i64, ptr %at
+  %new = add i64 %old, 1
+  store i64 %new, ptr %at
+  %next = add i64 %n, 1
+  %more = icmp slt i64 %next, %hi
+  br i1 %more, label %loop, label %done
+done:
+  ret void
+}
+declare void @fusec_batch(ptr, i64, i64)
+define void @batch(ptr %table, i64 %lo, i64 %hi) {
+  call void @fusec_batch(ptr %table, i64 %lo, i64 %hi)
+  ret void
+}
+"""
+
 HOST = """
 declare i32 @fusec_parallel(ptr, ptr, i64, i64)
 define i32 @host(ptr %args, i64 %grid, i64 %threads) {
@@ -77,7 +102,8 @@ def compiled(text: str) -> bytes:
 
 @pytest.fixture(scope="module")
 def code() -> Code:
-    return load(compiled(SAXPY + PARTS + HOST), ["saxpy", "parts", "host"])
+    names = ["saxpy", "parts", "host", "count", "batch"]
+    return load(compiled(SAXPY + PARTS + COUNT + HOST), names)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -325,3 +351,23 @@ def test_collected_code_is_unmapped() -> None:
     del loaded
     gc.collect()
     assert mappings() < before + 50
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(1, 40)), min_size=1, max_size=6),
+    st.integers(1, 5),
+)
+def test_a_batch_runs_each_program_of_its_launches_once(
+    code: Code, launches: list[tuple[int, int]], threads: int
+) -> None:
+    """However their work is shared: a part may end within a program's units."""
+    times = [np.zeros(max(1, grid), np.int64) for grid, _ in launches]
+    held = [slots([each.ctypes.data]) for each in times]
+    entries: list[int] = [len(launches)]
+    total = 0
+    for args, (grid, units) in zip(held, launches, strict=True):
+        entries += [code["count"], ctypes.addressof(args), total, grid, units]
+        total += grid * units
+    launch(code["batch"], slots(entries), total, threads)
+    for each, (grid, _) in zip(times, launches, strict=True):
+        assert each.tolist() == ([1] * grid or [0])
