@@ -16,11 +16,15 @@ dimensions. What they need is computed in it again, from memory or from the scra
 that the schedule says to keep, each op in the outermost loop that it varies with.
 Only the last chunk of a dimension can be partial; it is peeled off, so that limits
 and guards burden it alone.
+
+Reductions and scans carry their states in registers; where loops over other dimensions
+lie inside, there is a state for each of their chunks, in scratch memory. Sums that
+would lose digits in a long loop cascade: runs of chunks are added apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -124,28 +128,27 @@ class _Scope:
         origins = {**self.origins, dim: origin}
         return _Scope(builder, self, origins, limits, states=states)
 
-    def find(self, value: Value) -> Value | None:
-        """A value as it is known here."""
+    def outward(self) -> Iterator[_Scope]:
+        """This scope, then those around it."""
         scope: _Scope | None = self
         while scope is not None:
-            if value in scope.values:
-                return scope.values[value]
+            yield scope
             scope = scope.parent
-        return None
+
+    def find(self, value: Value) -> Value | None:
+        """A value as it is known here."""
+        found = (s.values[value] for s in self.outward() if value in s.values)
+        return next(found, None)
+
+    def state(self, op: Op) -> Values | None:
+        """What a loop around carries for an op in registers, if one does."""
+        found = (s.states[op] for s in self.outward() if op in s.states)
+        return next(found, None)
 
     def __getitem__(self, value: Value) -> Value:
         found = self.find(value)
         assert found is not None, f"{value} is not computed yet"
         return found
-
-    def state(self, op: Op) -> Values | None:
-        """What a loop around carries for an op in registers, if one does."""
-        scope: _Scope | None = self
-        while scope is not None:
-            if op in scope.states:
-                return scope.states[op]
-            scope = scope.parent
-        return None
 
     def home(self, dims: Dims) -> _Scope:
         """The outermost scope that has loops over all these dimensions open."""

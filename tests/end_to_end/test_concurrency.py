@@ -22,7 +22,7 @@ from fusec.ir.dims import Symbol
 DEADLINE = 60
 """Seconds after which a thread or a child counts as hanging."""
 
-W = torch.randn(12, 12) * 0.3
+W = torch.randn(12, 12, generator=torch.Generator().manual_seed(0)) * 0.3
 
 
 def model(x: torch.Tensor) -> torch.Tensor:
@@ -89,7 +89,8 @@ def test_threads_train_copies_at_once(compiled: Callable[..., Any]) -> None:
             leaf = x.clone().requires_grad_()
             call(leaf).square().sum().backward()
             grads.append(leaf.grad)
-        torch.testing.assert_close(*grads)
+        # Differences of numbers up to some hundreds.
+        torch.testing.assert_close(*grads, rtol=1e-5, atol=1e-4)
 
     at_once([lambda seed=seed: work(seed) for seed in (1, 2, 3)])
 
