@@ -48,7 +48,7 @@ check: $(INSTALLED)test $(INSTALLED)dev ## Lint, check the format and the types
 golden: $(INSTALLED)test ## Rewrite the golden files from what fusec prints now
 	$(BIN)/python -m pytest --update-golden $(ARGS)
 
-bench: $(INSTALLED)test ## Run the benchmarks
+bench: $(INSTALLED)test $(INSTALLED)demo ## Run the benchmarks
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
 clean: ## Remove the virtual environment and what tools left behind
