@@ -44,7 +44,6 @@ class Case:
     """Whether the backward pass has to see the inputs again, as nonlinear ones do."""
     moved: Callable[[list[Tensor], list[Tensor]], Moved] | None = None
     """From inputs and outputs; each of them once unless told otherwise."""
-    dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.bfloat16)
 
 
 def each_once(inputs: list[Tensor], outputs: list[Tensor]) -> Moved:

@@ -275,14 +275,14 @@ def summary(rows: list[Row]) -> str:
     )
 
 
-def run(rounds: int, arguments: list[str] = []) -> None:  # noqa: B006
+def run(rounds: int) -> None:
     """Measure all cases, print them as a table and write results/cpu_fused.json."""
     rows: list[Row] = []
     names = compilers()
     threads = dict.fromkeys((1, torch.get_num_threads()))
     for count, memory in product(threads, MEMORIES):
         options = ["--threads", str(count), "--memory", memory, "--rounds", str(rounds)]
-        rows += rows_of([*options, "--compilers", *names, *arguments])
+        rows += rows_of([*options, "--compilers", *names])
     print(harness.markdown(HEADER, [row.cells() for row in rows]))
     print(f"\n{summary(rows)}\nwritten to {harness.save('cpu_fused', rows)}")
 

@@ -98,9 +98,9 @@ def summarise(op: Region) -> Summary:
     reduced: dict[Axis, None] = {}
     scanned: dict[Axis, None] = {}
     axes: dict[Axis, None] = {}
-    weight, count = 0.0, 0
+    weight, ops = 0.0, 0
     for inner in walk(op.body):
-        count += 1
+        ops += 1
         if isinstance(inner, Load):
             loads.append((outer[inner.buffer], inner))
             axes.update(_index_axes(inner.index))
@@ -114,7 +114,7 @@ def summarise(op: Region) -> Summary:
         weight += weigh(inner)
     axes.update(reduced | scanned)
     swept = tuple(reduced), tuple(scanned)
-    return Summary(op, tuple(loads), stores, *swept, tuple(axes), count, weight)
+    return Summary(op, tuple(loads), stores, *swept, tuple(axes), ops, weight)
 
 
 def _index_axes(index: tuple[object, ...]) -> dict[Axis, None]:
@@ -245,10 +245,8 @@ class Fusion:
         """Fuse groups that read the same tensors, those that read most first."""
         inputs = [v for v, readers in self.readers.items() if len(readers) > 1]
         for value in sorted(inputs, key=self._bytes, reverse=True):
-            groups = {
-                self.group_of[k].number: self.group_of[k] for k in self.readers[value]
-            }
-            waiting = [group for group in groups.values() if group.members]
+            groups = dict.fromkeys(self.group_of[k] for k in self.readers[value])
+            waiting = [group for group in groups if group.members]
             while waiting:
                 a, *waiting = waiting
                 for b in waiting:
@@ -262,15 +260,12 @@ class Fusion:
         """The group of two that read a value, if neither waits for the other and they
         gain by it."""
         a, b = sorted((a, b), key=lambda group: group.number)
-        together = {self.group_of[k] for k in self._around(a)} & {b}
-        if together or self._cycle(a, b) or self._cycle(b, a):
+        if b in (*self._consumers(a), *self._producers(a)):
             return None
-        if any(
-            map(
-                is_computed,
-                (p for g in (a, b) for ps in g.members.values() for p in ps),
-            )
-        ):
+        if self._cycle(a, b) or self._cycle(b, a):
+            return None
+        placed = (p for g in (a, b) for each in g.members.values() for p in each)
+        if any(map(is_computed, placed)):
             return None
         place = self._side_by_side(a, b, value)
         if place is None:
@@ -284,11 +279,6 @@ class Fusion:
         merged, _ = self._checked(Group(b.number, members, self._still_read(a, b)))
         gains = merged and self.time(merged) <= self.time(a) + self.time(b)
         return merged if gains else None
-
-    def _around(self, group: Group) -> set[int]:
-        """The ops that a group reads from or that read from it."""
-        found = {k for g in self._consumers(group) for k in g.members}
-        return found | {k for g in self._producers(group) for k in g.members}
 
     def _side_by_side(self, a: Group, b: Group, value: Value) -> Placement | None:
         """Where the axes of a lie among those of b, so that both read a value alike."""

@@ -137,10 +137,15 @@ class Program:
         """How many results a call has."""
         self._blank = [None] * (len(binder.numbers) - self._params)
         self._slots = ctypes.c_int64 * steps.frame_size
-        self.run: Callable[[list[Any]], list[Any]] = self
-        """The program as it is called with the least ado."""
-        if _is_straight(steps):
-            self.run = self._straight(steps, addresses)
+        self._plan, self._addresses = steps, addresses
+
+    @property
+    def run(self) -> Callable[[list[Any]], list[Any]]:
+        """The program as it is called with the least ado; made anew at each asking, so
+        that nothing holds a program but its users."""
+        if _is_straight(self._plan):
+            return self._straight(self._plan, self._addresses)
+        return self
 
     def __call__(self, arguments: list[Any]) -> list[Any]:
         """Run the program; the results in the order of the function's yields."""
