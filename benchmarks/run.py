@@ -10,9 +10,14 @@ import argparse
 import compile_time
 import cpu_fused
 import harness
+import overhead
 import torch
 
-BENCHMARKS = {"cpu_fused": cpu_fused.run, "compile_time": compile_time.run}
+BENCHMARKS = {
+    "cpu_fused": cpu_fused.run,
+    "compile_time": compile_time.run,
+    "overhead": overhead.run,
+}
 
 
 def main() -> None:

@@ -12,7 +12,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fusec.api import backend, jit
+    from fusec.api import backend
+    from fusec.jitted import jit
     from fusec.options import Options
 
 __version__ = "0.1.0"
@@ -21,7 +22,7 @@ __all__ = ["Options", "__version__", "backend", "jit"]
 _HOMES = {
     "Options": "fusec.options",
     "backend": "fusec.api",
-    "jit": "fusec.api",
+    "jit": "fusec.jitted",
 }
 
 

@@ -1,36 +1,35 @@
-"""The doors to fusec: the torch.compile backend, and `jit`.
+"""The door for torch: the backend that `torch.compile` calls.
 
 torch.compile(model, backend="fusec", options={"numerics": "fast"})
 
-@fusec.jit
-def swiglu(x, gate):
-    return x * torch.nn.functional.silu(gate)
-
-swiglu(x, gate)                  # compiled for the shapes it meets
-print(swiglu.ir("fused", x, gate))
-print(swiglu.source(x, gate))
-print(swiglu.explain(x, gate))
+What a graph needs that is in torch's cache is loaded here; the compiler itself only
+where there is something to compile.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextvars import ContextVar
-from dataclasses import dataclass
-from functools import partial, update_wrapper
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils._pytree import tree_map_only
 
-from fusec.compiler import Journey, compile_graph, kernel_text
-from fusec.errors import UserError
-from fusec.explain import explain as report
-from fusec.frontend.capture import compile_dynamo_graph, forget_warnings
-from fusec.frontend.intake import Imported
-from fusec.ir.printer import format_function, format_module
+from fusec import lazy
+from fusec.frontend.capture import compile_dynamo_graph
+from fusec.frontend.torch_private import aot_cache_dir
 from fusec.logs import enable
 from fusec.options import Options
+from fusec.runtime.artifact import salt
+from fusec.runtime.cache import cache_at, is_private
+from fusec.target import resolve
+
+if TYPE_CHECKING:
+    from fusec import compiler
+    from fusec.frontend import aten_graph
+else:
+    compiler = lazy.module("fusec.compiler")
+    aten_graph = lazy.module("fusec.frontend.aten_graph")
 
 
 class Backend:
@@ -53,153 +52,30 @@ class Backend:
         """
         chosen = Options.from_mapping(options, mode)
         enable(chosen.logs)
-        compile = partial(compile_graph, options=chosen)
-        return compile_dynamo_graph(gm, example_inputs, compile, chosen)
+        compile = partial(_compile, options=chosen)
+        return compile_dynamo_graph(gm, example_inputs, compile, _salt(chosen))
 
     def reset(self) -> None:
         """Called by `torch.compiler.reset`: fusec itself keeps nothing per model."""
-        forget_warnings()
+        aten_graph.forget_warnings()
 
 
 backend = Backend()
 
 
-@dataclass(frozen=True, slots=True)
-class Compiled:
-    """A graph that was taken in, and its way to a program."""
-
-    imported: Imported
-    journey: Journey
-
-
-# The graphs that run while somebody looks on, in the order of their calls.
-_watched: ContextVar[list[Compiled] | None] = ContextVar("watched", default=None)
+def _compile(
+    gm: torch.fx.GraphModule, example_inputs: Sequence[Any], role: str, options: Options
+) -> Callable[[list[Any]], list[Any]]:
+    program = partial(compiler.compile_graph, options=options)
+    return aten_graph.compile_aten_graph(
+        gm, example_inputs, role, compile=program, options=options
+    )
 
 
-class Jitted:
-    """A compiled function of whole tensors: torch's, or numpy arrays.
-
-    Called with arrays it gives arrays. `ir`, `source` and `explain` call it with copies
-    of their arguments and tell about the graphs that ran.
-    """
-
-    def __init__(self, function: Callable[..., Any], options: Options) -> None:
-        update_wrapper(self, function)
-        self._options = options
-        self._function = torch.compile(function, backend=self._backend, fullgraph=True)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run, compiling first what has not been compiled for such arguments."""
-        values = [_tensor(x) for x in args]
-        named = {name: _tensor(x) for name, x in kwargs.items()}
-        result = self._function(*values, **named)
-        arrays = any(_is_array(x) for x in (*args, *kwargs.values()))
-        return _arrays(result) if arrays else result
-
-    def __get__(self, instance: Any, owner: Any = None) -> Any:
-        """As a method: bound to what it is called on."""
-        return self if instance is None else partial(self, instance)
-
-    def ir(self, stage: str, *args: Any, **kwargs: Any) -> str:
-        """The IR of a call at "graph", "loop", "fused", "split" or "host" (with its
-        kernels)."""
-        if stage not in _STAGES:
-            names = ", ".join(map(repr, _STAGES))
-            raise UserError(f"no stage {stage!r}", fix=f"the stages are {names}")
-        show = _STAGES[stage]
-        return "\n".join(show(graph.journey) for graph in self.graphs(*args, **kwargs))
-
-    def source(self, *args: Any, **kwargs: Any) -> str:
-        """The LLVM code of the kernels that a call runs, before LLVM compiles it."""
-        journeys = [graph.journey for graph in self.graphs(*args, **kwargs)]
-        texts = [kernel_text(j, name) for j in journeys for name in j.lowered.kernels]
-        return "\n".join(texts)
-
-    def explain(self, *args: Any, **kwargs: Any) -> str:
-        """What a call runs: kernels, what did not fuse and why, what ATen does."""
-        return "\n\n".join(map(_explained, self.graphs(*args, **kwargs)))
-
-    def graphs(self, *args: Any, **kwargs: Any) -> list[Compiled]:
-        """The graphs that a call with these arguments runs."""
-        token = _watched.set([])
-        try:
-            self(*map(_copied, args), **{k: _copied(x) for k, x in kwargs.items()})
-            return _watched.get() or []
-        finally:
-            _watched.reset(token)
-
-    def _backend(
-        self, gm: torch.fx.GraphModule, example_inputs: Sequence[Any]
-    ) -> Callable[..., Any]:
-        return compile_dynamo_graph(gm, example_inputs, self._compile, self._options)
-
-    def _compile(self, imported: Imported) -> Callable[[list[Any]], list[Any]]:
-        program = compile_graph(imported, self._options)
-        compiled = Compiled(imported, program.journey)
-
-        def run(arguments: list[Any]) -> list[Any]:
-            watched = _watched.get()
-            if watched is not None:
-                watched.append(compiled)
-            return program(arguments)
-
-        return run
-
-
-def jit(function: Callable[..., Any] | None = None, **options: object) -> Any:
-    """Compile a function of whole tensors; a decorator, bare or with options.
-
-    Raises `OptionError` for an option that fusec does not have.
-    """
-    chosen = Options.from_mapping(options)
-    enable(chosen.logs)
-    if function is None:
-        return partial(Jitted, options=chosen)
-    return Jitted(function, chosen)
-
-
-_STAGES: Mapping[str, Callable[[Journey], str]] = {
-    "graph": lambda journey: format_function(journey.graph),
-    "loop": lambda journey: format_function(journey.loop),
-    "fused": lambda journey: format_function(journey.fused),
-    "split": lambda journey: format_function(journey.split),
-    "host": lambda journey: format_module(journey.module),
-}
-
-
-def _explained(graph: Compiled) -> str:
-    imported = graph.imported
-    return str(report(graph.journey, imported.hints, imported.fallbacks))
-
-
-def _is_array(x: Any) -> bool:
-    """Whether x is an array of numpy, which is not for this file to import."""
-    names = ((kind.__module__, kind.__name__) for kind in type(x).__mro__)
-    return ("numpy", "ndarray") in names
-
-
-def _tensor(x: Any) -> Any:
-    """An array as a tensor on the same memory; anything else as it is.
-
-    Of an array that may not be written to, or steps backwards, it is a copy.
-    """
-    if not _is_array(x):
-        return x
-    if not x.flags.writeable or any(stride < 0 for stride in x.strides):
-        x = x.copy()
-    return torch.from_numpy(x)
-
-
-def _arrays(result: Any) -> Any:
-    """Results as arrays; of a dtype that numpy lacks, as tensors."""
-    return tree_map_only(torch.Tensor, _array, result)
-
-
-def _array(x: torch.Tensor) -> Any:
-    return x if x.dtype is torch.bfloat16 else x.detach().numpy()
-
-
-def _copied(x: Any) -> Any:
-    if isinstance(x, torch.Tensor):
-        return x.detach().clone().requires_grad_(x.requires_grad)
-    return x.copy() if _is_array(x) else x
+def _salt(options: Options) -> str | None:
+    """For torch's cache of compiled graphs; None where it is not to be used."""
+    if not options.cache or options.verify or not is_private(Path(aot_cache_dir())):
+        return None
+    chosen = options.numerics, options.fallback, options.threads
+    facts = chosen, resolve(options.target), torch.get_default_dtype()
+    return salt(cache_at(options.cache_dir), *facts)

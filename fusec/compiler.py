@@ -11,8 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cache, partial
-from pathlib import Path
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -34,7 +33,8 @@ from fusec.passes.lower_to_host import Lowered, lower_to_host
 from fusec.passes.lower_to_loops import lower_to_loops
 from fusec.passes.pipeline import lower_kernel, stripmined
 from fusec.passes.split_reductions import split_reductions
-from fusec.runtime.cache import Cache, cache_key
+from fusec.runtime.artifact import Artifact
+from fusec.runtime.cache import cache_at, cache_key
 from fusec.runtime.launcher_cpu import Code, load
 from fusec.runtime.launcher_torch import Program, exported_shims
 from fusec.runtime.launcher_verified import Stage, Verified
@@ -159,15 +159,18 @@ def compile_module(
         made = {n: llvm.submit(build.code, text, (n,)) for n, text in texts}
         plan = plan_host(host, callable_natively(shims))
         text = emit_host(plan, {k.name: k for k in kernels}, build.target)
-        code = {name: future.result() for name, future in made.items()}
+        built = {name: future.result() for name, future in made.items()}
+    code = {name: found for name, (found, _) in built.items()}
+    images = {name: image for name, (_, image) in built.items()}
     addresses = {name: found[name] for name, found in code.items()}
+    around = b""
     if plan.segments:
         names = [segment.name for segment in plan.segments]
-        segments = build.code(text, names, {**addresses, **shims})
-        addresses |= segments.addresses
-        code["host"] = segments
+        code["host"], around = build.code(text, names, {**addresses, **shims})
+        addresses |= code["host"].addresses
     program = Program(host, addresses, callables, options.threads, plan)
     program.code = code
+    program.artifact = Artifact(plan, images, around, callables, options.threads)
     return program
 
 
@@ -237,38 +240,33 @@ def _text(kernel: Function, target: Target) -> str:
     return llvm.emit(lower_kernel(kernel, target, supports), target)
 
 
-@cache
-def _cache_at(root: Path) -> Cache:
-    """One cache for a folder: it remembers how much lies there."""
-    return Cache(root)
-
-
 class _Build:
     """Makes object code, or finds it in the cache."""
 
     def __init__(self, options: Options) -> None:
         self.target = resolve(options.target)
         check_runs_here(self.target)
-        self.cache = _cache_at(options.cache_dir) if options.cache else None
+        self.cache = cache_at(options.cache_dir) if options.cache else None
 
     def code(
         self, text: str, names: Sequence[str], imports: Mapping[str, int] = NO_IMPORTS
-    ) -> Code:
-        """The functions of a module, loaded; compiled anew if the cache's do not."""
+    ) -> tuple[Code, bytes]:
+        """The functions of a module, loaded, and the object code that they are in;
+        compiled anew if the cache's does not load."""
         cpu, features = self.target.cpu, self.target.feature_string
         key = cache_key("llvm-object", VERSION, text, cpu, features)
         kept = self.cache.get(key) if self.cache else None
         logger("cache").debug("%s %s", "hit" if kept else "miss", key)
         if kept is not None:
             try:
-                return load(kept, names, imports)
+                return load(kept, names, imports), kept
             except InternalError as error:
                 reason = "dropped the cache entry %s: %s"
                 logger("cache").warning(reason, key, error.what)
         image = compile_object(text, cpu, features)
         if self.cache:
             self.cache.put(key, image, "object")
-        return load(image, names, imports)
+        return load(image, names, imports), image
 
 
 def _count(journey: Journey) -> None:

@@ -11,6 +11,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# Tests change fusec's insides, so nothing they compile may be kept under torch's key.
+# `tests/end_to_end/test_warm_start.py` has that cache in processes of their own.
+os.environ.setdefault("TORCHINDUCTOR_AUTOGRAD_CACHE", "0")
+
 GOLDEN = Path(__file__).parent / "golden"
 
 # Machines differ in speed, so no test may fail for being slow. CI draws the same

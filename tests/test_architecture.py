@@ -20,14 +20,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 LAYERS = (
-    "errors logs",
+    "errors lazy logs",
     "options target",
     "ir",
     "analysis frontend runtime",
     "passes codegen",
     "compiler",
     "explain",
-    "api",
+    "api jitted",
     "cli",
 )
 
@@ -41,6 +41,7 @@ OWNERS = {
     "torch": [
         "fusec/frontend/*",
         "fusec/api.py",
+        "fusec/jitted.py",
         "fusec/runtime/extern.py",
         "fusec/runtime/launcher_*.py",
     ],
@@ -53,6 +54,7 @@ IMPORTS_BY_NAME = [
     "fusec/__init__.py",
     "fusec/cli/loading.py",
     "fusec/codegen/backend.py",
+    "fusec/lazy.py",
 ]
 
 

@@ -7,7 +7,7 @@ the parts cannot match.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -16,38 +16,53 @@ import torch
 from fusec.frontend import foreach
 from fusec.frontend.torch_private import OpOverload, core_aten_decompositions
 
-aten = torch.ops.aten
-
-_KEPT_WHOLE: tuple[Any, ...] = (
+_KEPT_WHOLE = (
     # ATen's kernels: the parts would be many and slower.
-    aten._scaled_dot_product_flash_attention_for_cpu,
-    aten.baddbmm,
-    aten.embedding_dense_backward,
-    aten.index_add,
+    "_scaled_dot_product_flash_attention_for_cpu",
+    "baddbmm",
+    "embedding_dense_backward",
+    "index_add",
     # The intake's own forms: fewer ops, and eager's order of rounding.
-    aten._log_softmax_backward_data,
-    aten._softmax_backward_data,
-    aten.addcdiv,
-    aten.addcmul,
-    aten.hardsigmoid,
-    aten.hardswish,
-    aten.lerp,
-    aten.masked_fill,
-    aten.select_scatter,
-    aten.sigmoid_backward,
-    aten.silu,
-    aten.silu_backward,
-    aten.softplus,
-    aten.sum,
-    aten.take,
-    aten.tanh_backward,
-    aten.threshold_backward,
+    "_log_softmax_backward_data",
+    "_softmax_backward_data",
+    "addcdiv",
+    "addcmul",
+    "hardsigmoid",
+    "hardswish",
+    "lerp",
+    "masked_fill",
+    "select_scatter",
+    "sigmoid_backward",
+    "silu",
+    "silu_backward",
+    "softplus",
+    "sum",
+    "take",
+    "tanh_backward",
+    "threshold_backward",
 )
+
+
+class _Table(Mapping[Any, Callable[..., Any]]):
+    """Made when it is first read: a graph from a cache needs none."""
+
+    def __getitem__(self, op: Any) -> Callable[..., Any]:
+        return _table()[op]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(_table())
+
+    def __len__(self) -> int:
+        return len(_table())
+
+
+decompositions = _Table()
+"""The table for AOTAutograd, which copies it."""
 
 
 @cache
 def _table() -> dict[Any, Callable[..., Any]]:
-    kept = set(_KEPT_WHOLE)
+    kept = {getattr(torch.ops.aten, name) for name in _KEPT_WHOLE}
     full = core_aten_decompositions()
     table = {op: rule for op, rule in full.items() if _packet(op) not in kept}
     return table | foreach.decompositions()
@@ -55,8 +70,3 @@ def _table() -> dict[Any, Callable[..., Any]]:
 
 def _packet(op: Any) -> Any:
     return op.overloadpacket if isinstance(op, OpOverload) else op
-
-
-def decompositions() -> dict[Any, Callable[..., Any]]:
-    """The table for AOTAutograd; a fresh copy, as AOTAutograd may change it."""
-    return dict(_table())

@@ -14,13 +14,15 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
 
 from fusec.errors import UserError
-from fusec.frontend.capture import Compile, compile_dynamo_graph
+from fusec.frontend.aten_graph import Compile, compile_aten_graph
+from fusec.frontend.capture import compile_dynamo_graph
 from fusec.frontend.intake import Imported
 from fusec.ir.builder import Builder
 from fusec.ir.core import Function, Value
@@ -77,7 +79,8 @@ def record(
         return run
 
     def backend(gm: torch.fx.GraphModule, examples: Sequence[Any]) -> Any:
-        return compile_dynamo_graph(gm, examples, keep, options)
+        kept = partial(compile_aten_graph, compile=keep, options=options)
+        return compile_dynamo_graph(gm, examples, kept)
 
     names = {_place(tensor): name for name, tensor in named.items()}
     compiled = torch.compile(function, backend=backend, dynamic=dynamic or None)

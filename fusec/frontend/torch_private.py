@@ -10,22 +10,34 @@ from typing import Any
 import torch
 from torch._decomp import core_aten_decompositions
 from torch._dynamo.utils import counters
+from torch._functorch import config as functorch_config
+from torch._functorch._aot_autograd.autograd_cache import BypassAOTAutogradCache
+from torch._functorch._aot_autograd.schemas import SerializableAOTDispatchCompiler
 from torch._functorch.aot_autograd import aot_module_simplified
 from torch._functorch.partitioners import min_cut_rematerialization_partition
+from torch._guards import TracingContext
+from torch._inductor.output_code import OutputCode
+from torch._inductor.runtime.cache_dir_utils import cache_dir as aot_cache_dir
 from torch._library.fake_class_registry import FakeScriptObject
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 __all__ = [
+    "BypassAOTAutogradCache",
     "FakeScriptObject",
     "FakeTensor",
     "OpOverload",
+    "OutputCode",
+    "SerializableAOTDispatchCompiler",
     "ShapeEnv",
+    "TracingContext",
     "all_overloads",
+    "aot_cache_dir",
     "aot_module_simplified",
     "core_aten_decompositions",
     "counters",
+    "functorch_config",
     "min_cut_rematerialization_partition",
     "symbol_hint",
     "unset_fake_temporarily",

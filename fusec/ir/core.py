@@ -115,6 +115,10 @@ class Op(metaclass=OpMeta):
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{type(self).__name__} is immutable")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        fields = self.operands, self.attrs, self.blocks, self.results, self.loc
+        return type(self), fields
+
     def __repr__(self) -> str:
         return f"<{type(self).name} {self.operands} {self.attrs}>"
 

@@ -30,6 +30,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from fusec.logs import logger
@@ -59,6 +60,22 @@ def cache_key(*parts: str | bytes) -> str:
         digest.update(f"{type(part).__name__} {len(data)}:".encode())
         digest.update(data)
     return digest.hexdigest()
+
+
+@cache
+def cache_at(root: Path) -> Cache:
+    """One cache for a folder: it remembers how much lies there."""
+    return Cache(root)
+
+
+def is_private(folder: Path) -> bool:
+    """Whether a folder is there, is ours, and nobody else may write to it."""
+    try:
+        _trust(os.stat(folder), stat.S_ISDIR)
+        _owned(os.lstat(folder))
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +119,20 @@ class Cache:
             os.utime(path)
         return payload
 
-    def put(self, key: str, payload: bytes, kind: str) -> None:
-        """Store `payload` under `key`. `kind` names its format, in 16 ASCII bytes."""
+    def put(self, key: str, payload: bytes, kind: str) -> bool:
+        """Store `payload` under `key`; False where that cannot be. `kind` names its
+        format, in 16 ASCII bytes."""
         entry = _pack(key, payload, kind)
         path = self._path(key)
         if not self._usable() or not self._writable or len(entry) > self.limit:
-            return
+            return False
         try:
             _write(path, entry)
             self._make_room(len(entry))
         except OSError as error:
             self._writable = False
             _LOG.warning("cannot write %s (%s): caching no more", self.root, error)
+        return self._writable
 
     def ls(self) -> list[Entry]:
         """All entries, the one used last first. Does not check their payloads."""

@@ -118,6 +118,8 @@ class Program:
         """How the program came about, for those who ask."""
         self.code: Any = None
         """What holds the kernels' memory."""
+        self.artifact: Any = None
+        """The program as data, for whoever keeps it."""
         steps = steps or plan.plan_host(function)
         binder = _Binder(steps, addresses, callables)
         self._name = function.name

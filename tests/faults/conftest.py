@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import fusec
-from fusec import compiler
-from fusec.frontend.capture import forget_warnings
+from fusec.frontend.aten_graph import forget_warnings
+from fusec.runtime.cache import cache_at
 
 X = torch.linspace(0.5, 2, 96).reshape(8, 12)
 
@@ -33,7 +33,7 @@ def right(tmp_path: Path) -> Run:
 
     def run(folder: Path = tmp_path, **options: Any) -> None:
         torch._dynamo.reset()
-        compiler._cache_at.cache_clear()
+        cache_at.cache_clear()
         chosen = {"cache_dir": folder, **options}
         compiled = torch.compile(model, backend=fusec.backend, options=chosen)
         for factor in (1, -1):

@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.utils._pytree as pytree
 
+from fusec.frontend.aten_graph import compile_aten_graph
 from fusec.frontend.capture import compile_dynamo_graph
 from fusec.frontend.dtypes import to_torch
 from fusec.frontend.intake import Imported
@@ -61,7 +62,8 @@ def capture(tmp_path: Path) -> Callable[..., Captured]:
             return partial(evaluate_program, imported)
 
         def backend(gm: Any, inputs: Any) -> Any:
-            return compile_dynamo_graph(gm, inputs, compile, chosen)
+            kept = partial(compile_aten_graph, compile=compile, options=chosen)
+            return compile_dynamo_graph(gm, inputs, kept)
 
         compiled = torch.compile(f, backend=backend, dynamic=dynamic, fullgraph=True)
         captured.result = compiled(*args)

@@ -12,7 +12,7 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from fusec.errors import InternalError
-from fusec.frontend.capture import compile_aten_graph, forget_warnings
+from fusec.frontend.aten_graph import compile_aten_graph, forget_warnings
 from fusec.frontend.intake import Imported
 from fusec.options import Options
 

@@ -12,6 +12,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from torch._dynamo.backends.debugging import aot_eager
 
 from fusec.compiler import compile_graph
 from fusec.errors import VerificationError
+from fusec.frontend.aten_graph import compile_aten_graph
 from fusec.frontend.capture import compile_dynamo_graph
 from fusec.frontend.intake import Imported
 from fusec.ir.printer import format_function
@@ -62,7 +64,8 @@ class _Watch:
         self.arguments: tuple[Any, ...] = ()
 
     def __call__(self, gm: torch.fx.GraphModule, examples: Sequence[Any]) -> Any:
-        return compile_dynamo_graph(gm, examples, self._compile, self.options)
+        chosen = {"compile": self._compile, "options": self.options}
+        return compile_dynamo_graph(gm, examples, partial(compile_aten_graph, **chosen))
 
     def _compile(self, imported: Imported) -> Callable[[list[Any]], list[Any]]:
         self.graph, self.arguments = format_function(imported.function), ()

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 
 from fusec.compiler import compile_graph
-from fusec.frontend.capture import compile_dynamo_graph, forget_warnings
+from fusec.frontend.aten_graph import compile_aten_graph, forget_warnings
+from fusec.frontend.capture import compile_dynamo_graph
 from fusec.frontend.intake import Imported
 from fusec.ir.ops.extern import Extern
 from fusec.logs import logger
@@ -70,7 +72,10 @@ class Watched:
     said: list[str] = field(default_factory=list)
 
     def __call__(self, gm: Any, example_inputs: Sequence[Any]) -> Any:
-        return compile_dynamo_graph(gm, example_inputs, self._compile, self.options)
+        compile = partial(
+            compile_aten_graph, compile=self._compile, options=self.options
+        )
+        return compile_dynamo_graph(gm, example_inputs, compile)
 
     def _compile(self, imported: Imported) -> Any:
         self.graphs.append(imported)

@@ -1,0 +1,134 @@
+"""One graph of ATen ops, from AOTAutograd: taken in, compiled, or run as it is.
+
+    graph ─▶ import_graph ─▶ compile ─▶ a boxed callable
+
+A graph that fusec cannot take in, or fails on, still runs: through ATen, as traced.
+The first is said once for each reason; the second is a bug, said each time, and leaves
+a file that reproduces it.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import fx
+
+from fusec.errors import InternalError, Unsupported, UnsupportedError, UserError
+from fusec.frontend.compiled import CompiledGraph, boxed, compiled
+from fusec.frontend.intake import Imported, import_graph
+from fusec.frontend.meta import leaves, loc_of
+from fusec.frontend.outputs import Program
+from fusec.frontend.reproducer import write_reproducer
+from fusec.frontend.torch_private import unset_fake_temporarily
+from fusec.logs import logger
+from fusec.options import Options
+
+Compile = Callable[[Imported], Program]
+
+
+def compile_aten_graph(
+    gm: fx.GraphModule,
+    example_inputs: Sequence[Any],
+    role: str,
+    *,
+    compile: Compile,
+    options: Options,
+) -> Program:
+    """A boxed callable for one graph of ATen ops; `compile` makes the program.
+
+    Raises `UnsupportedError` if `options.fallback` forbids to run some op through ATen,
+    and `InternalError` if it forbids to live with a bug.
+    """
+    try:
+        # torch compiles amid fake tensors; constants and compiled programs are real.
+        with unset_fake_temporarily():
+            return _compiled(gm, example_inputs, compile, options, role)
+    except UnsupportedError as error:
+        if not options.fallback:
+            raise
+        why = "".join(f"\n  {thing}" for thing in error.things)
+        _say_once(f"this {role} graph runs through ATen, as fusec lacks{why}")
+    except UserError:
+        raise
+    except Exception as error:
+        _report_bug(gm, example_inputs, role, options, error)
+    return boxed(_through_aten(gm), CompiledGraph())
+
+
+def _compiled(
+    gm: fx.GraphModule,
+    example_inputs: Sequence[Any],
+    compile: Compile,
+    options: Options,
+    role: str,
+) -> Program:
+    _check_devices(gm)
+    imported = import_graph(gm, example_inputs, name=role, numerics=options.numerics)
+    if imported.fallbacks and not options.fallback:
+        raise UnsupportedError(imported.fallbacks)
+    program = compile(imported)
+    return compiled(program, imported.outputs, backward=role == "backward")
+
+
+def _check_devices(gm: fx.GraphModule) -> None:
+    for node in gm.graph.nodes:
+        for leaf in leaves(node.meta.get("val")):
+            if isinstance(leaf, torch.Tensor) and leaf.device.type != "cpu":
+                thing = f"a tensor on {leaf.device}"
+                reason = "fusec compiles for the CPU only"
+                raise UnsupportedError([Unsupported(thing, reason, loc_of(node))])
+
+
+def _through_aten(gm: fx.GraphModule) -> Program:
+    def run(arguments: list[Any]) -> list[Any]:
+        values = list(arguments)
+        arguments.clear()
+        return gm.forward(*values)
+
+    return run
+
+
+def _report_bug(
+    gm: fx.GraphModule,
+    example_inputs: Sequence[Any],
+    role: str,
+    options: Options,
+    error: Exception,
+) -> None:
+    """Write a reproducer, and warn; `InternalError` instead if fallback is off."""
+    path = _reproducer(gm, example_inputs, options, error)
+    ours = isinstance(error, InternalError)
+    what = error.what if ours else f"{type(error).__name__}: {error}"
+    bug = InternalError(f"{what} (in a {role} graph)", reproducer=path)
+    if not options.fallback:
+        raise bug from error
+    logger("graph").warning("%s\n  the graph runs through ATen instead", bug)
+    logger("graph").debug("%s", "".join(traceback.format_exception(error)))
+
+
+def _reproducer(
+    gm: fx.GraphModule,
+    example_inputs: Sequence[Any],
+    options: Options,
+    error: Exception,
+) -> str:
+    """The path of a reproducer; "" where none can be written, which stops nobody."""
+    try:
+        return str(write_reproducer(gm, example_inputs, options.cache_dir, error))
+    except Exception as failure:
+        logger("graph").warning("no reproducer could be written: %s", failure)
+        return ""
+
+
+@cache
+def _say_once(message: str) -> None:
+    logger("graph").warning("%s", message)
+
+
+def forget_warnings() -> None:
+    """Say again what was said."""
+    _say_once.cache_clear()

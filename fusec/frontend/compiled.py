@@ -1,0 +1,146 @@
+"""A compiled graph as AOTAutograd keeps it: what runs, and what of it can be pickled.
+
+torch's cache of AOTAutograd's work, and its ahead-of-time packages, hold the graphs
+that a backend made. Such an entry has everything but the addresses of the process that
+wrote it: the program as data (its plan and its object code) and what its outputs are.
+Reading one back skips both AOTAutograd and fusec.
+
+torch pickles entries, and trusts its folder. What is ours in one is bytes with a digest
+of their own, so that machine code with a flipped bit is never run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import FunctionType
+from typing import Any, Protocol
+
+import torch
+
+from fusec.frontend.outputs import Output, Program, deliver
+from fusec.frontend.torch_private import (
+    BypassAOTAutogradCache,
+    OutputCode,
+    unset_fake_temporarily,
+)
+
+_DIGEST = hashlib.sha256().digest_size
+"""Bytes in front of the payload."""
+
+
+class Artifact(Protocol):
+    """A program as data."""
+
+    def load(self) -> Program:
+        """The program, ready to run in this process."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What an entry has of a graph."""
+
+    artifact: Artifact
+    outputs: Sequence[Output]
+    backward: bool
+
+
+def compiled(
+    program: Program, outputs: Sequence[Output], *, backward: bool = False
+) -> Program:
+    """A boxed callable for a graph whose outputs a program computes.
+
+    It can be pickled by way of the `CompiledGraph` that it wraps, if the program has an
+    `artifact`.
+    """
+    call = _assembled(program, outputs, backward)
+    artifact = getattr(program, "artifact", None)
+    if artifact is None:
+        return boxed(call, CompiledGraph())
+    return boxed(call, CompiledGraph(Kept(artifact, outputs, backward)))
+
+
+def boxed(run: Program, graph: CompiledGraph) -> Program:
+    """A program that AOTAutograd may call with a list of arguments, and keep.
+
+    It looks for marks on the callable itself, not on its class.
+    """
+    call: Any = run if isinstance(run, FunctionType) else lambda values: run(values)
+    call._boxed_call = True
+    call.__wrapped__ = graph
+    return call
+
+
+class CompiledGraph(OutputCode):
+    """What AOTAutograd pickles in place of a callable, and calls once it is read back.
+
+    It goes into the cache as bytes, and comes out so; `post_compile` makes it run.
+    """
+
+    def __init__(self, kept: Kept | None = None) -> None:
+        self._boxed_call = True
+        self._kept = kept
+        self._run: Program | None = None
+        self._bytes = b""
+
+    def __call__(self, inputs: Any) -> Any:
+        """Run the graph on a list of arguments, which it empties."""
+        assert self._run is not None, "post_compile was not called"
+        return self._run(inputs)
+
+    def prepare_for_serialization(self) -> None:
+        """Turn into bytes. Raises what torch takes for "cannot be cached"."""
+        if self._bytes:
+            return
+        if self._kept is None:
+            raise BypassAOTAutogradCache("fusec did not compile this graph")
+        try:
+            payload = pickle.dumps(self._kept, pickle.HIGHEST_PROTOCOL)
+        except (pickle.PicklingError, TypeError, AttributeError) as error:
+            raise BypassAOTAutogradCache(f"fusec cannot keep it: {error}") from error
+        self._bytes = hashlib.sha256(payload).digest() + payload
+
+    def __reduce__(self) -> tuple[Callable[..., CompiledGraph], tuple[bytes]]:
+        self.prepare_for_serialization()
+        return _revived, (self._bytes,)
+
+    def post_compile(self, *_: Any, **__: Any) -> None:
+        """Load the program into this process."""
+        with unset_fake_temporarily():  # constants are real
+            kept = pickle.loads(self._bytes[_DIGEST:])
+        self._run = _assembled(kept.artifact.load(), kept.outputs, kept.backward)
+
+    def set_triton_bundle(self, triton_bundle: Any) -> None:
+        """There is none."""
+
+
+def _revived(data: bytes) -> CompiledGraph:
+    """Raises ValueError where the bytes are not as written: torch then goes without."""
+    if hashlib.sha256(data[_DIGEST:]).digest() != data[:_DIGEST]:
+        raise ValueError("a compiled graph was damaged: its digest does not match")
+    graph = CompiledGraph()
+    graph._bytes = data
+    return graph
+
+
+def _assembled(program: Program, outputs: Sequence[Output], backward: bool) -> Program:
+    delivered = deliver(program, outputs)
+    return _resolved(delivered) if backward else delivered
+
+
+def _resolved(program: Program) -> Program:
+    """A program for gradients, which may come as lazy negations of their memory.
+
+    Of other arguments torch checks that they are as they were when traced.
+    """
+
+    def run(arguments: list[Any]) -> list[Any]:
+        for k, x in enumerate(arguments):
+            if isinstance(x, torch.Tensor) and x.is_neg():
+                arguments[k] = x.resolve_neg()
+        return program(arguments)
+
+    return run

@@ -1,0 +1,86 @@
+"""A compiled graph as data: everything that a process needs to run it.
+
+    compile_module ─▶ Artifact(plan, object code) ─load─▶ Program
+
+An artifact can be pickled. It is right for the machine that it was made for, and for
+the sources that made it; both belong in the key of whatever keeps it (see `salt`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from fusec.runtime.cache import Cache, cache_key
+from fusec.runtime.launcher_cpu import load
+from fusec.runtime.launcher_torch import Program, exported_shims
+from fusec.runtime.plan import HostPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A host function's plan, the object code of its kernels, and of its segments."""
+
+    plan: HostPlan
+    kernels: Mapping[str, bytes]
+    """Object code by the name of the kernel in it."""
+    segments: bytes
+    """Object code of all segments; empty where there are none."""
+    callables: Mapping[str, Callable[..., Any]]
+    """What externs call that has no name in torch. Some of it only this process has:
+    then the artifact cannot be pickled."""
+    threads: int | None
+
+    def load(self) -> Program:
+        """The program, bound to addresses of this process.
+
+        Raises `InternalError` where the object code is damaged.
+        """
+        code = {name: load(image, (name,)) for name, image in self.kernels.items()}
+        addresses = {name: found[name] for name, found in code.items()}
+        if self.segments:
+            names = [segment.name for segment in self.plan.segments]
+            shims = exported_shims()
+            code["host"] = load(self.segments, names, {**addresses, **shims})
+            addresses |= code["host"].addresses
+        function = self.plan.function
+        program = Program(function, addresses, self.callables, self.threads, self.plan)
+        program.code = code
+        return program
+
+
+def salt(kept: Cache, *facts: object) -> str | None:
+    """What tells artifacts apart that torch's own key does not: a text for that key.
+
+    It changes with fusec's sources and with `facts`, by their `repr`; and it holds a
+    secret of the cache's folder, so that to clear this cache is to forget what torch
+    keeps. None where the folder cannot hold a secret.
+    """
+    secret = _secret(kept)
+    if secret is None:
+        return None
+    return cache_key("artifact", _sources(), secret, *map(repr, facts))
+
+
+def _secret(kept: Cache) -> bytes | None:
+    key = cache_key("artifact", "secret")
+    found = kept.get(key)
+    if found is None and kept.put(key, secrets.token_bytes(32), "secret"):
+        found = kept.get(key)  # another process may have been quicker
+    return found
+
+
+@cache
+def _sources() -> bytes:
+    """A digest of fusec itself."""
+    root = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(f"{path.relative_to(root)}\0".encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.digest()

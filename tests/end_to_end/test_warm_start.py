@@ -1,0 +1,175 @@
+"""A process finds what another has compiled: in torch's cache, under a key of ours.
+
+Each pass is a process, as the cache is meant for; the cases are in `warm_programs`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from end_to_end import warm_programs
+from end_to_end.warm_programs import CASES, KEPT
+
+import fusec
+
+ROOT = Path(fusec.__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Folders for the caches of the processes that share them."""
+
+    folder: Path
+
+    @property
+    def ours(self) -> Path:
+        return self.folder / "fusec"
+
+    @property
+    def torchs(self) -> Path:
+        return self.folder / "torch"
+
+    def __call__(self, *names: str) -> dict[str, Any]:
+        """Run cases in a process; what each found. Results are held to eager's."""
+        program = [warm_programs.__file__, *names]
+        done = self.process(program)
+        assert done.returncode == 0, done.stderr
+        assert "\nfusec" not in f"\n{done.stderr}", done.stderr
+        told = json.loads(done.stdout.splitlines()[-1])
+        for name in names:
+            _same(told["found"][name]["results"], told["eager"][name])
+        return told["found"]
+
+    def process(self, command: list[str]) -> subprocess.CompletedProcess[str]:
+        around = {
+            k: v for k, v in os.environ.items() if k != "TORCHINDUCTOR_AUTOGRAD_CACHE"
+        }
+        own = {
+            "FUSEC_CACHE_DIR": str(self.ours),
+            "TORCHINDUCTOR_CACHE_DIR": str(self.torchs),
+            "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests"))),
+        }
+        return subprocess.run(
+            [sys.executable, *command],
+            capture_output=True,
+            text=True,
+            env=around | own,
+            check=False,
+        )
+
+    def entries(self) -> list[Path]:
+        return [p for p in (self.torchs / "aotautograd").rglob("*") if p.is_file()]
+
+
+def _same(found: Any, wanted: Any) -> None:
+    if isinstance(found, list) and found and isinstance(found[0], list):
+        for a, b in zip(found, wanted, strict=True):
+            _same(a, b)
+    else:
+        torch.testing.assert_close(torch.tensor(found), torch.tensor(wanted))
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def used(tmp_path_factory: pytest.TempPathFactory) -> tuple[Machine, dict[str, Any]]:
+    """A machine where every case has run, and what it found."""
+    machine = Machine(tmp_path_factory.mktemp("used"))
+    return machine, machine(*CASES)
+
+
+def test_the_first_process_compiles(used: tuple[Machine, dict[str, Any]]) -> None:
+    _, found = used
+    assert all(case["compiled"] and not case["hits"] for case in found.values())
+
+
+def test_the_second_compiles_nothing(used: tuple[Machine, dict[str, Any]]) -> None:
+    """Results are those of the first, to the last bit."""
+    machine, first = used
+    second = machine(*CASES)
+    for name, case in second.items():
+        assert case["results"] == first[name]["results"]
+        assert (case["hits"] > 0, case["compiled"] == 0) == (name in KEPT,) * 2
+
+
+def test_damaged_entries_are_compiled_anew(
+    used: tuple[Machine, dict[str, Any]], tmp_path: Path
+) -> None:
+    """What is cut short, torch warns of."""
+    machine, first = used
+    other = Machine(tmp_path / "copy")
+    shutil.copytree(machine.folder, other.folder)
+    for share, path in enumerate(other.entries()):
+        data = path.read_bytes()
+        path.write_bytes(data[: len(data) * share // len(other.entries())])
+    found = other(*KEPT)
+    for name, case in found.items():
+        assert case["results"] == first[name]["results"]
+        assert case["compiled"]
+
+
+GATHER = """
+import sys, torch
+import fusec
+{blank}
+f = torch.compile(lambda table, at: table[at].tanh(), backend="fusec")
+try:
+    f(torch.ones(3, 3), torch.tensor([3]))
+except IndexError as error:
+    print(error)
+"""
+
+
+def test_an_error_names_the_line_of_this_program(
+    machine: Machine, tmp_path: Path
+) -> None:
+    """And not the one that the same graph had in the program that compiled it."""
+    for lines in (0, 3):
+        path = tmp_path / f"program{lines}.py"
+        path.write_text(GATHER.format(blank="\n" * lines))
+        assert f"{path}:{lines + 5}" in machine.process([str(path)]).stdout
+
+
+SAVE = """
+import sys, torch, fusec
+
+def f(x, weight):
+    return torch.nn.functional.gelu(x @ weight.t()).softmax(-1)
+
+x = torch.linspace(-1, 1, 40).reshape(5, 8)
+with torch.no_grad():
+    compiled = torch.compile(f, backend="fusec", fullgraph=True)
+    made = compiled.aot_compile(((x, x), {}))
+    made.save_compiled_function(sys.argv[1])
+    torch.save(f(x, x), sys.argv[2])
+"""
+LOAD = """
+import sys, torch
+
+x = torch.linspace(-1, 1, 40).reshape(5, 8)
+with open(sys.argv[1], "rb") as file:
+    run = torch.compiler.load_compiled_function(file)
+with torch.no_grad():
+    torch.testing.assert_close(run(x, x), torch.load(sys.argv[2]))
+assert "fusec.compiler" not in sys.modules
+"""
+
+
+def test_a_function_compiled_ahead_of_time(machine: Machine, tmp_path: Path) -> None:
+    """torch's packages: made in one process, run in another that compiles nothing."""
+    paths = [str(tmp_path / name) for name in ("function", "wanted")]
+    for program in (SAVE, LOAD):
+        done = machine.process(["-c", program, *paths])
+        assert done.returncode == 0, done.stderr
