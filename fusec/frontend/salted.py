@@ -23,6 +23,7 @@ from fusec.frontend.torch_private import (
     OutputCode,
     SerializableAOTDispatchCompiler,
     functorch_config,
+    keys_of_ours,
 )
 
 Keep = Callable[[Callable[..., Any]], Any]
@@ -45,7 +46,7 @@ def salted(gm: Any, salt: str | None) -> Iterator[Keep]:
         "force_non_lazy_backward_lowering": True,
     }
     try:
-        with functorch_config.patch(settings):
+        with functorch_config.patch(settings), keys_of_ours():
             yield lambda compiler: SerializableAOTDispatchCompiler(OutputCode, compiler)
     finally:
         del graph.fusec_salt

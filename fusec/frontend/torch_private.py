@@ -5,6 +5,9 @@ These names move between releases: what breaks with a new torch breaks here.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -16,6 +19,7 @@ from torch._functorch._aot_autograd.schemas import SerializableAOTDispatchCompil
 from torch._functorch.aot_autograd import aot_module_simplified
 from torch._functorch.partitioners import min_cut_rematerialization_partition
 from torch._guards import TracingContext
+from torch._inductor import codecache
 from torch._inductor.output_code import OutputCode
 from torch._inductor.runtime.cache_dir_utils import cache_dir as aot_cache_dir
 from torch._library.fake_class_registry import FakeScriptObject
@@ -38,10 +42,37 @@ __all__ = [
     "core_aten_decompositions",
     "counters",
     "functorch_config",
+    "keys_of_ours",
     "min_cut_rematerialization_partition",
     "symbol_hint",
     "unset_fake_temporarily",
 ]
+
+
+_keys_are_ours: ContextVar[bool] = ContextVar("keys_are_ours", default=False)
+
+
+@contextmanager
+def keys_of_ours() -> Iterator[None]:
+    """Let this thread make keys for torch's cache without Inductor's code generators.
+
+    To ask them for custom passes, torch imports all of them, which takes longer than
+    all else that finding an entry does. What fusec compiles depends on none.
+    """
+    token = _keys_are_ours.set(True)
+    try:
+        yield
+    finally:
+        _keys_are_ours.reset(token)
+
+
+def _unless_ours(register: Callable[[], None]) -> Callable[[], None]:
+    return lambda: None if _keys_are_ours.get() else register()
+
+
+if hasattr(codecache, "init_backend_registration"):
+    register = codecache.init_backend_registration  # pyright: ignore
+    codecache.init_backend_registration = _unless_ours(register)  # pyright: ignore
 
 
 def all_overloads() -> list[str]:

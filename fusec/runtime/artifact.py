@@ -77,10 +77,8 @@ def _secret(kept: Cache) -> bytes | None:
 
 @cache
 def _sources() -> bytes:
-    """A digest of fusec itself."""
+    """What changes with fusec itself: where its files are, how long, and how new."""
     root = Path(__file__).parents[1]
-    digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        digest.update(f"{path.relative_to(root)}\0".encode())
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.digest()
+    paths = sorted(root.rglob("*.py"))
+    files = [(str(p), s.st_size, s.st_mtime_ns) for p in paths if (s := p.stat())]
+    return hashlib.sha256(repr(files).encode()).digest()

@@ -24,16 +24,16 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import compress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.autograd import profiler
 
+from fusec import lazy
 from fusec.errors import InternalError
 from fusec.ir.core import Function, Op, Value
 from fusec.ir.dims import Dim, Symbol, evaluate
 from fusec.ir.dtypes import DType
-from fusec.ir.interpreter.elements import compute, scalar
 from fusec.ir.ops.cast import Cast
 from fusec.ir.ops.constant import Const, SizeOf
 from fusec.ir.ops.elementwise import Elementwise
@@ -47,6 +47,11 @@ from fusec.runtime.launcher_cpu import launch, slots
 from fusec.runtime.memory import Arena, advise_huge
 from fusec.runtime.plan import BASE_SLOT, FRAME, STATUS_SLOT, HostPlan, Segment
 from fusec.runtime.shims import SYMBOLS
+
+if TYPE_CHECKING:
+    from fusec.ir.interpreter import elements
+else:
+    elements = lazy.module("fusec.ir.interpreter.elements")
 
 Sizes = dict[Symbol, int]
 
@@ -371,8 +376,8 @@ class _Binder:
         at = self.number(op.result)
 
         def step(frame: Frame) -> None:
-            operands = [scalar(v, frame.tensors[k]) for v, k in sources]
-            frame.tensors[at] = compute(op, operands).item()
+            operands = [elements.scalar(v, frame.tensors[k]) for v, k in sources]
+            frame.tensors[at] = elements.compute(op, operands).item()
 
         return step
 
