@@ -46,7 +46,7 @@ def fuse(function: Function, target: Target, hints: Mapping[Symbol, int]) -> Fun
 
 def emit_plan(fusion: Fusion, plan: Plan) -> Function:
     """The function with one region per group."""
-    function = fusion.function
+    function = fusion.regions.function
     builder = Builder(function.level)
     env: dict[Value, Value] = {}
     for old in function.params:
@@ -56,7 +56,7 @@ def emit_plan(fusion: Fusion, plan: Plan) -> Function:
             _emit_group(builder, fusion, group, env)
             continue
         op = function.body.ops[group.number]
-        if op.pure and not any(map(fusion.is_read, op.results)):
+        if op.pure and not any(map(fusion.regions.is_read, op.results)):
             continue
         builder.loc = op.loc
         env.update(zip(op.results, builder.copy(op, env), strict=True))
@@ -67,9 +67,9 @@ def _emit_group(
     builder: Builder, fusion: Fusion, group: Group, env: dict[Value, Value]
 ) -> None:
     if len(group.members) == 1 and set(group.stored) == set(
-        fusion.ops[group.number].results
+        fusion.regions.ops[group.number].results
     ):
-        op = fusion.ops[group.number]
+        op = fusion.regions.ops[group.number]
         builder.loc = op.loc
         env.update(zip(op.results, builder.copy(op, env), strict=True))
         return
@@ -80,7 +80,7 @@ def _emit_group(
                 writer.write(k, placement)
     inputs = tuple(env.get(v, v) for v in writer.inputs)
     hints = tuple(v.hint for v in writer.outputs)
-    loc = fusion.ops[group.number].loc
+    loc = fusion.regions.ops[group.number].loc
     results = builder.emit(Region, inputs, (), (writer.block(),), loc, hints)
     env.update(zip(writer.outputs, results, strict=True))
 
@@ -95,16 +95,16 @@ class _Writer:
         group: Group,
         env: Mapping[Value, Value],
     ) -> None:
-        self.fusion = fusion
+        self.regions = fusion.regions
+        self.places = fusion.places
         self.group = group
         self.env = env
         self.builder = builder.isolated()
         self.inputs: dict[Value, Value] = {}
         """Tensors of the function that are read, with the block's name for each."""
         self.outputs: dict[Value, Value] = {}
-        self.guarded = any(
-            load.masked for k in group.members for _, load in fusion.summaries[k].loads
-        )
+        summaries = (self.regions.summaries[k] for k in group.members)
+        self.guarded = any(load.masked for s in summaries for _, load in s.loads)
         self.points: dict[tuple[Value, object], Value] = {}
         """Elements of fused tensors, by the index at which they are known."""
         self.computed: dict[Computed, Value] = {}
@@ -117,13 +117,13 @@ class _Writer:
 
     def write(self, k: int, placement: Placement) -> None:
         """Emit a region in place."""
-        self.emit(k, self.fusion.summaries[k].op.body.ops, placement, {})
+        self.emit(k, self.regions.summaries[k].op.body.ops, placement, {})
 
     def emit(
         self, k: int, ops: Sequence[Op], placement: Placement, env: dict[Value, Value]
     ) -> None:
         """Emit some ops of region k in place; `env` receives what they become."""
-        op = self.fusion.summaries[k].op
+        op = self.regions.summaries[k].op
         outer = dict(zip(op.body.params, (*op.inputs, *op.results), strict=True))
         for inner in ops:
             self.builder.loc = inner.loc if inner.loc.file else op.loc
@@ -162,7 +162,7 @@ class _Writer:
         """
         b, ok = self.builder, env.get(op.ok, op.ok)
         if self.guarded:
-            region = self.fusion.summaries[k]
+            region = self.regions.summaries[k]
             tensor, store = next(iter(region.stores.items()))
             index = [self.entry(entry, placement) for entry in store]
             computed = [e for e in index if isinstance(e, Value)]
@@ -180,7 +180,7 @@ class _Writer:
 
     def compute(self, place: Computed) -> Value:
         """Emit what the reader computes the coordinate from, before its own turn."""
-        body = self.fusion.summaries[place.reader].op.body
+        body = self.regions.summaries[place.reader].op.body
         needed = _needed(body, place.value)
         env: dict[Value, Value] = {}
         ops = [op for op in body.ops if op in needed]
@@ -222,10 +222,10 @@ class _Writer:
     ) -> Value:
         index = self.place(op, placement, env)
         guard = [env[op.mask], env[op.other]] if op.masked else []
-        if self.fusion.maker.get(tensor) in self.group.members:
+        if self.regions.maker.get(tensor) in self.group.members:
             at = tensor, _index_key(index, tensor.shape)
             if at not in self.points:
-                wanted = self.fusion.places.wanted(op, k, placement)
+                wanted = self.places.wanted(op, k, placement)
                 self.write_late(tensor, wanted)
             element = self.points[at]
             if not guard:
@@ -248,8 +248,8 @@ class _Writer:
 
     def write_late(self, tensor: Value, wanted: Sequence[Place | None]) -> None:
         """Emit the maker of a tensor where a computed coordinate wants it."""
-        maker = self.fusion.maker[tensor]
-        store = self.fusion.summaries[maker].stores[tensor]
+        maker = self.regions.maker[tensor]
+        store = self.regions.summaries[maker].stores[tensor]
 
         def same(placement: Placement) -> bool:
             return all(
