@@ -8,7 +8,7 @@ Horizontal fusion comes last.
     regions      what there is to fuse           producers   vertical fusion
     groups       what may be one kernel          siblings    horizontal fusion
     placement    where in it a region stands     order       who waits for whom
-    prices       what it costs
+    prices       what it costs                   repeats     what was decided before
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import count
 
-from fusec.analysis.groups import Group, Groups
+from fusec.analysis.groups import Fault, Group, Groups
 from fusec.analysis.order import Order
 from fusec.analysis.placement import Places
 from fusec.analysis.prices import Prices
 from fusec.analysis.producers import Producers
 from fusec.analysis.regions import Regions
+from fusec.analysis.repeats import Repeats
 from fusec.analysis.siblings import Siblings
 from fusec.ir.core import Function, Value
 from fusec.ir.dims import Symbol
@@ -64,12 +65,13 @@ class Fusion:
         self.producers = Producers(self.groups, self.places)
         self.siblings = Siblings(self.groups, self.places)
         self.order = Order(self.regions.needs())
-        self.group_of = [*map(self.groups.single, range(len(self.regions.ops)))]
+        self.repeats = Repeats(self.groups)
+        self.group_of = [*map(self.repeats.single, range(len(self.regions.ops)))]
         self.fixed = sum(1 << g.number for g in self.group_of if not g.members)
         """The ops that are no regions, as the bits of an integer."""
         self.found = count()
         """Numbers for candidates, so that the queue never compares groups."""
-        self.refusals: dict[tuple[int, int], str] = {}
+        self.refusals: dict[tuple[int, int], Fault] = {}
 
     def run(self) -> Plan:
         """Fuse while anything gains by it."""
@@ -100,42 +102,53 @@ class Fusion:
 
     def attempt(self, a: Group, b: Group) -> tuple[Group | None, float]:
         """The group that a and b become and the seconds it saves, or None."""
-        reason = self._parted(a, b)
-        merged: Group | None = None
-        gain = 0.0
-        if reason is None:
-            merged, reason = self.producers.merge(a, b)
-        if merged is not None:
-            together = self.prices.time(merged)
-            apart = self.prices.time(a) + self.prices.time(b)
-            gain = apart - together
-            if gain < 0:
-                reason = (
-                    f"slower together: {together * 1e6:.1f} µs,"
-                    f" apart {apart * 1e6:.1f} µs"
-                )
-                merged = None
-        if reason is not None:
-            self.refusals[a.number, b.number] = reason
-        return merged, gain
+        found = self._parted(a, b) or self._merged(a, b)
+        if isinstance(found, Group):
+            return found, self._gain(a, b, found)
+        self.refusals[a.number, b.number] = found
+        return None, 0.0
+
+    def _merged(self, a: Group, b: Group) -> Group | Fault:
+        """The group of a producer and its consumer, if it gains."""
+
+        def judge() -> Group | Fault:
+            found = self.producers.merge(a, b)
+            if isinstance(found, Fault) or self._gain(a, b, found) >= 0:
+                return found
+            together, apart = self._times(a, b, found)
+            return Fault(
+                f"slower together: {together * 1e6:.1f} µs, apart {apart * 1e6:.1f} µs"
+            )
+
+        return self.repeats.judged(a, b, None, judge)
+
+    def _gain(self, a: Group, b: Group, merged: Group) -> float:
+        together, apart = self._times(a, b, merged)
+        return apart - together
+
+    def _times(self, a: Group, b: Group, merged: Group) -> tuple[float, float]:
+        """Predicted seconds of two groups together, and apart."""
+        time = self.prices.time
+        return time(merged), time(a) + time(b)
 
     def _stands(self, a: Group, b: Group) -> bool:
         """Whether neither group has become another since, nor a way round appeared."""
         if self.group_of[a.number] is not a or self.group_of[b.number] is not b:
             return False
-        reason = self._parted(a, b)
-        if reason is not None:
-            self.refusals[a.number, b.number] = reason
-        return reason is None
+        fault = self._parted(a, b)
+        if fault is not None:
+            self.refusals[a.number, b.number] = fault
+        return fault is None
 
-    def _parted(self, a: Group, b: Group) -> str | None:
+    def _parted(self, a: Group, b: Group) -> Fault | None:
         """What must run after a and before b, if anything does."""
         between = self.order.between(a.number, b.number)
         if not between:
             return None
         # What is no region will always stand there.
         last = (between & self.fixed or between).bit_length() - 1
-        return f"{self.describe(self.group_of[last])} must run between them"
+        between = self.describe(self.group_of[last])
+        return Fault(f"{between} must run between them")
 
     def _commit(self, a: Group, b: Group, merged: Group) -> None:
         self.order.join(a.number, b.number)
@@ -161,11 +174,12 @@ class Fusion:
         a, b = sorted((a, b), key=lambda group: group.number)
         if self.order.related(a.number, b.number):
             return False
-        merged = self.siblings.merge(a, b, value)
-        if merged is None:
-            return False
-        time = self.prices.time
-        if time(merged) > time(a) + time(b):
+
+        def judge() -> Group | Fault:
+            return self.siblings.merge(a, b, value)
+
+        merged = self.repeats.judged(a, b, value, judge)
+        if isinstance(merged, Fault) or self._gain(a, b, merged) < 0:
             return False
         self._commit(a, b, merged)
         return True
@@ -192,11 +206,11 @@ class Fusion:
     def _refused(self) -> tuple[Refusal, ...]:
         """The last refusal of each two groups that stayed apart."""
         found: dict[tuple[int, int], Refusal] = {}
-        for (producer, consumer), reason in self.refusals.items():
+        for (producer, consumer), fault in self.refusals.items():
             a, b = self.group_of[producer], self.group_of[consumer]
             if a is not b:
                 names = self.describe(a), self.describe(b)
-                found[a.number, b.number] = Refusal(*names, reason)
+                found[a.number, b.number] = Refusal(*names, str(fault))
         return tuple(found.values())
 
     def describe(self, group: Group) -> str:

@@ -39,6 +39,25 @@ class Group:
         default_factory=dict[Value, frozenset[Axis]]
     )
     """The axes that each of them is stored over, once the group is checked."""
+    like: Group = field(init=False, repr=False)
+    """The first group that is the same but for names; at first itself."""
+
+    def __post_init__(self) -> None:
+        self.like = self
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why groups stay apart; of `value`, if there is one."""
+
+    what: str
+    value: Value | None = None
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return self.what
+        named = f"%{self.value.hint}" if self.value.hint else "a result"
+        return f"{named} {self.what}"
 
 
 class Groups:
@@ -124,35 +143,35 @@ class Groups:
                 return frozenset(axis for entry in index for axis in entry.axes)
         return None
 
-    def fault(self, group: Group) -> str | None:
+    def fault(self, group: Group) -> Fault | None:
         """The rule of kernels that a group breaks; else it knows its spans."""
         members = group.members.items()
         results = (v for k in group.members for v in self.regions.ops[k].results)
         if any(0 in shape_of(value) for value in results):
-            return "there is nothing to compute"
+            return Fault("there is nothing to compute")
         work = sum(self.regions.summaries[k].work * len(p) for k, p in members)
         if work > MAX_WORK:
-            return f"{work:.0f} instructions are too many for one kernel"
+            return Fault(f"{work:.0f} instructions are too many for one kernel")
         for value in group.stored:
             span = self.span(group, value)
             if span is None:
-                return f"{_named(value)} would not be written exactly once"
+                return Fault("would not be written exactly once", value)
             group.spans[value] = span
         if not self._whole_sweeps(group):
-            return "one reads past what the other reduces over"
+            return Fault("one reads past what the other reduces over")
         if not self._scans_in_order(group):
-            return "one does not walk as the other scans"
+            return Fault("one does not walk as the other scans")
         if len(self.sweeps(group)) > 1:
-            return "they reduce over different axes"
+            return Fault("they reduce over different axes")
         walked = frozenset[Axis]().union(*group.spans.values())
         reduced = self.reduced(group)
         for value, span in group.spans.items():
             # Losing axes to a store is only what a reduction does anyway.
             if not walked - span <= reduced:
-                return f"{_named(value)} has fewer axes than the loop around it"
+                return Fault("has fewer axes than the loop around it", value)
         buffers = len(group.stored) + len(self.inputs(group))
         if buffers > MAX_BUFFERS:
-            return f"{buffers} buffers are too many for one kernel"
+            return Fault(f"{buffers} buffers are too many for one kernel")
         return None
 
     def _whole_sweeps(self, group: Group) -> bool:
@@ -182,7 +201,3 @@ class Groups:
             and place.const == 0
             for place, extent in places
         )
-
-
-def _named(value: Value) -> str:
-    return f"%{value.hint}" if value.hint else "a result"

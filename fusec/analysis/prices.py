@@ -14,7 +14,7 @@ from fusec.target import Target
 
 
 class Prices:
-    """The prices of groups on a target, for likely sizes, each reckoned once."""
+    """The prices of groups on a target, for likely sizes: like ones cost alike."""
 
     def __init__(
         self, groups: Groups, target: Target, hints: Mapping[Symbol, int]
@@ -27,9 +27,9 @@ class Prices:
 
     def time(self, group: Group) -> float:
         """Predicted seconds of a group."""
-        if group not in self._times:
-            self._times[group] = seconds(self.work(group), self.target)
-        return self._times[group]
+        if group.like not in self._times:
+            self._times[group.like] = seconds(self.work(group.like), self.target)
+        return self._times[group.like]
 
     def work(self, group: Group) -> Work:
         """What a group moves and computes."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from fusec.analysis.groups import Group, Groups, Members
+from fusec.analysis.groups import Fault, Group, Groups, Members
 from fusec.analysis.placement import (
     Place,
     Placement,
@@ -31,7 +31,7 @@ from fusec.ir.types import Axis
 CHEAP_OPS = 12
 """A producer of so few ops may be computed again for every user."""
 
-UNALIGNED = "the reshape between them does not fall apart into whole axes"
+UNALIGNED = Fault("the reshape between them does not fall apart into whole axes")
 
 _Read = tuple[Value, Load, int, Placement]
 """A load of a fused tensor: the tensor, the load, its region and where that is."""
@@ -45,44 +45,41 @@ class Producers:
         self.places = places
         self.regions = groups.regions
 
-    def merge(self, a: Group, b: Group) -> tuple[Group | None, str | None]:
+    def merge(self, a: Group, b: Group) -> Group | Fault:
         """The group of b and its producer a, or why there is none."""
         reads = list(self._reads(a.members, b.members))
         if any(load.slots or is_computed(p) for _, load, _, p in reads):
-            members, reason = self._placed_anew({*a.members, *b.members})
+            members = self._placed_anew({*a.members, *b.members})
         else:
-            members, reason = self._placed_within(a, b, reads)
-        if members is None:
-            return None, reason
+            members = self._placed_within(a, b, reads)
+        if isinstance(members, Fault):
+            return members
         merged = Group(b.number, members, self.groups.still_read(a, b))
-        fault = self.groups.fault(merged)
-        return (merged, None) if fault is None else (None, fault)
+        return self.groups.fault(merged) or merged
 
-    def _placed_within(
-        self, a: Group, b: Group, reads: list[_Read]
-    ) -> tuple[Members | None, str | None]:
+    def _placed_within(self, a: Group, b: Group, reads: list[_Read]) -> Members | Fault:
         """The members of both, those of a where b reads them."""
         places: dict[object, Placement] = {}
-        own, others = self.groups.axes(a), self.groups.axes(b)
+        sweeps = Sweeps(self.groups.axes(a), self.groups.axes(b))
         for read in reads:
             (first, *_) = a.members[self.regions.maker[read[0]]]
             wanted = self._demand(read, first)
             if wanted is None:
-                return None, UNALIGNED
-            shared = share_sweeps(own, others, wanted)
+                return UNALIGNED
+            shared = sweeps.place(wanted)
             places.setdefault(key(shared), shared)
         if len(places) > 1 and not self._cheap(a.members):
-            return None, f"read at {len(places)} different places, too dear to repeat"
+            return Fault(f"read at {len(places)} different places, too dear to repeat")
         members = {k: list(p) for k, p in b.members.items()}
         for k, placements in a.members.items():
             for place in places.values():
                 moved = [self.places.compose(p, place) for p in placements]
                 if any(p is None for p in moved):
-                    return None, UNALIGNED
+                    return UNALIGNED
                 members.setdefault(k, []).extend(p for p in moved if p is not None)
-        return members, None
+        return members
 
-    def _placed_anew(self, numbers: set[int]) -> tuple[Members | None, str | None]:
+    def _placed_anew(self, numbers: set[int]) -> Members | Fault:
         """Members placed from the last one back, each where its readers want it.
 
         Whoever is read at a computed coordinate stays where it was for its other
@@ -92,23 +89,24 @@ class Producers:
         axes: dict[Axis, None] = {}
         for k in sorted(numbers, reverse=True):
             summary = self.regions.summaries[k]
+            sweeps = Sweeps(summary.axes, list(axes))
             demands: dict[object, Placement] = {}
             for read in self._reads({k}, members):
                 wanted = self._demand(read, {a: Affine.of(a) for a in summary.axes})
                 if wanted is None:
-                    return None, UNALIGNED
-                shared = share_sweeps(summary.axes, list(axes), wanted)
+                    return UNALIGNED
+                shared = sweeps.place(wanted)
                 demands.setdefault(key(shared), shared)
             if not demands and members:
-                return None, "one is not read by the other"
+                return Fault("one is not read by the other")
             if len(demands) > 1 and not self._cheap({k: []}):
-                return None, "read both in place and at computed indices"
+                return Fault("read both in place and at computed indices")
             identity = {axis: Affine.of(axis) for axis in summary.axes}
             members[k] = list(demands.values()) or [identity]
             for placement in members[k]:
                 for axis in summary.axes:
                     axes.update(dict.fromkeys(coordinate(placement, axis).axes))
-        return members, None
+        return members
 
     def _cheap(self, members: Mapping[int, object]) -> bool:
         """Whether regions may be computed again for every place they are read at."""
@@ -137,21 +135,34 @@ class Producers:
         return None if stored is None else invert(stored, index, shape_of(value))
 
 
-def share_sweeps(
-    own: Sequence[Axis], others: Sequence[Axis], place: Placement
-) -> Placement:
-    """Let the axes that a producer sweeps on its own be those of its readers.
+class Sweeps:
+    """Lets the axes that a group sweeps on its own be those of another one.
 
-    Any two axes of one extent may be one, if no value has both.
+    Any two axes of one extent may be one, if no value has both. An axis that finds no
+    other is a new one where the other group has it already: equal regions share it.
     """
-    taken = {axis for place in place.values() for axis in place.axes}
-    free = [x for x in others if x not in taken]
-    shared: dict[Axis, Place] = dict(place)
-    for axis in own:
-        if axis in shared:
-            continue
-        match = next((x for x in free if x.extent == axis.extent), None)
-        if match is not None:
-            free.remove(match)
-            shared[axis] = Affine.of(match)
-    return shared
+
+    def __init__(self, own: Sequence[Axis], others: Sequence[Axis]) -> None:
+        self.own = own
+        self.others = others
+        self._apart = {
+            axis: Affine.of(Axis(axis.name, axis.extent))
+            for axis in own
+            if axis in others
+        }
+
+    def place(self, known: Placement) -> Placement:
+        """Where all axes of the group are, given where some of them have to be."""
+        taken = {axis for place in known.values() for axis in place.axes}
+        free = [x for x in self.others if x not in taken]
+        shared: dict[Axis, Place] = dict(known)
+        for axis in self.own:
+            if axis in shared:
+                continue
+            match = next((x for x in free if x.extent == axis.extent), None)
+            if match is not None:
+                free.remove(match)
+                shared[axis] = Affine.of(match)
+            elif axis in self._apart:
+                shared[axis] = self._apart[axis]
+        return shared

@@ -92,6 +92,11 @@ class Regions:
         """Whether an op reads a value, or the function returns it."""
         return value in self.readers or value in self.returned
 
+    def values(self, members: Iterable[int]) -> list[Value]:
+        """All that some ops read and make, in their order."""
+        ops = [self.ops[k] for k in members]
+        return [value for op in ops for value in (*op.operands, *op.results)]
+
     def needs(self) -> list[set[int]]:
         """The ops that each op waits for: those with effects keep their order."""
         needs = [

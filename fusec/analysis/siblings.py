@@ -7,11 +7,13 @@ fused over k, l: the first is placed by {i: k, j: l}
 
 from __future__ import annotations
 
-from fusec.analysis.groups import Group, Groups
+from fusec.analysis.groups import Fault, Group, Groups
 from fusec.analysis.placement import Place, Placement, Places, is_computed, place_key
-from fusec.analysis.producers import share_sweeps
+from fusec.analysis.producers import Sweeps
 from fusec.ir.core import Affine, Value
 from fusec.ir.types import Axis
+
+APART = Fault("they do not read it over the same axes")
 
 
 class Siblings:
@@ -22,22 +24,22 @@ class Siblings:
         self.places = places
         self.regions = groups.regions
 
-    def merge(self, a: Group, b: Group, value: Value) -> Group | None:
-        """The group of two that read a value, if they can walk it together."""
+    def merge(self, a: Group, b: Group, value: Value) -> Group | Fault:
+        """The group of two that read a value, or why they cannot walk it together."""
         placed = (p for g in (a, b) for each in g.members.values() for p in each)
         if any(map(is_computed, placed)):
-            return None
+            return Fault("one waits for a coordinate that another computes")
         place = self._side_by_side(a, b, value)
         if place is None:
-            return None
+            return APART
         members = {k: list(p) for k, p in b.members.items()}
         for k, placements in a.members.items():
             moved = [self.places.compose(p, place) for p in placements]
             members[k] = [p for p in moved if p is not None]
             if len(members[k]) < len(placements):
-                return None
+                return APART
         merged = Group(b.number, members, self.groups.still_read(a, b))
-        return merged if self.groups.fault(merged) is None else None
+        return self.groups.fault(merged) or merged
 
     def _side_by_side(self, a: Group, b: Group, value: Value) -> Placement | None:
         """Where the axes of a lie among those of b, so that both read a value alike."""
@@ -54,7 +56,7 @@ class Siblings:
             if mine.axes[0].extent != wanted.axes[0].extent:
                 return None
             place[mine.axes[0]] = wanted
-        return share_sweeps(self.groups.axes(a), self.groups.axes(b), place)
+        return Sweeps(self.groups.axes(a), self.groups.axes(b)).place(place)
 
     def _places_read(self, group: Group, value: Value) -> list[Affine] | None:
         """The index at which a group reads a value, if there is just one."""

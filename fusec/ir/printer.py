@@ -149,6 +149,19 @@ class Names:
             known = self.values[value] = f"%{self._fresh(value.hint)}"
         return known
 
+    def enter(self, block: Block, owner: Op) -> None:
+        """Name anew what a closed block defines, which other ops may share.
+
+        Parameters without a name are called after what they stand for.
+        """
+        for op in walk(block):
+            for value in op.results:
+                self.values.pop(value, None)
+        outer = (*owner.operands, *owner.results)
+        for param, value in zip(block.params, outer, strict=False):
+            named = IDENTIFIER.fullmatch(param.hint)
+            self.values[param] = f"%{self._fresh((param if named else value).hint)}"
+
     def _fresh(self, hint: str) -> str:
         if self.canonical or not IDENTIFIER.fullmatch(hint):
             self._numbered += 1
@@ -222,7 +235,10 @@ class Printer:
         while todo:
             item, depth = todo.pop()
             if isinstance(item, _Params):
-                yield _line(f"^({', '.join(map(self._param, item.params))}):", depth)
+                if item.owner.closed:
+                    self.names.enter(item.block, item.owner)
+                params = ", ".join(map(self._param, item.block.params))
+                yield _line(f"^({params}):", depth)
             elif isinstance(item, _Yields):
                 names = ", ".join(map(self.names.value, item.values))
                 yield _line(f"yield {names}", depth)
@@ -247,7 +263,7 @@ class Printer:
         for count, block in enumerate(reversed(op.blocks)):
             todo.append(("} {" if count else "}", depth))
             todo += self._content(block, depth + 1)
-            todo.append((_Params(block.params), depth + 1))
+            todo.append((_Params(block, op), depth + 1))
         return todo
 
     def _op_line(self, op: Op, over: Iterable[Axis], depth: int) -> Line:
@@ -384,7 +400,8 @@ class Printer:
 
 @dataclass(frozen=True, slots=True)
 class _Params:
-    params: tuple[Value, ...]
+    block: Block
+    owner: Op
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ from fusec.ir.ops.elementwise import Add, And, Ge, Lt, Mul, Not, Or, Select
 from fusec.ir.ops.extern import Slot
 from fusec.ir.ops.loop import Check, Coordinate, Load, Region, Store
 from fusec.ir.ops.reduction import Reduce, Scan
-from fusec.passes.lower_to_loops import affine_value
+from fusec.passes.views import affine_value
 from fusec.target import Target
 
 

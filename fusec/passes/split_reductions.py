@@ -30,7 +30,7 @@ from fusec.ir.ops.loop import Check, Coordinate, Load, Region, Store
 from fusec.ir.ops.pointwise import dtype_of
 from fusec.ir.ops.reduction import Reduce, Scan
 from fusec.ir.types import Axis, Points, Tensor
-from fusec.passes.lower_to_loops import affine_value
+from fusec.passes.views import affine_value
 from fusec.target import Target
 
 LEAST = 1 << 13
