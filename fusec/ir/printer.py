@@ -127,6 +127,10 @@ class Names:
     codebooks: dict[DType, None] = field(default_factory=dict[DType, None])
     values: dict[Value, str] = field(default_factory=dict[Value, str])
     axes: dict[Axis, str] = field(default_factory=dict[Axis, str])
+    _inside: dict[Op, dict[Value, str]] = field(
+        default_factory=dict[Op, dict[Value, str]]
+    )
+    """The names in the block of each closed op."""
     _taken: set[str] = field(default_factory=set[str])
     _uses: dict[str, int] = field(default_factory=dict[str, int])
     _numbered: int = 0
@@ -150,17 +154,21 @@ class Names:
         return known
 
     def enter(self, block: Block, owner: Op) -> None:
-        """Name anew what a closed block defines, which other ops may share.
+        """Name what a closed block defines, anew for each op that shares it.
 
         Parameters without a name are called after what they stand for.
         """
-        for op in walk(block):
-            for value in op.results:
-                self.values.pop(value, None)
-        outer = (*owner.operands, *owner.results)
-        for param, value in zip(block.params, outer, strict=False):
-            named = IDENTIFIER.fullmatch(param.hint)
-            self.values[param] = f"%{self._fresh((param if named else value).hint)}"
+        if owner not in self._inside:
+            outer = (*owner.operands, *owner.results)
+            hints = {
+                p: value.hint for p, value in zip(block.params, outer, strict=False)
+            }
+            for value in block.params:
+                named = IDENTIFIER.fullmatch(value.hint)
+                hints[value] = value.hint if named else hints.get(value, "")
+            hints |= {value: value.hint for op in walk(block) for value in op.results}
+            self._inside[owner] = {v: f"%{self._fresh(h)}" for v, h in hints.items()}
+        self.values |= self._inside[owner]
 
     def _fresh(self, hint: str) -> str:
         if self.canonical or not IDENTIFIER.fullmatch(hint):
