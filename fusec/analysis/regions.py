@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 
 from fusec.analysis.cost import weigh
-from fusec.ir.core import Affine, Function, Op, Value, walk
+from fusec.ir.core import Affine, Block, Function, Op, Value, walk
 from fusec.ir.dims import Dim
 from fusec.ir.ops.elementwise import Elementwise
 from fusec.ir.ops.extern import Extern
@@ -42,10 +42,18 @@ class Summary:
         """Instructions for one point, loads and stores included."""
         return self.ops + self.weight
 
+    def of(self, op: Region) -> Summary:
+        """The summary of another region that shares the block."""
+        outer = _outer(op)
+        loads = tuple((outer[load.buffer], load) for _, load in self.loads)
+        named = dict(zip(self.op.results, op.results, strict=True))
+        stores = {named[value]: index for value, index in self.stores.items()}
+        return replace(self, op=op, loads=loads, stores=stores)
+
 
 def summarise(op: Region) -> Summary:
     """Read a region once."""
-    outer = dict(zip(op.body.params, (*op.inputs, *op.results), strict=True))
+    outer = _outer(op)
     loads: list[tuple[Value, Load]] = []
     stores: dict[Value, tuple[Affine, ...]] = {}
     reduced: dict[Axis, None] = {}
@@ -70,6 +78,23 @@ def summarise(op: Region) -> Summary:
     return Summary(op, tuple(loads), stores, *swept, tuple(axes), ops, weight)
 
 
+def _outer(op: Region) -> dict[Value, Value]:
+    """What each parameter of a region's block stands for."""
+    return dict(zip(op.body.params, (*op.inputs, *op.results), strict=True))
+
+
+def _summaries(function: Function) -> dict[int, Summary]:
+    """The summary of each region, by its position; each block is read once."""
+    known: dict[Block, Summary] = {}
+    found: dict[int, Summary] = {}
+    for k, op in enumerate(function.body.ops):
+        if isinstance(op, Region):
+            first = known.get(op.body)
+            found[k] = first.of(op) if first else summarise(op)
+            known.setdefault(op.body, found[k])
+    return found
+
+
 def _index_axes(index: tuple[object, ...]) -> dict[Axis, None]:
     entries = [entry for entry in index if isinstance(entry, Affine)]
     return dict.fromkeys(axis for entry in entries for axis in entry.axes)
@@ -81,9 +106,7 @@ class Regions:
     def __init__(self, function: Function) -> None:
         self.function = function
         self.ops = function.body.ops
-        self.summaries: dict[int, Summary] = {
-            k: summarise(op) for k, op in enumerate(self.ops) if isinstance(op, Region)
-        }
+        self.summaries = _summaries(function)
         self.maker = {v: k for k, op in enumerate(self.ops) for v in op.results}
         self.readers = _readers(function)
         self.returned = set(function.body.yields)
