@@ -166,7 +166,8 @@ def compile_module(
     around = b""
     if plan.segments:
         names = [segment.name for segment in plan.segments]
-        code["host"], around = build.code(text, names, {**addresses, **shims})
+        # It runs each instruction once, between calls: they need not be the best.
+        code["host"], around = build.code(text, names, {**addresses, **shims}, opt=0)
         addresses |= code["host"].addresses
     program = Program(host, addresses, callables, options.threads, plan)
     program.code = code
@@ -249,12 +250,16 @@ class _Build:
         self.cache = cache_at(options.cache_dir) if options.cache else None
 
     def code(
-        self, text: str, names: Sequence[str], imports: Mapping[str, int] = NO_IMPORTS
+        self,
+        text: str,
+        names: Sequence[str],
+        imports: Mapping[str, int] = NO_IMPORTS,
+        opt: int = 1,
     ) -> tuple[Code, bytes]:
         """The functions of a module, loaded, and the object code that they are in;
         compiled anew if the cache's does not load."""
         cpu, features = self.target.cpu, self.target.feature_string
-        key = cache_key("llvm-object", VERSION, text, cpu, features)
+        key = cache_key("llvm-object", VERSION, text, cpu, features, str(opt))
         kept = self.cache.get(key) if self.cache else None
         logger("cache").debug("%s %s", "hit" if kept else "miss", key)
         if kept is not None:
@@ -263,7 +268,7 @@ class _Build:
             except InternalError as error:
                 reason = "dropped the cache entry %s: %s"
                 logger("cache").warning(reason, key, error.what)
-        image = compile_object(text, cpu, features)
+        image = compile_object(text, cpu, features, opt)
         if self.cache:
             self.cache.put(key, image, "object")
         return load(image, names, imports), image

@@ -22,7 +22,8 @@ from typing import Any
 
 from fusec.analysis.cost import Work, bandwidth, seconds
 from fusec.analysis.fingerprint import fingerprint
-from fusec.analysis.fusion import Fusion, called
+from fusec.analysis.fusion import Fusion
+from fusec.analysis.regions import called
 from fusec.compiler import Journey
 from fusec.errors import Loc, Unsupported
 from fusec.ir.core import Op, walk
@@ -159,7 +160,7 @@ def _kernel(
     journey: Journey, fusion: Fusion, name: str, places: Sequence[int]
 ) -> KernelReport:
     kernel = journey.lowered.kernels[name]
-    work = fusion.work(fusion.group_of[places[0]])
+    work = fusion.prices.work(fusion.group_of[places[0]])
     roofline, bound = _roofline(work, journey.target)
     grid, tile = kernel.schedule.grid_text, kernel.schedule.tile_text
     return KernelReport(

@@ -66,7 +66,10 @@ class Factors:
 
     def dimension(self, value: Value, dim: int) -> tuple[Dim, ...]:
         """The factors of one dimension."""
-        sizes = [_shape(value)[dim], *reversed(self.cuts((value, dim)))]
+        extent, cuts = _shape(value)[dim], self.cuts((value, dim))
+        if not cuts:
+            return (extent,)
+        sizes = [extent, *reversed(cuts)]
         quotients = [exact_div(a, b) for a, b in pairwise(sizes)]
         return (*(q for q in quotients if q is not None), sizes[-1])
 

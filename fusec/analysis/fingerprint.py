@@ -30,6 +30,19 @@ def fingerprint(block: Block) -> tuple[Any, ...]:
     return params, ops
 
 
+class Fingerprints:
+    """The fingerprints of blocks, each taken once, however many regions share it."""
+
+    def __init__(self) -> None:
+        self._known: dict[Block, tuple[Any, ...]] = {}
+
+    def of(self, block: Block) -> tuple[Any, ...]:
+        """The fingerprint of a block."""
+        if block not in self._known:
+            self._known[block] = fingerprint(block)
+        return self._known[block]
+
+
 class _Numbers:
     """Numbers for values and axes, as they come."""
 

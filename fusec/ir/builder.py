@@ -147,16 +147,16 @@ class Builder:
         return None
 
     def copy(self, op: Op, env: Mapping[Value, Value]) -> Values:
-        """Emit an op again on other operands, its blocks rebuilt."""
+        """Emit an op again on other operands, its blocks rebuilt.
+
+        Those of a closed op are the same for all operands: they stay as they are.
+        """
         operands = tuple(env.get(v, v) for v in op.operands)
-        blocks = tuple(self._copy_block(op, block, env) for block in op.blocks)
+        blocks = op.blocks
+        if blocks and not op.closed:
+            blocks = tuple(rewrite_block(self, b, env, _copying) for b in blocks)
         hints = tuple(value.hint for value in op.results)
         return self.emit(type(op), operands, op.attrs, blocks, op.loc, hints)
-
-    def _copy_block(self, op: Op, block: Block, env: Mapping[Value, Value]) -> Block:
-        # Inside a closed op, an equal value outside is out of reach.
-        around = self.isolated() if op.closed else self
-        return rewrite_block(around, block, env, lambda b, op, env: None)
 
     def inline(self, block: Block, arguments: Iterable[Value]) -> Values:
         """Emit the ops of a block on these arguments; returns its yields."""
@@ -168,6 +168,10 @@ class Builder:
 
 Visit = Callable[[Builder, Op, Mapping[Value, Value]], "Values | None"]
 """Emit what replaces an op, given old value → new; None copies the op."""
+
+
+def _copying(builder: Builder, op: Op, env: Mapping[Value, Value]) -> None:
+    """Every op stays."""
 
 
 def rewrite(function: Function, visit: Visit) -> Function:

@@ -127,6 +127,10 @@ class Names:
     codebooks: dict[DType, None] = field(default_factory=dict[DType, None])
     values: dict[Value, str] = field(default_factory=dict[Value, str])
     axes: dict[Axis, str] = field(default_factory=dict[Axis, str])
+    _inside: dict[Op, dict[Value, str]] = field(
+        default_factory=dict[Op, dict[Value, str]]
+    )
+    """The names in the block of each closed op."""
     _taken: set[str] = field(default_factory=set[str])
     _uses: dict[str, int] = field(default_factory=dict[str, int])
     _numbered: int = 0
@@ -148,6 +152,23 @@ class Names:
         if known is None:
             known = self.values[value] = f"%{self._fresh(value.hint)}"
         return known
+
+    def enter(self, block: Block, owner: Op) -> None:
+        """Name what a closed block defines, anew for each op that shares it.
+
+        Parameters without a name are called after what they stand for.
+        """
+        if owner not in self._inside:
+            outer = (*owner.operands, *owner.results)
+            hints = {
+                p: value.hint for p, value in zip(block.params, outer, strict=False)
+            }
+            for value in block.params:
+                named = IDENTIFIER.fullmatch(value.hint)
+                hints[value] = value.hint if named else hints.get(value, "")
+            hints |= {value: value.hint for op in walk(block) for value in op.results}
+            self._inside[owner] = {v: f"%{self._fresh(h)}" for v, h in hints.items()}
+        self.values |= self._inside[owner]
 
     def _fresh(self, hint: str) -> str:
         if self.canonical or not IDENTIFIER.fullmatch(hint):
@@ -222,7 +243,10 @@ class Printer:
         while todo:
             item, depth = todo.pop()
             if isinstance(item, _Params):
-                yield _line(f"^({', '.join(map(self._param, item.params))}):", depth)
+                if item.owner.closed:
+                    self.names.enter(item.block, item.owner)
+                params = ", ".join(map(self._param, item.block.params))
+                yield _line(f"^({params}):", depth)
             elif isinstance(item, _Yields):
                 names = ", ".join(map(self.names.value, item.values))
                 yield _line(f"yield {names}", depth)
@@ -247,7 +271,7 @@ class Printer:
         for count, block in enumerate(reversed(op.blocks)):
             todo.append(("} {" if count else "}", depth))
             todo += self._content(block, depth + 1)
-            todo.append((_Params(block.params), depth + 1))
+            todo.append((_Params(block, op), depth + 1))
         return todo
 
     def _op_line(self, op: Op, over: Iterable[Axis], depth: int) -> Line:
@@ -384,7 +408,8 @@ class Printer:
 
 @dataclass(frozen=True, slots=True)
 class _Params:
-    params: tuple[Value, ...]
+    block: Block
+    owner: Op
 
 
 @dataclass(frozen=True, slots=True)

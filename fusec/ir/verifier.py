@@ -3,7 +3,8 @@
 The invariants, by number; an error names the one that is broken:
 
      1. An op belongs to the level of its function.
-     2. A value is defined once, and its type is one of its level.
+     2. A value is defined once, unless regions share its block, and its type is one
+        of its level.
      3. What an op reads or a block yields was defined before, in scope.
      4. An op has the operands, attributes and blocks that its class declares.
      5. The results have the types that the op infers.
@@ -190,6 +191,8 @@ class _Verifier:
             self.check_stored(frame.owner)
         for value in frame.defined:
             del self.visible[value]
+        if frame.owner is not None and frame.owner.closed:
+            self.defined.difference_update(frame.defined)
         self.frames.pop()
 
     def define(self, value: Value) -> None:

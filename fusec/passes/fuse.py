@@ -13,6 +13,7 @@ alike. A tensor that only the group itself read is never stored.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import reduce
 
 from fusec.analysis.affine import covers, within
@@ -34,7 +35,7 @@ from fusec.ir.ops.elementwise import Add, And, Ge, Lt, Mul, Not, Or, Select
 from fusec.ir.ops.extern import Slot
 from fusec.ir.ops.loop import Check, Coordinate, Load, Region, Store
 from fusec.ir.ops.reduction import Reduce, Scan
-from fusec.passes.lower_to_loops import affine_value
+from fusec.passes.views import affine_value
 from fusec.target import Target
 
 
@@ -46,65 +47,81 @@ def fuse(function: Function, target: Target, hints: Mapping[Symbol, int]) -> Fun
 
 def emit_plan(fusion: Fusion, plan: Plan) -> Function:
     """The function with one region per group."""
-    function = fusion.function
-    builder = Builder(function.level)
+    regions = fusion.regions
+    builder = Builder(regions.function.level)
     env: dict[Value, Value] = {}
-    for old in function.params:
+    for old in regions.function.params:
         env[old] = builder.param(old.type, old.hint)
+    written: dict[Group, _Written] = {}
     for group in plan.groups:
-        if group.members:
-            _emit_group(builder, fusion, group, env)
-            continue
-        op = function.body.ops[group.number]
-        if op.pure and not any(map(fusion.is_read, op.results)):
-            continue
+        op = regions.ops[group.number]
         builder.loc = op.loc
-        env.update(zip(op.results, builder.copy(op, env), strict=True))
-    return builder.successor(function, [env.get(v, v) for v in function.body.yields])
+        if group.members and not _is_whole(group, op):
+            like = group.like
+            if like not in written:
+                written[like] = _write(fusion, like)
+            _emit_group(builder, fusion, group, written[like], env)
+        elif group.members or not op.pure or any(map(regions.is_read, op.results)):
+            env.update(zip(op.results, builder.copy(op, env), strict=True))
+    yields = [env.get(v, v) for v in regions.function.body.yields]
+    return builder.successor(regions.function, yields)
 
 
-def _emit_group(
-    builder: Builder, fusion: Fusion, group: Group, env: dict[Value, Value]
-) -> None:
-    if len(group.members) == 1 and set(group.stored) == set(
-        fusion.ops[group.number].results
-    ):
-        op = fusion.ops[group.number]
-        builder.loc = op.loc
-        env.update(zip(op.results, builder.copy(op, env), strict=True))
-        return
-    writer = _Writer(builder, fusion, group, env)
+def _is_whole(group: Group, op: Op) -> bool:
+    """Whether a group is one region, all results of which are read."""
+    return len(group.members) == 1 and group.stored == {*op.results}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Written:
+    """The block of a group, and what its parameters stand for."""
+
+    block: Block
+    inputs: Sequence[Value]
+    outputs: Sequence[Value]
+
+
+def _write(fusion: Fusion, group: Group) -> _Written:
+    """Write the regions of a group one after the other."""
+    writer = _Writer(fusion, group)
     for k in sorted(group.members):
         for placement in group.members[k]:
             if not is_computed(placement):
                 writer.write(k, placement)
-    inputs = tuple(env.get(v, v) for v in writer.inputs)
-    hints = tuple(v.hint for v in writer.outputs)
-    loc = fusion.ops[group.number].loc
-    results = builder.emit(Region, inputs, (), (writer.block(),), loc, hints)
-    env.update(zip(writer.outputs, results, strict=True))
+    return _Written(writer.block(), list(writer.inputs), list(writer.outputs))
+
+
+def _emit_group(
+    builder: Builder,
+    fusion: Fusion,
+    group: Group,
+    written: _Written,
+    env: dict[Value, Value],
+) -> None:
+    """Emit the region of a group, by what was written for one like it."""
+    theirs = fusion.regions.values(group.like.members)
+    ours = fusion.regions.values(group.members)
+    named = dict(zip(theirs, ours, strict=True))
+    inputs = [env[named[value]] for value in written.inputs]
+    outputs = [named[value] for value in written.outputs]
+    hints = tuple(value.hint for value in outputs)
+    results = builder.emit(Region, inputs, (), (written.block,), None, hints)
+    env.update(zip(outputs, results, strict=True))
 
 
 class _Writer:
     """One fused region under construction."""
 
-    def __init__(
-        self,
-        builder: Builder,
-        fusion: Fusion,
-        group: Group,
-        env: Mapping[Value, Value],
-    ) -> None:
-        self.fusion = fusion
+    def __init__(self, fusion: Fusion, group: Group) -> None:
+        self.regions = fusion.regions
+        self.places = fusion.places
         self.group = group
-        self.env = env
-        self.builder = builder.isolated()
+        self.builder = Builder(fusion.regions.function.level)
         self.inputs: dict[Value, Value] = {}
         """Tensors of the function that are read, with the block's name for each."""
         self.outputs: dict[Value, Value] = {}
-        self.guarded = any(
-            load.masked for k in group.members for _, load in fusion.summaries[k].loads
-        )
+        summaries = (self.regions.summaries[k] for k in group.members)
+        self.guarded = any(load.masked for s in summaries for _, load in s.loads)
         self.points: dict[tuple[Value, object], Value] = {}
         """Elements of fused tensors, by the index at which they are known."""
         self.computed: dict[Computed, Value] = {}
@@ -117,13 +134,13 @@ class _Writer:
 
     def write(self, k: int, placement: Placement) -> None:
         """Emit a region in place."""
-        self.emit(k, self.fusion.summaries[k].op.body.ops, placement, {})
+        self.emit(k, self.regions.summaries[k].op.body.ops, placement, {})
 
     def emit(
         self, k: int, ops: Sequence[Op], placement: Placement, env: dict[Value, Value]
     ) -> None:
         """Emit some ops of region k in place; `env` receives what they become."""
-        op = self.fusion.summaries[k].op
+        op = self.regions.summaries[k].op
         outer = dict(zip(op.body.params, (*op.inputs, *op.results), strict=True))
         for inner in ops:
             self.builder.loc = inner.loc if inner.loc.file else op.loc
@@ -162,7 +179,7 @@ class _Writer:
         """
         b, ok = self.builder, env.get(op.ok, op.ok)
         if self.guarded:
-            region = self.fusion.summaries[k]
+            region = self.regions.summaries[k]
             tensor, store = next(iter(region.stores.items()))
             index = [self.entry(entry, placement) for entry in store]
             computed = [e for e in index if isinstance(e, Value)]
@@ -180,7 +197,7 @@ class _Writer:
 
     def compute(self, place: Computed) -> Value:
         """Emit what the reader computes the coordinate from, before its own turn."""
-        body = self.fusion.summaries[place.reader].op.body
+        body = self.regions.summaries[place.reader].op.body
         needed = _needed(body, place.value)
         env: dict[Value, Value] = {}
         ops = [op for op in body.ops if op in needed]
@@ -222,17 +239,17 @@ class _Writer:
     ) -> Value:
         index = self.place(op, placement, env)
         guard = [env[op.mask], env[op.other]] if op.masked else []
-        if self.fusion.maker.get(tensor) in self.group.members:
+        if self.regions.maker.get(tensor) in self.group.members:
             at = tensor, _index_key(index, tensor.shape)
             if at not in self.points:
-                wanted = self.fusion.places.wanted(op, k, placement)
+                wanted = self.places.wanted(op, k, placement)
                 self.write_late(tensor, wanted)
             element = self.points[at]
             if not guard:
                 return element
             return self.builder(Select, guard[0], element, guard[1])
         if tensor not in self.inputs:
-            self.inputs[tensor] = Value(tensor.type, tensor.hint)
+            self.inputs[tensor] = Value(tensor.type)
         inside = None
         if self.guarded:
             checked = [e for e in index if isinstance(e, Value)]
@@ -248,8 +265,8 @@ class _Writer:
 
     def write_late(self, tensor: Value, wanted: Sequence[Place | None]) -> None:
         """Emit the maker of a tensor where a computed coordinate wants it."""
-        maker = self.fusion.maker[tensor]
-        store = self.fusion.summaries[maker].stores[tensor]
+        maker = self.regions.maker[tensor]
+        store = self.regions.summaries[maker].stores[tensor]
 
         def same(placement: Placement) -> bool:
             return all(
@@ -314,7 +331,7 @@ class _Writer:
             return
         if not covers(affine, tensor.shape):
             return
-        self.outputs[tensor] = Value(tensor.type, tensor.hint)
+        self.outputs[tensor] = Value(tensor.type)
         self.builder.emit(Store, (value, self.outputs[tensor]), (tuple(affine),))
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fusec.analysis.accesses import accesses
-from fusec.analysis.fingerprint import fingerprint
+from fusec.analysis.fingerprint import Fingerprints
 from fusec.analysis.in_place import replaced_in_place
 from fusec.analysis.schedule import Schedule, choose
 from fusec.ir.builder import Builder
@@ -81,6 +81,7 @@ class _Lowering:
         self.builder = Builder(Level.HOST)
         self.env: dict[Value, Value] = {}
         self.kernels: dict[str, Kernel] = {}
+        self.fingerprints = Fingerprints()
         self.named: dict[Any, str] = {}
         """The kernel of each fingerprint."""
         self.escaping = _escaping(function)
@@ -148,7 +149,7 @@ class _Lowering:
 
     def kernel(self, op: Region) -> str:
         """The name of the kernel of a region, made at its first appearance."""
-        key = fingerprint(op.body)
+        key = self.fingerprints.of(op.body)
         if key not in self.named:
             name = f"{_title(op)}_{len(self.kernels)}"
             found = accesses(op)

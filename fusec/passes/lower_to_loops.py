@@ -13,45 +13,26 @@ will do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fusec.analysis.affine import split
-from fusec.analysis.factors import even_part, factors, groups
-from fusec.ir.builder import Builder, without_dead_ops
-from fusec.ir.core import Affine, Block, Function, Level, Op, Value, Values
-from fusec.ir.dims import Dim, exact_div, product
-from fusec.ir.dtypes import bool_, f64, i64
+from fusec.analysis.factors import factors
+from fusec.ir.builder import Builder, attrs_key
+from fusec.ir.core import Affine, Function, Level, Op, Value, Values
+from fusec.ir.dims import Dim
 from fusec.ir.monoids import VALUES_ONLY, monoid
-from fusec.ir.ops.cast import Cast
 from fusec.ir.ops.constant import Const, SizeOf
 from fusec.ir.ops.contraction import Matmul
-from fusec.ir.ops.elementwise import Add, And, FloorDiv, Ge, Lt, Mul, Rem, Select
-from fusec.ir.ops.extern import Extern, Named, Slot
-from fusec.ir.ops.loop import Check, Coordinate, Load, Region, Store, View
-from fusec.ir.ops.reduction import Reduce, ReduceDims, Scan, ScanDim
-from fusec.ir.ops.view import (
-    Broadcast,
-    Concat,
-    Gather,
-    Index,
-    Iota,
-    Pad,
-    Permute,
-    Reshape,
-    Restride,
-    Slice,
-)
+from fusec.ir.ops.extern import Extern, Slot
+from fusec.ir.ops.loop import Region, View
+from fusec.ir.ops.reduction import ScanDim
+from fusec.ir.ops.view import Broadcast, Permute, Reshape, Restride, Slice
 from fusec.ir.types import Axis, Opaque, Scalar, Tensor, strides_of
-
-AXIS_NAMES = "ijklmnopqrstuvwxy"
-
-_NAMES = {bool_: "bool", i64: "int64", f64: "float64"}
-"""torch's names of the dtypes that its scalars have."""
-
-Coord = Affine | Value
-"""Where a point reads along one dimension: linear in axes, or computed."""
+from fusec.passes.points import compute
+from fusec.passes.region_builder import RegionBuilder, Sources, emit_scalar
+from fusec.passes.region_forms import Forms
+from fusec.passes.views import VIEWS, Coord, coordinate
 
 
 def lower_to_loops(function: Function) -> Function:
@@ -64,14 +45,10 @@ class _Lowering:
 
     def __init__(self, function: Function) -> None:
         self.function = function
-        self.factors = factors(function)
         self.builder = Builder(Level.LOOP)
-        self.made: dict[Value, Op] = {}
-        """The graph op behind each value that is a view or a scalar."""
-        self.stored: dict[Value, Value] = {}
-        """The loop tensor that holds each graph tensor."""
-        self.boxes: dict[Value, Value] = {}
-        """The tensors that hold scalars for regions to read."""
+        self.sources = Sources(self.builder, factors(function))
+        self.stored, self.made = self.sources.stored, self.sources.made
+        self.forms = Forms(self.sources)
         self.lent = set(function.body.yields)
         """Tensors whose memory a result has, or may have."""
 
@@ -107,17 +84,23 @@ class _Lowering:
         self.stored.update(zip(op.results, results, strict=True))
 
     def lower_region(self, op: Op) -> None:
-        region = RegionBuilder(self)
-        region.compute(op)
-        made = self.close(region, op.results)
+        kind = type(op), attrs_key(op.attrs)
+        made = self.region(
+            kind, op.operands, op.results, lambda region: compute(region, op)
+        )
         self.stored.update(zip(op.results, made, strict=True))
 
-    def close(self, region: RegionBuilder, results: Values) -> Values:
+    def region(
+        self,
+        kind: object,
+        operands: Values,
+        results: Values,
+        build: Callable[[RegionBuilder], None],
+    ) -> Values:
         """Emit a region; the tensors that hold its results."""
+        inputs, block = self.forms.lowered(kind, operands, results, build)
         hints = tuple(value.hint for value in results)
-        return self.builder.emit(
-            Region, region.inputs, (), (region.block(),), None, hints
-        )
+        return self.builder.emit(Region, inputs, (), (block,), None, hints)
 
     def results(self) -> list[Value]:
         """What the function yields: each tensor once, and none that is a parameter.
@@ -146,24 +129,12 @@ class _Lowering:
         if isinstance(value.type, Opaque):
             attrs = ("aten.clone.default", (Slot(0),), (), (value.type,))
             return self.builder.emit(Extern, (self.stored[value],), attrs)[0]
-        region = RegionBuilder(self)
-        region.copy(value)
-        return self.close(region, (value,))[0]
+        values = (value,)
+        return self.region("copy", values, values, lambda r: r.copy(value))[0]
 
     def scalar(self, value: Value) -> Value:
         """A scalar of the graph as one of the function."""
         return emit_scalar(self.builder, self.made, value, self.stored.__getitem__)
-
-    def boxed(self, value: Value) -> Value:
-        """A tensor of no dimensions that holds a scalar which only the host knows."""
-        if value not in self.boxes:
-            dtype = value.dtype
-            target, named = "aten.scalar_tensor.default", Named("dtype", _NAMES[dtype])
-            attrs = (target, (Slot(0),), (("dtype", named),), (Tensor(dtype, ()),))
-            operands = (self.stored[value],)
-            (box,) = self.builder.emit(Extern, operands, attrs, hints=(value.hint,))
-            self.boxes[value] = box
-        return self.boxes[value]
 
     def materialise(self, value: Value) -> Value:
         """The tensor that holds a graph value, copied out of a view if need be."""
@@ -177,7 +148,7 @@ class _Lowering:
             return self.scalar(value)
         if value in self.stored:
             return self.stored[value]
-        base, place = _strided_view(self, value)
+        base, place = _strided_view(self.sources, value)
         if place is None:
             return self.materialise(value)
         held = self.stored[base]
@@ -189,7 +160,7 @@ class _Lowering:
     def exact(self, value: Value) -> Value:
         """A graph value for a call that may look at memory: laid out as typed."""
         if isinstance(value.type, Tensor) and value not in self.stored:
-            _, place = _strided_view(self, value)
+            _, place = _strided_view(self.sources, value)
             if place is None or not _same_strides(place.type, strides_of(value.type)):
                 return self.materialise(value)
         return self.strided(value)
@@ -200,7 +171,7 @@ class _Lowering:
         Results of a program never share memory with each other or with a parameter,
         so a tensor is lent to one of them at most.
         """
-        base, place = _strided_view(self, op.x)
+        base, place = _strided_view(self.sources, op.x)
         held = self.stored[base]
         if place is None or not _same_strides(place.type, op.strides):
             return None
@@ -215,23 +186,15 @@ class _Lowering:
         )
         return view
 
-    def axes(self, value: Value) -> tuple[tuple[Axis, ...], ...]:
-        """New axes to walk a tensor by: one per factor of each dimension."""
-        names = iter(AXIS_NAMES)
-        return tuple(
-            tuple(Axis(next(names, "z"), n) for n in parts if n != 1)
-            for parts in self.factors.of(value)
-        )
 
-
-def _strided_view(lowering: _Lowering, value: Value) -> tuple[Value, _Place | None]:
+def _strided_view(sources: Sources, value: Value) -> tuple[Value, _Place | None]:
     """The tensor that a view looks at, and how, if plain strides can say it."""
-    axes = lowering.axes(value)
+    axes = sources.axes(value)
     coords: Sequence[Coord] = [coordinate(factors) for factors in axes]
-    region, base = RegionBuilder(lowering), value
-    while base not in lowering.stored:
-        op = lowering.made[base]
-        coords = VIEWS[type(op)](region, op, coords)
+    builder, base = sources.builder.isolated(), value
+    while base not in sources.stored:
+        op = sources.made[base]
+        coords = VIEWS[type(op)](builder, op, coords)
         base = op.operands[0]
     type_ = base.type
     assert isinstance(type_, Tensor)
@@ -325,416 +288,3 @@ def _matmul_call(op: Op) -> tuple[Any, ...]:
     rank = len(op.result.shape)  # type: ignore[union-attr]
     target = "aten.mm.default" if rank == 2 else "aten.bmm.default"
     return (target, (Slot(0), Slot(1)), (), (op.result.type,))
-
-
-def emit_scalar(
-    builder: Builder,
-    made: Mapping[Value, Op],
-    value: Value,
-    given: Callable[[Value], Value],
-) -> Value:
-    """Compute a scalar anew where it is needed.
-
-    From constants, sizes, and what the host is `given` or finds out.
-    """
-    env: dict[Value, Value] = {}
-    stack = [value]
-    while stack:
-        top = stack[-1]
-        op = made.get(top)
-        if op is None:
-            env[stack.pop()] = given(top)
-            continue
-        missing = [v for v in op.operands if v not in env]
-        if missing:
-            stack.extend(missing)
-            continue
-        stack.pop()
-        if top not in env:
-            env.update(zip(op.results, builder.copy(op, env), strict=True))
-    return env[value]
-
-
-class RegionBuilder:
-    """One region under construction: the inputs it reads and the points it computes."""
-
-    def __init__(self, lowering: _Lowering) -> None:
-        self.lowering = lowering
-        self.builder = lowering.builder.isolated()
-        self.inputs: list[Value] = []
-        self.params: dict[Value, Value] = {}
-        self.outputs: list[Value] = []
-
-    def block(self) -> Block:
-        params = (*self.params.values(), *self.outputs)
-        return without_dead_ops(Block(params, self.builder.block().ops))
-
-    def param(self, tensor: Value) -> Value:
-        """The block's name for a tensor of the function."""
-        if tensor not in self.params:
-            self.inputs.append(tensor)
-            self.params[tensor] = Value(tensor.type, tensor.hint)
-        return self.params[tensor]
-
-    def compute(self, op: Op) -> None:
-        """Compute every result of an op and store it."""
-        axes = self.lowering.axes(op.results[0])
-        coords = [coordinate(factors) for factors in axes]
-        if isinstance(op, ScanDim):
-            coords[op.dim] = _scanned(op)
-        values = POINTS.get(type(op), _elementwise)(self, op, coords)
-        for result, value in zip(op.results, values, strict=True):
-            self.store(result, value, coords)
-
-    def copy(self, value: Value) -> None:
-        """Store a view as a tensor."""
-        coords = [coordinate(factors) for factors in self.lowering.axes(value)]
-        self.store(value, self.read(value, coords), coords)
-
-    def store(self, result: Value, value: Value, coords: Sequence[Affine]) -> None:
-        target = Value(result.type, result.hint)
-        self.outputs.append(target)
-        self.builder.emit(Store, (value, target), (tuple(coords),))
-
-    def read(
-        self, value: Value, coords: Sequence[Coord], mask: Value | None = None
-    ) -> Value:
-        """The element of a graph value at these coordinates, through all views."""
-        if isinstance(value.type, Tensor) and 0 in value.shape:
-            return self.builder.const(0, value.dtype)  # nothing is read
-        while value not in self.lowering.stored:
-            op = self.lowering.made[value]
-            if isinstance(value.type, Scalar):
-                return self.scalar(value)
-            coords = VIEWS[type(op)](self, op, coords)
-            value = op.operands[0]
-        if isinstance(value.type, Scalar):
-            return self.scalar(value)
-        return self.load(self.param(self.lowering.stored[value]), coords, mask)
-
-    def scalar(self, value: Value) -> Value:
-        """A scalar of the graph, computed in the region."""
-        return emit_scalar(self.builder, self.lowering.made, value, self.unboxed)
-
-    def unboxed(self, value: Value) -> Value:
-        """What the host knows, read from the tensor that it puts it in."""
-        return self.load(self.param(self.lowering.boxed(value)), (), None)
-
-    def load(self, buffer: Value, coords: Sequence[Coord], mask: Value | None) -> Value:
-        slots: list[Value] = []
-        index: list[Affine | Slot] = []
-        for coord in coords:
-            if isinstance(coord, Affine):
-                index.append(coord)
-                continue
-            index.append(Slot(len(slots)))
-            slots.append(coord)
-        if mask is not None:
-            other = self.builder.const(0, buffer.dtype)  # type: ignore[union-attr]
-            slots += [mask, other]
-        attrs = (tuple(index), mask is not None)
-        (value,) = self.builder.emit(Load, (buffer, *slots), attrs)
-        return value
-
-    def checked(self, x: Value, indices: Mapping[int, Value]) -> Value:
-        """Check that indices lie in their dimensions; where they do, as bool."""
-        b, shape = self.builder, x.shape  # type: ignore[union-attr]
-        inside: Value | None = None
-        for dim, index in indices.items():
-            low = b(Ge, index, b.const(0, i64))
-            within = b(And, low, b(Lt, index, b.size(shape[dim])))
-            message = f"index out of range for dimension {dim} of size {shape[dim]}"
-            b.emit(Check, (within,), (message,))
-            inside = within if inside is None else b(And, inside, within)
-        assert inside is not None
-        return inside
-
-    def integer(self, index: Value) -> Value:
-        """An index of any integer dtype as i64."""
-        return self.builder(Cast, index, dtype=i64)
-
-    def value(self, coord: Coord) -> Value:
-        """A coordinate as an i64 that can be computed with."""
-        return coord if isinstance(coord, Value) else affine_value(self.builder, coord)
-
-
-def affine_value(b: Builder, affine: Affine) -> Value:
-    """An affine index as an i64 value."""
-    total: Value | None = None
-    for axis, stride in affine.terms:
-        term = b(Coordinate, axis=axis)
-        if stride != 1:
-            term = b(Mul, term, b.size(stride))
-        total = term if total is None else b(Add, total, term)
-    if total is None:
-        return b.size(affine.const)
-    return total if affine.const == 0 else b(Add, total, b.size(affine.const))
-
-
-def coordinate(axes: Sequence[Axis]) -> Affine:
-    """The coordinate that axes count together, the last one fastest."""
-    total, below = Affine(), 1
-    for axis in reversed(axes):
-        total = Affine(((axis, below),)) + total
-        below = below * axis.extent
-    return total
-
-
-# Points: how each graph op computes its results at given coordinates.
-
-
-def _elementwise(r: RegionBuilder, op: Op, coords: Sequence[Coord]) -> Values:
-    operands = [r.read(value, coords) for value in op.operands]
-    return r.builder.emit(type(op), operands, op.attrs)
-
-
-def _copy(r: RegionBuilder, op: Op, coords: Sequence[Coord]) -> Values:
-    return (r.read(op.operands[0], coords),)
-
-
-def _fill(r: RegionBuilder, op: Op, coords: Sequence[Coord]) -> Values:
-    return (r.scalar(op.operands[0]),)
-
-
-def _iota(r: RegionBuilder, op: Iota, coords: Sequence[Coord]) -> Values:
-    dim: int = op.dim
-    return (r.value(coords[dim]),)
-
-
-def _reduce(r: RegionBuilder, op: ReduceDims, coords: Sequence[Coord]) -> Values:
-    first = op.values[0]
-    if any(first.shape[dim] == 0 for dim in op.dims):
-        identity = zip(op.values, op.monoid.identity, strict=True)
-        return tuple(r.builder.const(i, v.dtype) for v, i in identity)
-    reduced = {
-        dim: tuple(
-            Axis(f"r{dim}{k or ''}", n)
-            for k, n in enumerate(r.lowering.factors.dimension(first, dim))
-            if n != 1
-        )
-        for dim in op.dims
-    }
-    kept = iter(coords)
-    inner = [
-        coordinate(reduced[dim]) if dim in reduced else next(kept)
-        for dim in range(len(first.shape))
-    ]
-    values = [r.read(value, inner) for value in op.values]
-    axes = tuple(axis for dim in op.dims for axis in reduced[dim])
-    return r.builder.emit(Reduce, values, (axes, op.monoid))
-
-
-def _scanned(op: ScanDim) -> Affine:
-    """Where a scan stands along its dimension: on one axis, maybe from its end."""
-    extent: Dim = op.values[0].shape[op.dim]
-    if extent == 1:
-        return Affine()
-    axis = Affine.of(Axis(f"s{op.dim}", extent))
-    return axis * -1 + (extent - 1) if op.reverse else axis
-
-
-def _scan(r: RegionBuilder, op: ScanDim, coords: Sequence[Coord]) -> Values:
-    values = [r.read(value, coords) for value in op.values]
-    at: Coord = coords[int(op.dim)]
-    assert isinstance(at, Affine)
-    if not at.axes:
-        return tuple(values)
-    return r.builder.emit(Scan, values, (at.axes[0], op.monoid))
-
-
-def _concat(r: RegionBuilder, op: Concat, coords: Sequence[Coord]) -> Values:
-    """The operand whose range the coordinate falls in; the others are not read."""
-    b = r.builder
-    dim: int = op.dim
-    parts, total = _with_starts(op), op.result.shape[dim]
-    at, unit = _part_of(r, op, coords[dim])
-    result: Value | None = None
-    for value, start, length in reversed(parts):
-        inside = _between(b, at, *(exact(n, unit) for n in (start, length, total)))
-        shifted = list(coords)
-        shifted[dim] = _shift(b, coords[dim], -1 * start)
-        element = r.read(value, shifted, inside)
-        result = element if result is None else b(Select, inside, element, result)
-    if result is None:  # all are empty
-        return (b.const(0, op.result.dtype),)
-    return (result,)
-
-
-def _part_of(r: RegionBuilder, op: Concat, coord: Coord) -> tuple[Value, Dim]:
-    """Where in a concatenation a coordinate is, and in what unit: which of even parts,
-    where its axes tell, else which element."""
-    part = even_part(op)
-    if part is not None and isinstance(coord, Affine):
-        digits = split(coord, (len(op.xs), part))
-        if digits is not None:
-            return r.value(digits[0]), part
-    return r.value(coord), 1
-
-
-def exact(a: Dim, b: Dim) -> Dim:
-    """A quotient that is known to be one."""
-    quotient = exact_div(a, b)
-    assert quotient is not None
-    return quotient
-
-
-def _with_starts(op: Concat) -> list[tuple[Value, Dim, Dim]]:
-    start: Dim = 0
-    parts: list[tuple[Value, Dim, Dim]] = []
-    for x in op.xs:
-        length = x.shape[op.dim]
-        if length != 0:
-            parts.append((x, start, length))
-        start = start + length
-    return parts
-
-
-def _pad(r: RegionBuilder, op: Pad, coords: Sequence[Coord]) -> Values:
-    b = r.builder
-    inside: Value | None = None
-    shifted: list[Coord] = []
-    for coord, low, high, n in zip(coords, op.low, op.high, op.x.shape, strict=True):
-        shifted.append(_shift(b, coord, -1 * low))
-        if low == 0 and high == 0:
-            continue
-        within = _between(b, r.value(coord), low, n, low + n + high)
-        inside = within if inside is None else b(And, inside, within)
-    value = r.scalar(op.value)
-    if inside is None:
-        return (r.read(op.x, coords),)
-    return (b(Select, inside, r.read(op.x, shifted, inside), value),)
-
-
-def _between(b: Builder, at: Value, start: Dim, length: Dim, total: Dim) -> Value:
-    """start <= at < start + length, given 0 <= at < total."""
-    below = b(Lt, at, b.size(start + length)) if start + length != total else None
-    above = b(Ge, at, b.size(start)) if start != 0 else None
-    if below is None:
-        return above if above is not None else b.const(True, bool_)
-    return below if above is None else b(And, above, below)
-
-
-def _gather(r: RegionBuilder, op: Gather, coords: Sequence[Coord]) -> Values:
-    index = r.integer(r.read(op.index, coords))
-    inner = list(coords)
-    inner[op.dim] = index
-    return (r.read(op.x, inner, r.checked(op.x, {op.dim: index})),)
-
-
-def _index(r: RegionBuilder, op: Index, coords: Sequence[Coord]) -> Values:
-    rank = len(op.indices[0].shape)
-    chosen = coords[op.at : op.at + rank]
-    kept = iter([*coords[: op.at], *coords[op.at + rank :]])
-    picked = {
-        dim: r.integer(r.read(index, chosen))
-        for dim, index in zip(op.dims, op.indices, strict=True)
-    }
-    dims = range(len(op.x.shape))
-    inner = [picked[d] if d in picked else next(kept) for d in dims]
-    return (r.read(op.x, inner, r.checked(op.x, picked)),)
-
-
-Point = Callable[[RegionBuilder, Any, Sequence[Coord]], Values]
-
-POINTS: dict[type, Point] = {
-    Broadcast: _fill,
-    Iota: _iota,
-    Restride: _copy,
-    ReduceDims: _reduce,
-    ScanDim: _scan,
-    Concat: _concat,
-    Pad: _pad,
-    Gather: _gather,
-    Index: _index,
-}
-
-
-# Views: from coordinates in the view to coordinates in what it is a view of.
-
-
-def _permute(r: RegionBuilder, op: Permute, coords: Sequence[Coord]) -> list[Coord]:
-    inner: list[Coord] = list(coords)
-    for coord, dim in zip(coords, op.order, strict=True):
-        inner[dim] = coord
-    return inner
-
-
-def _broadcast(r: RegionBuilder, op: Broadcast, coords: Sequence[Coord]) -> list[Coord]:
-    shape = op.x.shape
-    return [Affine() if n == 1 else c for c, n in zip(coords, shape, strict=True)]
-
-
-def _slice(r: RegionBuilder, op: Slice, coords: Sequence[Coord]) -> list[Coord]:
-    inner = list(coords)
-    dim: int = op.dim
-    inner[dim] = _shift(r.builder, coords[dim], op.start, op.step)
-    return inner
-
-
-def _shift(b: Builder, coord: Coord, start: Dim, step: int = 1) -> Coord:
-    if isinstance(coord, Affine):
-        return coord * step + start
-    scaled = b(Mul, coord, b.const(step, i64)) if step != 1 else coord
-    return b(Add, scaled, b.size(start)) if start != 0 else scaled
-
-
-def _reshape(r: RegionBuilder, op: Reshape, coords: Sequence[Coord]) -> list[Coord]:
-    old, new = op.x.shape, op.shape
-    inner: list[Coord] = [Affine() for _ in old]
-    for run_old, run_new in groups(old, new):
-        run = [(coords[d], new[d]) for d in run_new]
-        extents = [old[d] for d in run_old]
-        for dim, coord in zip(run_old, _regroup(r, run, extents), strict=True):
-            inner[dim] = coord
-    return inner
-
-
-def _regroup(
-    r: RegionBuilder, run: list[tuple[Coord, Dim]], extents: list[Dim]
-) -> list[Coord]:
-    """Coordinates of some extents, as those of other extents of the same product."""
-    if [n for _, n in run] == extents:
-        return [coord for coord, _ in run]
-    if 0 in extents:
-        return [Affine() for _ in extents]
-    linear = _linear(run)
-    if linear is not None:
-        parts = split(linear, extents)
-        if parts is not None:
-            return list(parts)
-    return _divided(r, run, extents)
-
-
-def _linear(run: list[tuple[Coord, Dim]]) -> Affine | None:
-    total, below = Affine(), 1
-    for coord, extent in reversed(run):
-        if not isinstance(coord, Affine):
-            return None
-        total = coord * below + total
-        below = below * extent
-    return total
-
-
-def _divided(
-    r: RegionBuilder, run: list[tuple[Coord, Dim]], extents: list[Dim]
-) -> list[Coord]:
-    """The same by dividing the linear index at every point."""
-    b = r.builder
-    total: Value = r.value(run[0][0])
-    for coord, extent in run[1:]:
-        total = b(Add, b(Mul, total, b.size(extent)), r.value(coord))
-    coords: list[Coord] = []
-    below: Dim = product(extents)
-    for k, extent in enumerate(extents):
-        below = below // extent
-        part = b(FloorDiv, total, b.size(below)) if below != 1 else total
-        coords.append(b(Rem, part, b.size(extent)) if k else part)
-    return coords
-
-
-VIEWS: dict[type, Callable[[RegionBuilder, Any, Sequence[Coord]], list[Coord]]] = {
-    Permute: _permute,
-    Broadcast: _broadcast,
-    Slice: _slice,
-    Reshape: _reshape,
-}

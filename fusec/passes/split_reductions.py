@@ -20,7 +20,7 @@ from itertools import islice
 
 from fusec.analysis.accesses import Accesses, accesses
 from fusec.analysis.cost import LAUNCH, Work, likely, seconds
-from fusec.analysis.fingerprint import fingerprint
+from fusec.analysis.fingerprint import Fingerprints
 from fusec.analysis.schedule import SHARES, choose, work
 from fusec.ir.builder import Builder, without_dead_ops
 from fusec.ir.core import Affine, Block, Function, Op, Value, Values
@@ -30,7 +30,7 @@ from fusec.ir.ops.loop import Check, Coordinate, Load, Region, Store
 from fusec.ir.ops.pointwise import dtype_of
 from fusec.ir.ops.reduction import Reduce, Scan
 from fusec.ir.types import Axis, Points, Tensor
-from fusec.passes.lower_to_loops import affine_value
+from fusec.passes.views import affine_value
 from fusec.target import Target
 
 LEAST = 1 << 13
@@ -49,12 +49,13 @@ def split_reductions(
     env: dict[Value, Value] = {}
     for old in function.params:
         env[old] = builder.param(old.type, old.hint)
+    fingerprints = Fingerprints()
     whole: set[object] = set()
     """The fingerprints of regions that stay: models repeat their layers."""
     for op in function.body.ops:
         builder.loc = op.loc
         split = None
-        if isinstance(op, Region) and (known := fingerprint(op.body)) not in whole:
+        if isinstance(op, Region) and (known := fingerprints.of(op.body)) not in whole:
             split = _split_of(op, target, hints)
             whole.update([] if split else [known])
         if split is None:

@@ -68,8 +68,10 @@ class _Tiling:
 
     def run(self, name: str) -> Function:
         region = self.accesses.region
-        for param in region.body.params:
-            self.env[param] = self.builder.param(_buffer(param.type), param.hint)
+        outer = (*region.operands, *region.results)
+        for param, value in zip(region.body.params, outer, strict=True):
+            hint = param.hint or value.hint
+            self.env[param] = self.builder.param(_buffer(param.type), hint)
         self.checks = messages(region)
         if self.checks:
             type_ = _buffer(Tensor(i64, (len(self.checks),)))

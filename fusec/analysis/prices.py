@@ -1,0 +1,80 @@
+"""What groups of regions cost: the predicted time of each as one kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fusec.analysis.cost import Work, likely, seconds
+from fusec.analysis.groups import Group, Groups
+from fusec.analysis.placement import Placement, coordinate
+from fusec.ir.core import Value
+from fusec.ir.dims import Dim, Symbol, product
+from fusec.ir.types import Axis, Tensor
+from fusec.target import Target
+
+
+class Prices:
+    """The prices of groups on a target, for likely sizes: like ones cost alike."""
+
+    def __init__(
+        self, groups: Groups, target: Target, hints: Mapping[Symbol, int]
+    ) -> None:
+        self.groups = groups
+        self.regions = groups.regions
+        self.target = target
+        self.hints = hints
+        self._times: dict[Group, float] = {}
+
+    def time(self, group: Group) -> float:
+        """Predicted seconds of a group."""
+        if group.like not in self._times:
+            self._times[group.like] = seconds(self.work(group.like), self.target)
+        return self._times[group.like]
+
+    def work(self, group: Group) -> Work:
+        """What a group moves and computes."""
+        read = sum(self.bytes(v) for v in self.groups.inputs(group))
+        written = sum(self.bytes(v) for v in group.stored)
+        operations = sum(
+            self.regions.summaries[k].weight * self._points(k, placement)
+            for k, placements in group.members.items()
+            for placement in placements
+        )
+        reduced = self.groups.reduced(group)
+        spans = list(group.spans.values())
+        swept = reduced.union(*self.groups.sweeps(group))
+        grid = frozenset[Axis].intersection(*spans) - swept if spans else ()
+        programs = self._size(product(axis.extent for axis in grid))
+        row = (read + written) // max(1, programs)
+        if row > self.target.l2_bytes and self._sweeps_again(group, reduced):
+            read *= 2
+        return Work(read, written, operations, programs)
+
+    def bytes(self, value: Value) -> int:
+        """The size of a tensor."""
+        type_ = value.type
+        if not isinstance(type_, Tensor):
+            return 8
+        return self._size(product(type_.shape)) * type_.dtype.bits // 8
+
+    def _sweeps_again(self, group: Group, reduced: set[Axis]) -> bool:
+        """Whether a reduction's result is needed to walk what it reduced once more."""
+        if any(span & reduced for span in group.spans.values()):
+            return bool(reduced)
+        summaries, maker = self.regions.summaries, self.regions.maker
+        ends = {k for k in group.members if summaries[k].reduced}
+        after: set[int] = set()
+        for k in sorted(group.members):
+            makers = {maker.get(value) for value, _ in summaries[k].loads}
+            if makers & (ends | after):
+                after.add(k)
+        return bool(ends & after)
+
+    def _points(self, k: int, placement: Placement) -> int:
+        axes: dict[Axis, None] = {}
+        for axis in self.regions.summaries[k].axes:
+            axes.update(dict.fromkeys(coordinate(placement, axis).axes))
+        return self._size(product(axis.extent for axis in axes))
+
+    def _size(self, dim: Dim) -> int:
+        return likely(dim, self.hints)

@@ -1,0 +1,171 @@
+"""The regions of a loop function, each read once, and who reads what they make."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice, pairwise
+
+from fusec.analysis.cost import weigh
+from fusec.ir.core import Affine, Block, Function, Op, Value, walk
+from fusec.ir.dims import Dim
+from fusec.ir.ops.elementwise import Elementwise
+from fusec.ir.ops.extern import Extern
+from fusec.ir.ops.loop import Load, Region, Store
+from fusec.ir.ops.reduction import Reduce, Scan
+from fusec.ir.types import Axis, Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Summary:
+    """What the analysis needs to know of one region, read off once."""
+
+    op: Region
+    loads: tuple[tuple[Value, Load], ...]
+    """The tensor of the function that each load reads."""
+    stores: Mapping[Value, tuple[Affine, ...]]
+    """Where each result is stored."""
+    reduced: tuple[Axis, ...]
+    scanned: tuple[Axis, ...]
+    axes: tuple[Axis, ...]
+    ops: int
+    weight: float
+    """Arithmetic per point of the largest space, in simple operations."""
+
+    @property
+    def swept(self) -> tuple[Axis, ...]:
+        """The axes that one program has to walk."""
+        return (*self.reduced, *self.scanned)
+
+    @property
+    def work(self) -> float:
+        """Instructions for one point, loads and stores included."""
+        return self.ops + self.weight
+
+    def of(self, op: Region) -> Summary:
+        """The summary of another region that shares the block."""
+        outer = _outer(op)
+        loads = tuple((outer[load.buffer], load) for _, load in self.loads)
+        named = dict(zip(self.op.results, op.results, strict=True))
+        stores = {named[value]: index for value, index in self.stores.items()}
+        return replace(self, op=op, loads=loads, stores=stores)
+
+
+def summarise(op: Region) -> Summary:
+    """Read a region once."""
+    outer = _outer(op)
+    loads: list[tuple[Value, Load]] = []
+    stores: dict[Value, tuple[Affine, ...]] = {}
+    reduced: dict[Axis, None] = {}
+    scanned: dict[Axis, None] = {}
+    axes: dict[Axis, None] = {}
+    weight, ops = 0.0, 0
+    for inner in walk(op.body):
+        ops += 1
+        if isinstance(inner, Load):
+            loads.append((outer[inner.buffer], inner))
+            axes.update(_index_axes(inner.index))
+        elif isinstance(inner, Store):
+            stores[outer[inner.buffer]] = inner.index
+            axes.update(_index_axes(inner.index))
+        elif isinstance(inner, Reduce):
+            reduced.update(dict.fromkeys(inner.axes))
+        elif isinstance(inner, Scan):
+            scanned[inner.axis] = None
+        weight += weigh(inner)
+    axes.update(reduced | scanned)
+    swept = tuple(reduced), tuple(scanned)
+    return Summary(op, tuple(loads), stores, *swept, tuple(axes), ops, weight)
+
+
+def _outer(op: Region) -> dict[Value, Value]:
+    """What each parameter of a region's block stands for."""
+    return dict(zip(op.body.params, (*op.inputs, *op.results), strict=True))
+
+
+def _summaries(function: Function) -> dict[int, Summary]:
+    """The summary of each region, by its position; each block is read once."""
+    known: dict[Block, Summary] = {}
+    found: dict[int, Summary] = {}
+    for k, op in enumerate(function.body.ops):
+        if isinstance(op, Region):
+            first = known.get(op.body)
+            found[k] = first.of(op) if first else summarise(op)
+            known.setdefault(op.body, found[k])
+    return found
+
+
+def _index_axes(index: tuple[object, ...]) -> dict[Axis, None]:
+    entries = [entry for entry in index if isinstance(entry, Affine)]
+    return dict.fromkeys(axis for entry in entries for axis in entry.axes)
+
+
+class Regions:
+    """The ops of a loop function by their positions, and the values between them."""
+
+    def __init__(self, function: Function) -> None:
+        self.function = function
+        self.ops = function.body.ops
+        self.summaries = _summaries(function)
+        self.maker = {v: k for k, op in enumerate(self.ops) for v in op.results}
+        self.readers = _readers(function)
+        self.returned = set(function.body.yields)
+
+    def is_read(self, value: Value) -> bool:
+        """Whether an op reads a value, or the function returns it."""
+        return value in self.readers or value in self.returned
+
+    def values(self, members: Iterable[int]) -> list[Value]:
+        """All that some ops read and make, in their order."""
+        ops = [self.ops[k] for k in members]
+        return [value for op in ops for value in (*op.operands, *op.results)]
+
+    def needs(self) -> list[set[int]]:
+        """The ops that each op waits for: those with effects keep their order."""
+        needs = [
+            {self.maker[v] for v in op.operands if v in self.maker} for op in self.ops
+        ]
+        effects = [k for k, op in enumerate(self.ops) if _has_effect(op)]
+        for earlier, later in pairwise(effects):
+            needs[later].add(earlier)
+        return needs
+
+    def described(self, members: Iterable[int]) -> str:
+        """Ops by what they compute last, and by the line that says so; an extern by
+        what it calls."""
+        places = sorted(members, reverse=True)
+        op = self.ops[places[0]]
+        if isinstance(op, Extern):
+            return op.target
+        bodies = (self.summaries[k].op.body for k in places if k in self.summaries)
+        inner = (op for body in bodies for op in reversed(body.ops))
+        computing = (op for op in inner if isinstance(op, (Elementwise, Reduce, Scan)))
+        last = list(islice(computing, 3))
+        names = " ".join(map(called, reversed(last))) or "copy"
+        loc = last[0].loc if last and last[0].loc.file else op.loc
+        return f"{names} at {loc}" if loc.file else names
+
+
+def called(op: Op) -> str:
+    """What an op is to its reader: a reduction is its monoid, a scan runs it."""
+    if isinstance(op, Scan):
+        return f"cum{op.monoid.name.partition('<')[0]}"
+    return op.monoid.name.partition("<")[0] if isinstance(op, Reduce) else op.name
+
+
+def shape_of(value: Value) -> tuple[Dim, ...]:
+    """The shape of a tensor."""
+    assert isinstance(value.type, Tensor)
+    return value.shape
+
+
+def _has_effect(op: Op) -> bool:
+    return not isinstance(op, Region) and not op.pure
+
+
+def _readers(function: Function) -> dict[Value, tuple[int, ...]]:
+    found: dict[Value, list[int]] = {}
+    for k, op in enumerate(function.body.ops):
+        for value in dict.fromkeys(op.operands):
+            found.setdefault(value, []).append(k)
+    return {value: tuple(ks) for value, ks in found.items()}
