@@ -23,7 +23,7 @@ from fusec.ir.builder import Builder, without_dead_ops
 from fusec.ir.core import Affine, Block, Function, Level, Op, Value, Values
 from fusec.ir.dims import Dim, exact_div, product
 from fusec.ir.dtypes import bool_, f64, i64
-from fusec.ir.monoids import VALUES_ONLY, monoid
+from fusec.ir.monoids import VALUES_ONLY, combine, monoid
 from fusec.ir.ops.cast import Cast
 from fusec.ir.ops.constant import Const, SizeOf
 from fusec.ir.ops.contraction import Matmul
@@ -538,8 +538,17 @@ def _scan(r: RegionBuilder, op: ScanDim, coords: Sequence[Coord]) -> Values:
     at: Coord = coords[int(op.dim)]
     assert isinstance(at, Affine)
     if not at.axes:
-        return tuple(values)
+        return _begun(r.builder, op, values)
     return r.builder.emit(Scan, values, (at.axes[0], op.monoid))
+
+
+def _begun(b: Builder, op: ScanDim, values: Sequence[Value]) -> Values:
+    """What a scan of one element gives."""
+    if not op.monoid.start:
+        return tuple(values)
+    pairs = zip(op.monoid.start, values, strict=True)
+    start = tuple(b.const(number, v.dtype) for number, v in pairs)  # type: ignore[union-attr]
+    return combine(b, op.monoid, start, tuple(values))
 
 
 def _concat(r: RegionBuilder, op: Concat, coords: Sequence[Coord]) -> Values:

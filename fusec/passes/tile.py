@@ -251,15 +251,15 @@ def _reduce(t: _Tiling, op: Reduce) -> Values:
 
 
 def _scan(t: _Tiling, op: Scan) -> Values:
-    """From the identity: what other programs have does not come before it."""
+    """From the start: what other programs have does not come before it."""
     dim = t.dims[op.axis]
     operands = [t.env[v] for v in op.values]
     shape = list(t.joined(operands) or [1] * len(t.extents))
     shape[dim] = t.extents[dim]
     values = [t.wide(v, tuple(shape)) for v in operands]
     shape[dim] = 1
-    identity = zip(op.values, op.monoid.identity, strict=True)
-    consts = [t.builder.const(number, v.dtype) for v, number in identity]  # type: ignore[union-attr]
+    start = zip(op.values, op.monoid.start or op.monoid.identity, strict=True)
+    consts = [t.builder.const(number, v.dtype) for v, number in start]  # type: ignore[union-attr]
     starts = [t.wide(v, tuple(shape)) for v in consts]
     attrs = (dim, op.monoid)
     hints = (*_hints(op), *("total" for _ in values))

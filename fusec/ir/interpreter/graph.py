@@ -12,7 +12,7 @@ import numpy as np
 from fusec.ir.core import Value
 from fusec.ir.dtypes import Array
 from fusec.ir.interpreter import elements
-from fusec.ir.interpreter.elements import fold_dims, scan_along
+from fusec.ir.interpreter.elements import fold_dims, scan_from_start
 from fusec.ir.interpreter.extern import call
 from fusec.ir.interpreter.frame import Frame, InterpretError, Rule
 from fusec.ir.interpreter.memory import along, check_within
@@ -107,9 +107,9 @@ def reduce_dims(frame: Frame, op: ReduceDims) -> Sequence[Array]:
 def scan_dim(frame: Frame, op: ScanDim) -> Sequence[Array]:
     values = frame.all(op.values)
     if not op.reverse:
-        return scan_along(op.monoid, values, op.dim)
+        return scan_from_start(op.monoid, values, op.dim)
     flipped = [np.flip(x, op.dim) for x in values]
-    return [np.flip(x, op.dim) for x in scan_along(op.monoid, flipped, op.dim)]
+    return [np.flip(x, op.dim) for x in scan_from_start(op.monoid, flipped, op.dim)]
 
 
 def matmul(frame: Frame, op: Matmul) -> tuple[Array]:

@@ -18,7 +18,7 @@ from fusec.ir.interpreter.elements import (
     axes_of,
     fold,
     poison,
-    scan_along,
+    scan_from_start,
     spread,
 )
 from fusec.ir.interpreter.extern import call
@@ -165,7 +165,7 @@ def scan(frame: Frame, op: Scan) -> Iterator[Array]:
     axes = axes_of(op.results[0].type)
     shape = frame.extents(axes)
     values = [np.broadcast_to(_points(frame, v, axes), shape) for v in op.values]
-    return iter(scan_along(op.monoid, values, axes.index(op.axis)))
+    return iter(scan_from_start(op.monoid, values, axes.index(op.axis)))
 
 
 def check(frame: Frame, op: Check) -> tuple[()]:
