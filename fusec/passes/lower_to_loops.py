@@ -25,11 +25,12 @@ from fusec.ir.dims import Dim, exact_div, product
 from fusec.ir.dtypes import bool_, f64, i64
 from fusec.ir.monoids import VALUES_ONLY, combine, monoid
 from fusec.ir.ops.cast import Cast
+from fusec.ir.ops.checks import Check, Checked
 from fusec.ir.ops.constant import Const, SizeOf
 from fusec.ir.ops.contraction import Matmul
 from fusec.ir.ops.elementwise import Add, And, FloorDiv, Ge, Lt, Mul, Rem, Select
 from fusec.ir.ops.extern import Extern, Named, Slot
-from fusec.ir.ops.loop import Check, Coordinate, Load, Region, Store, View
+from fusec.ir.ops.loop import Coordinate, Load, Region, Store, View
 from fusec.ir.ops.reduction import Reduce, ReduceDims, Scan, ScanDim
 from fusec.ir.ops.view import (
     Broadcast,
@@ -444,7 +445,7 @@ class RegionBuilder:
             low = b(Ge, index, b.const(0, i64))
             within = b(And, low, b(Lt, index, b.size(shape[dim])))
             message = f"index out of range for dimension {dim} of size {shape[dim]}"
-            b.emit(Check, (within,), (message,))
+            b.emit(Check, (within,), (message, "IndexError"))
             inside = within if inside is None else b(And, inside, within)
         assert inside is not None
         return inside
@@ -623,6 +624,12 @@ def _between(b: Builder, at: Value, start: Dim, length: Dim, total: Dim) -> Valu
     return below if above is None else b(And, above, below)
 
 
+def _checked(r: RegionBuilder, op: Checked, coords: Sequence[Coord]) -> Values:
+    x, ok = (r.read(value, coords) for value in op.operands)
+    r.builder.emit(Check, (ok,), op.attrs)
+    return (x,)
+
+
 def _gather(r: RegionBuilder, op: Gather, coords: Sequence[Coord]) -> Values:
     index = r.integer(r.read(op.index, coords))
     inner = list(coords)
@@ -653,6 +660,7 @@ POINTS: dict[type, Point] = {
     ScanDim: _scan,
     Concat: _concat,
     Pad: _pad,
+    Checked: _checked,
     Gather: _gather,
     Index: _index,
 }

@@ -28,8 +28,9 @@ from fusec.ir.dims import Dim, Facts, exact_div
 from fusec.ir.dtypes import bool_, i64
 from fusec.ir.layout import LANE, REG, TIME, Layout, strided, tile_layout
 from fusec.ir.monoids import monoid
+from fusec.ir.ops.checks import Check
 from fusec.ir.ops.elementwise import Add, Minimum, Mul, Not, Rem, Sub, TruncDiv
-from fusec.ir.ops.loop import Check, Coordinate, Load, Region, Store
+from fusec.ir.ops.loop import Coordinate, Load, Region, Store
 from fusec.ir.ops.reduction import Reduce, ReduceTile, Scan, ScanTile
 from fusec.ir.ops.tile import (
     BroadcastTile,
@@ -70,7 +71,7 @@ class _Tiling:
         region = self.accesses.region
         for param in region.body.params:
             self.env[param] = self.builder.param(_buffer(param.type), param.hint)
-        self.checks = messages(region)
+        self.checks = checks(region)
         if self.checks:
             type_ = _buffer(Tensor(i64, (len(self.checks),)))
             self.flags = self.builder.param(type_, "flags")
@@ -280,14 +281,14 @@ def _check(t: _Tiling, op: Check) -> Values:
     if dims:
         bad = b(ReduceTile, bad, dims=dims, monoid=monoid("any", bool_))
     one = t.wide(b.const(1, i64), (1,) * rank)
-    place = b.const(t.checks.index(op.message), i64)
+    place = b.const(t.checks.index(op.attrs), i64)
     attrs = ((0,) * rank, (), False, True, False)
     return b.emit(StoreTile, (one, t.flags, place, bad), attrs)
 
 
-def messages(region: Region) -> tuple[str, ...]:
-    """What the checks of a region say, each once: one flag for each."""
-    found = (op.message for op in region.body.ops if isinstance(op, Check))
+def checks(region: Region) -> tuple[tuple[str, str], ...]:
+    """The messages and errors of a region's checks, each once: one flag for each."""
+    found = (op.attrs for op in region.body.ops if isinstance(op, Check))
     return tuple(dict.fromkeys(found))
 
 

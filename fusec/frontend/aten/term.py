@@ -21,6 +21,7 @@ from fusec.ir.dtypes import DType, bf16, bool_, f16, f32
 from fusec.ir.monoids import monoid
 from fusec.ir.ops import elementwise as ops
 from fusec.ir.ops.cast import Bitcast, Cast
+from fusec.ir.ops.checks import Checked
 from fusec.ir.ops.reduction import ReduceDims, ScanDim
 from fusec.ir.ops.view import Broadcast, Concat, Iota, Permute, Reshape, Slice
 from fusec.ir.types import Scalar, Tensor
@@ -201,6 +202,12 @@ class Term:
     def like(self, other: Operand) -> Term:
         """A number or dim as a scalar of this dtype; a term as it is."""
         return other if isinstance(other, Term) else self.e.term(other, self.dtype)
+
+    def checked(self, ok: Term, message: str, error: str) -> Term:
+        """The same; the call fails with one of `checks.ERRORS` where it is not `ok`."""
+        x, ok = _aligned([self, ok])
+        made = self.e.b(Checked, x.value, ok.value, message=message, error=error)
+        return Term(self.e, made)
 
     # --------------------------------------------------------------- shapes
 

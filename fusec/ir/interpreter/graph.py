@@ -16,6 +16,7 @@ from fusec.ir.interpreter.elements import fold_dims, scan_from_start
 from fusec.ir.interpreter.extern import call
 from fusec.ir.interpreter.frame import Frame, InterpretError, Rule
 from fusec.ir.interpreter.memory import along, check_within
+from fusec.ir.ops.checks import ERRORS, Checked
 from fusec.ir.ops.contraction import Matmul
 from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.pointwise import dtype_of
@@ -86,6 +87,13 @@ def index(frame: Frame, op: Index) -> tuple[Array]:
     return (np.moveaxis(elements, range(rank), range(op.at, op.at + rank)),)
 
 
+def checked(frame: Frame, op: Checked) -> tuple[Array]:
+    x, ok = frame.all(op.operands)
+    if not ok.all():
+        raise ERRORS[op.error](op.message)
+    return (np.broadcast_arrays(x, ok)[0],)
+
+
 def gather(frame: Frame, op: Gather) -> tuple[Array]:
     x, picked = frame[op.x], frame[op.index]
     coords = [along(d, n, picked.ndim) for d, n in enumerate(picked.shape)]
@@ -137,6 +145,7 @@ RULES: Mapping[type, Rule] = {
     Slice: slice_,
     Pad: pad,
     Concat: concat,
+    Checked: checked,
     Index: index,
     Gather: gather,
     Restride: restride,

@@ -24,8 +24,9 @@ from fusec.ir.interpreter.elements import (
 from fusec.ir.interpreter.extern import call
 from fusec.ir.interpreter.frame import Frame, InterpretError, Rule
 from fusec.ir.interpreter.memory import along, check_within, in_memory, poisoned
+from fusec.ir.ops.checks import ERRORS, Check
 from fusec.ir.ops.extern import Extern, Slot
-from fusec.ir.ops.loop import Check, Coordinate, Load, Region, Store, View
+from fusec.ir.ops.loop import Coordinate, Load, Region, Store, View
 from fusec.ir.ops.pointwise import dtype_of
 from fusec.ir.ops.reduction import Reduce, Scan
 from fusec.ir.types import Axis, Tensor, strides_of
@@ -170,7 +171,7 @@ def scan(frame: Frame, op: Scan) -> Iterator[Array]:
 
 def check(frame: Frame, op: Check) -> tuple[()]:
     if not frame[op.ok].all():
-        raise IndexError(op.message)
+        raise ERRORS[op.error](op.message)
     return ()
 
 
