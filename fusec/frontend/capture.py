@@ -27,11 +27,11 @@ from fusec.frontend.decompositions import decompositions
 from fusec.frontend.intake import Imported, import_graph
 from fusec.frontend.meta import leaves, loc_of
 from fusec.frontend.outputs import Program, deliver
+from fusec.frontend.partition import partition
 from fusec.frontend.reproducer import write_reproducer
 from fusec.frontend.torch_private import (
     aot_module_simplified,
     counters,
-    min_cut_rematerialization_partition,
     unset_fake_temporarily,
 )
 from fusec.logs import logger
@@ -76,7 +76,7 @@ def compile_dynamo_graph(
         fw_compiler=compiler("forward"),  # type: ignore[arg-type]
         bw_compiler=_untraced(backward),  # type: ignore[arg-type]
         inference_compiler=compiler("inference"),  # type: ignore[arg-type]
-        partition_fn=min_cut_rematerialization_partition,
+        partition_fn=partition,
         decompositions=decompositions(),
         keep_inference_input_mutations=True,
     )

@@ -22,6 +22,7 @@ from fusec.ir.monoids import monoid
 from fusec.ir.ops import elementwise as ops
 from fusec.ir.ops.cast import Bitcast, Cast
 from fusec.ir.ops.checks import Checked
+from fusec.ir.ops.pointwise import Comparison
 from fusec.ir.ops.reduction import ReduceDims, ScanDim
 from fusec.ir.ops.view import Broadcast, Concat, Iota, Permute, Reshape, Slice
 from fusec.ir.types import Scalar, Tensor
@@ -249,11 +250,13 @@ def call(op: type[Op], *operands: Operand) -> Term:
     """An elementwise op on terms of one dtype, numbers and dims; broadcasts.
 
     Fast numerics compute narrow floats in f32: what reads the result as f32 again
-    finds it as it was before the cast, so only what is stored is rounded.
+    finds it as it was before the cast, so only what is stored is rounded, and what is
+    compared with one another: either may have been stored, and read again.
     """
     guide = next(x for x in operands if isinstance(x, Term))
     terms = _aligned([guide.like(x) for x in operands])
-    if not (guide.e.fast and _widens(op, guide.dtype)):
+    rounds = issubclass(op, Comparison) and not any(t.is_scalar for t in terms)
+    if rounds or not (guide.e.fast and _widens(op, guide.dtype)):
         return Term(guide.e, guide.e.b(op, *(t.value for t in terms)))
     result = Term(guide.e, guide.e.b(op, *(t.wide().value for t in terms)))
     return result if op.gives else result.cast(guide.dtype)  # type: ignore[attr-defined]
