@@ -19,12 +19,12 @@ from torch import fx
 
 from fusec.frontend.decompositions import decompositions
 from fusec.frontend.outputs import Program
+from fusec.frontend.partition import partition
 from fusec.frontend.salted import salted
 from fusec.frontend.torch_private import (
     TracingContext,
     aot_module_simplified,
     counters,
-    min_cut_rematerialization_partition,
 )
 
 
@@ -64,7 +64,7 @@ def compile_dynamo_graph(
             fw_compiler=keep(partial(compile, role="forward")),
             bw_compiler=_untraced(backward),  # type: ignore[arg-type]
             inference_compiler=keep(partial(compile, role="inference")),
-            partition_fn=min_cut_rematerialization_partition,
+            partition_fn=partition,
             decompositions=decompositions,  # type: ignore[arg-type]
             keep_inference_input_mutations=True,
         )

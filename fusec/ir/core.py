@@ -246,6 +246,8 @@ class Monoid:
     commutative: bool = True
     rounds: bool = False
     """`combine` rounds: long chains of it lose digits."""
+    start: tuple[float | int | bool, ...] = ()
+    """What a scan begins with, where it is not the identity."""
 
 
 def walk(block: Block) -> Iterator[Op]:

@@ -61,8 +61,10 @@ def monoid(name: str, dtype: DType) -> Monoid:
     function = b.function(name, combine(b, left, right))
     rounds = dtype.is_float and name in ("sum", "prod", "welford")
     commutes = name not in ("lastmax", "lastmin")
+    # ATen's sums begin with 0: of nothing but −0 they are 0.
+    start = (0.0,) if dtype.is_float and name == "sum" else ()
     full = f"{name}<{dtype.name}>"
-    return Monoid(full, identity, function, commutes, rounds)
+    return Monoid(full, identity, function, commutes, rounds, start)
 
 
 def combine(b: Builder, m: Monoid, left: Values, right: Values) -> Values:
@@ -94,7 +96,8 @@ def _highest(dtype: DType) -> Number:
 
 
 def _zero(dtype: DType) -> Number:
-    return 0.0 if dtype.is_float else 0
+    """Of floats −0: with 0, −0 would come to 0."""
+    return -0.0 if dtype.is_float else 0
 
 
 def _one(dtype: DType) -> Number:

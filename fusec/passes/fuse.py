@@ -31,9 +31,10 @@ from fusec.ir.builder import Builder, without_dead_ops
 from fusec.ir.core import Affine, Block, Function, Op, Value, Values, definitions
 from fusec.ir.dims import Dim, Symbol
 from fusec.ir.dtypes import i64
+from fusec.ir.ops.checks import Check
 from fusec.ir.ops.elementwise import Add, And, Ge, Lt, Mul, Not, Or, Select
 from fusec.ir.ops.extern import Slot
-from fusec.ir.ops.loop import Check, Coordinate, Load, Region, Store
+from fusec.ir.ops.loop import Coordinate, Load, Region, Store
 from fusec.ir.ops.reduction import Reduce, Scan
 from fusec.passes.views import affine_value
 from fusec.target import Target
@@ -185,7 +186,7 @@ class _Writer:
             computed = [e for e in index if isinstance(e, Value)]
             inside = self.inside(index, tensor.shape, computed)
             ok = ok if inside is None else b(Or, ok, b(Not, inside))
-        b.emit(Check, (ok,), (op.message,))
+        b.emit(Check, (ok,), op.attrs)
 
     def number(self, place: Place) -> Value:
         """A coordinate as a value."""

@@ -25,12 +25,13 @@ from fusec.ir.core import Function, Level, Module, Value
 from fusec.ir.dims import Dim, Symbol
 from fusec.ir.dtypes import i64
 from fusec.ir.ops.cast import Cast
+from fusec.ir.ops.checks import Raise
 from fusec.ir.ops.elementwise import Elementwise
-from fusec.ir.ops.host import Alloc, CopyInto, Free, Launch, Raise
+from fusec.ir.ops.host import Alloc, CopyInto, Free, Launch
 from fusec.ir.ops.loop import Region, View
 from fusec.ir.ops.reduction import Reduce, Scan
 from fusec.ir.types import Tensor
-from fusec.passes.tile import messages, tile
+from fusec.passes.tile import checks, tile
 from fusec.target import Target
 
 
@@ -44,9 +45,10 @@ class Kernel:
     schedule: Schedule
 
     @property
-    def checks(self) -> tuple[str, ...]:
-        """What its flags say; the buffer of flags is its last parameter."""
-        return messages(self.region)
+    def checks(self) -> tuple[tuple[str, str], ...]:
+        """What its flags stand for: messages and errors. The buffer of flags is its
+        last parameter."""
+        return checks(self.region)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,7 +107,8 @@ class _Lowering:
                 self.env.update(zip(op.results, new, strict=True))
             self.free(self.last_use.get(k, ()))
         if self.checks:
-            self.builder.emit(Raise, (self.flags,), (tuple(self.checks),))
+            attrs = tuple(zip(*self.checks, strict=True))
+            self.builder.emit(Raise, (self.flags,), attrs)
         self.write_back()
         yields = [self.env[v] for v in self.function.body.yields]
         return Lowered(self.builder.successor(self.function, yields), self.kernels)
@@ -125,26 +128,26 @@ class _Lowering:
         kernel = self.kernels[name]
         operands = [self.env[v] for v in (*op.inputs, *op.results)]
         if kernel.checks:
-            operands.append(self.next_flags(kernel.checks))
+            operands.append(self.next_flags(kernel))
         sizes: tuple[Dim, ...] = kernel.function.symbols
         self.builder.emit(Launch, operands, (name, kernel.schedule.programs, sizes))
 
     def reserve_flags(self) -> None:
         """One flag for every check of every launch, in their order."""
         regions = (op for op in self.function.body.ops if isinstance(op, Region))
-        count = sum(len(messages(op)) for op in regions)
-        self.checks: list[str] = []
+        count = sum(len(checks(op)) for op in regions)
+        self.checks: list[tuple[str, str]] = []
         if count:
             self.flags = self.builder(
                 Alloc, type=Tensor(i64, (count,)), escapes=True, zeroed=True
             )
 
-    def next_flags(self, checks: tuple[str, ...]) -> Value:
+    def next_flags(self, kernel: Kernel) -> Value:
         """The flags of the next launch."""
-        type_ = Tensor(i64, (len(checks),))
+        type_ = Tensor(i64, (len(kernel.checks),))
         place = len(self.checks)
         where = f" ({self.builder.loc})" if self.builder.loc.file else ""
-        self.checks += [message + where for message in checks]
+        self.checks += [(text + where, error) for text, error in kernel.checks]
         return self.builder(View, self.flags, type=type_, offset=place)
 
     def kernel(self, op: Region) -> str:

@@ -18,6 +18,8 @@ from fusec.ir.builder import Builder
 from fusec.ir.core import Affine, Op, Value, Values
 from fusec.ir.dims import Dim, exact_div
 from fusec.ir.dtypes import bool_
+from fusec.ir.monoids import combine
+from fusec.ir.ops.checks import Check, Checked
 from fusec.ir.ops.elementwise import And, Ge, Lt, Select
 from fusec.ir.ops.reduction import Reduce, ReduceDims, Scan, ScanDim
 from fusec.ir.ops.view import Broadcast, Concat, Gather, Index, Iota, Pad, Restride
@@ -92,8 +94,17 @@ def _scan(r: RegionBuilder, op: ScanDim, coords: Sequence[Coord]) -> Values:
     at: Coord = coords[int(op.dim)]
     assert isinstance(at, Affine)
     if not at.axes:
-        return tuple(values)
+        return _begun(r.builder, op, values)
     return r.builder.emit(Scan, values, (at.axes[0], op.monoid))
+
+
+def _begun(b: Builder, op: ScanDim, values: Sequence[Value]) -> Values:
+    """What a scan of one element gives."""
+    if not op.monoid.start:
+        return tuple(values)
+    pairs = zip(op.monoid.start, values, strict=True)
+    start = tuple(b.const(number, v.dtype) for number, v in pairs)  # type: ignore[union-attr]
+    return combine(b, op.monoid, start, tuple(values))
 
 
 def _concat(r: RegionBuilder, op: Concat, coords: Sequence[Coord]) -> Values:
@@ -168,6 +179,12 @@ def _between(b: Builder, at: Value, start: Dim, length: Dim, total: Dim) -> Valu
     return below if above is None else b(And, above, below)
 
 
+def _checked(r: RegionBuilder, op: Checked, coords: Sequence[Coord]) -> Values:
+    x, ok = (r.read(value, coords) for value in op.operands)
+    r.builder.emit(Check, (ok,), op.attrs)
+    return (x,)
+
+
 def _gather(r: RegionBuilder, op: Gather, coords: Sequence[Coord]) -> Values:
     index = r.integer(r.read(op.index, coords))
     inner = list(coords)
@@ -199,6 +216,7 @@ POINTS: Mapping[type, Point] = MappingProxyType(
         ScanDim: _scan,
         Concat: _concat,
         Pad: _pad,
+        Checked: _checked,
         Gather: _gather,
         Index: _index,
     }

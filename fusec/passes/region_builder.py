@@ -13,9 +13,10 @@ from fusec.ir.builder import Builder, without_dead_ops
 from fusec.ir.core import Affine, Block, Op, Value
 from fusec.ir.dtypes import bool_, f64, i64
 from fusec.ir.ops.cast import Cast
+from fusec.ir.ops.checks import Check
 from fusec.ir.ops.elementwise import And, Ge, Lt
 from fusec.ir.ops.extern import Extern, Named, Slot
-from fusec.ir.ops.loop import Check, Load, Store
+from fusec.ir.ops.loop import Load, Store
 from fusec.ir.types import Axis, Scalar, Tensor
 from fusec.passes.views import VIEWS, Coord, coordinate
 
@@ -138,7 +139,7 @@ class RegionBuilder:
             low = b(Ge, index, b.const(0, i64))
             within = b(And, low, b(Lt, index, b.size(shape[dim])))
             message = f"index out of range for dimension {dim} of size {shape[dim]}"
-            b.emit(Check, (within,), (message,))
+            b.emit(Check, (within,), (message, "IndexError"))
             inside = within if inside is None else b(And, inside, within)
         assert inside is not None
         return inside

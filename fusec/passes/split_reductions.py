@@ -25,8 +25,9 @@ from fusec.analysis.schedule import SHARES, choose, work
 from fusec.ir.builder import Builder, without_dead_ops
 from fusec.ir.core import Affine, Block, Function, Op, Value, Values
 from fusec.ir.dims import Dim, Symbol, ceil_div, exact_div, product
+from fusec.ir.ops.checks import Check
 from fusec.ir.ops.elementwise import And, Lt, Not, Or, Select
-from fusec.ir.ops.loop import Check, Coordinate, Load, Region, Store
+from fusec.ir.ops.loop import Coordinate, Load, Region, Store
 from fusec.ir.ops.pointwise import dtype_of
 from fusec.ir.ops.reduction import Reduce, Scan
 from fusec.ir.types import Axis, Points, Tensor

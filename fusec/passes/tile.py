@@ -28,8 +28,9 @@ from fusec.ir.dims import Dim, Facts, exact_div
 from fusec.ir.dtypes import bool_, i64
 from fusec.ir.layout import LANE, REG, TIME, Layout, strided, tile_layout
 from fusec.ir.monoids import monoid
+from fusec.ir.ops.checks import Check
 from fusec.ir.ops.elementwise import Add, Minimum, Mul, Not, Rem, Sub, TruncDiv
-from fusec.ir.ops.loop import Check, Coordinate, Load, Region, Store
+from fusec.ir.ops.loop import Coordinate, Load, Region, Store
 from fusec.ir.ops.reduction import Reduce, ReduceTile, Scan, ScanTile
 from fusec.ir.ops.tile import (
     BroadcastTile,
@@ -72,7 +73,7 @@ class _Tiling:
         for param, value in zip(region.body.params, outer, strict=True):
             hint = param.hint or value.hint
             self.env[param] = self.builder.param(_buffer(param.type), hint)
-        self.checks = messages(region)
+        self.checks = checks(region)
         if self.checks:
             type_ = _buffer(Tensor(i64, (len(self.checks),)))
             self.flags = self.builder.param(type_, "flags")
@@ -253,15 +254,15 @@ def _reduce(t: _Tiling, op: Reduce) -> Values:
 
 
 def _scan(t: _Tiling, op: Scan) -> Values:
-    """From the identity: what other programs have does not come before it."""
+    """From the start: what other programs have does not come before it."""
     dim = t.dims[op.axis]
     operands = [t.env[v] for v in op.values]
     shape = list(t.joined(operands) or [1] * len(t.extents))
     shape[dim] = t.extents[dim]
     values = [t.wide(v, tuple(shape)) for v in operands]
     shape[dim] = 1
-    identity = zip(op.values, op.monoid.identity, strict=True)
-    consts = [t.builder.const(number, v.dtype) for v, number in identity]  # type: ignore[union-attr]
+    start = zip(op.values, op.monoid.start or op.monoid.identity, strict=True)
+    consts = [t.builder.const(number, v.dtype) for v, number in start]  # type: ignore[union-attr]
     starts = [t.wide(v, tuple(shape)) for v in consts]
     attrs = (dim, op.monoid)
     hints = (*_hints(op), *("total" for _ in values))
@@ -282,14 +283,14 @@ def _check(t: _Tiling, op: Check) -> Values:
     if dims:
         bad = b(ReduceTile, bad, dims=dims, monoid=monoid("any", bool_))
     one = t.wide(b.const(1, i64), (1,) * rank)
-    place = b.const(t.checks.index(op.message), i64)
+    place = b.const(t.checks.index(op.attrs), i64)
     attrs = ((0,) * rank, (), False, True, False)
     return b.emit(StoreTile, (one, t.flags, place, bad), attrs)
 
 
-def messages(region: Region) -> tuple[str, ...]:
-    """What the checks of a region say, each once: one flag for each."""
-    found = (op.message for op in region.body.ops if isinstance(op, Check))
+def checks(region: Region) -> tuple[tuple[str, str], ...]:
+    """The messages and errors of a region's checks, each once: one flag for each."""
+    found = (op.attrs for op in region.body.ops if isinstance(op, Check))
     return tuple(dict.fromkeys(found))
 
 

@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import compress
+from itertools import compress, count
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -35,10 +35,11 @@ from fusec.ir.core import Function, Op, Value
 from fusec.ir.dims import Dim, Symbol, evaluate
 from fusec.ir.dtypes import DType
 from fusec.ir.ops.cast import Cast
+from fusec.ir.ops.checks import Raise
 from fusec.ir.ops.constant import Const, SizeOf
 from fusec.ir.ops.elementwise import Elementwise
 from fusec.ir.ops.extern import Extern
-from fusec.ir.ops.host import CopyInto, Launch, Raise
+from fusec.ir.ops.host import CopyInto, Launch
 from fusec.ir.ops.loop import View
 from fusec.ir.types import Scalar, Tensor, strides_of
 from fusec.runtime import plan
@@ -336,13 +337,13 @@ class _Binder:
         return step
 
     def raise_(self, op: Raise) -> Step:
-        first, messages = self.plan.slots[op.flags], op.messages
-        flags = slice(first, first + len(messages))
+        first = self.plan.slots[op.flags]
+        flags = slice(first, first + len(op.messages))
 
         def step(frame: Frame) -> None:
             raised = frame.slots[flags]
             if any(raised):
-                raise IndexError(next(compress(messages, raised)))
+                raise op.failure(next(compress(count(), raised)))
 
         return step
 

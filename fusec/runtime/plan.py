@@ -26,10 +26,11 @@ from dataclasses import dataclass, field
 from fusec.ir.core import Function, Op, Value
 from fusec.ir.dims import Dim, Symbol, product
 from fusec.ir.ops.cast import Cast
+from fusec.ir.ops.checks import Raise
 from fusec.ir.ops.constant import Const, SizeOf
 from fusec.ir.ops.elementwise import Elementwise
 from fusec.ir.ops.extern import Extern
-from fusec.ir.ops.host import Alloc, Free, Launch, Raise
+from fusec.ir.ops.host import Alloc, Free, Launch
 from fusec.ir.ops.loop import View
 from fusec.ir.types import Opaque, Tensor
 

@@ -11,9 +11,10 @@ from fusec.ir.dims import Symbol, ceil_div
 from fusec.ir.dtypes import f32, i64
 from fusec.ir.interpreter import InterpretError, interpret
 from fusec.ir.layout import row_major
+from fusec.ir.ops.checks import Raise
 from fusec.ir.ops.elementwise import Add, Mul, Neg, Sub
 from fusec.ir.ops.extern import Extern, Slot
-from fusec.ir.ops.host import Alloc, CopyInto, Free, Launch, Raise
+from fusec.ir.ops.host import Alloc, CopyInto, Free, Launch
 from fusec.ir.ops.loop import View
 from fusec.ir.ops.tile import LoadTile, ProgramId, StoreTile
 from fusec.ir.types import Buffer, Tensor, Tile
@@ -91,11 +92,14 @@ def test_memory_is_found_as_poison_unless_zeroed() -> None:
 def test_the_first_raised_flag_fails_the_program() -> None:
     host = Host()
     flags = host.b.param(Tensor(i64, (3,)), "flags")
-    host.b.emit(Raise, (flags,), (("first", "second", "third"),))
+    errors = ("RuntimeError", "IndexError", "RuntimeError")
+    host.b.emit(Raise, (flags,), (("first", "second", "third"), errors))
     module = host.module()
     assert run(module, np.zeros(3, np.int64)) == ()
     with pytest.raises(IndexError, match="second"):
         run(module, np.array([0, 1, 1]))
+    with pytest.raises(RuntimeError, match="third"):
+        run(module, np.array([0, 0, 1]))
 
 
 def test_use_after_free_is_caught() -> None:

@@ -14,9 +14,10 @@ from fusec.ir.dims import Dim, Symbol
 from fusec.ir.dtypes import bool_, f32, i32, i64
 from fusec.ir.interpreter import InterpretError, interpret
 from fusec.ir.monoids import monoid
+from fusec.ir.ops.checks import ERRORS, Check
 from fusec.ir.ops.elementwise import Add, Exp, Lt, Mul, Neg, Sub
 from fusec.ir.ops.extern import Extern, Slot
-from fusec.ir.ops.loop import Check, Coordinate, Load, Region, Store, View
+from fusec.ir.ops.loop import Coordinate, Load, Region, Store, View
 from fusec.ir.ops.reduction import Reduce, ReduceDims
 from fusec.ir.types import Axis, Points, Scalar, Tensor
 
@@ -173,17 +174,18 @@ def test_an_unmasked_load_is_checked() -> None:
         interpret(f, [counted(3)])
 
 
-def test_a_check_must_hold_at_every_point() -> None:
+@pytest.mark.parametrize("error", ERRORS)
+def test_a_check_must_hold_at_every_point(error: str) -> None:
     (i,) = axes(i=3)
 
     def body(b: Builder, xs: Values, ys: Values) -> None:
         x = load(b, xs[0], at(i))
-        b.emit(Check, (b(Lt, x, b.const(2.0, f32)),), ("index out of range",))
+        b.emit(Check, (b(Lt, x, b.const(2.0, f32)),), ("too large", error))
         b.emit(Store, (x, ys[0]), (at(i),))
 
     f = region([Tensor(f32, (3,))], [Tensor(f32, (3,))], body)
     assert interpret(f, [np.ones(3, np.float32)])[0].tolist() == [1, 1, 1]
-    with pytest.raises(IndexError, match="index out of range"):
+    with pytest.raises(ERRORS[error], match="too large"):
         interpret(f, [counted(3)])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -146,5 +147,43 @@ def test_signs_of_zeros(dtype: torch.dtype) -> None:
 
     torch._dynamo.reset()
     x = torch.tensor([0.0, -0.0] * 40, dtype=dtype)
+    for got, want in zip(torch.compile(f, backend="fusec")(x), f(x), strict=True):
+        assert same_bits(got, want)
+
+
+PUT = ["sum", "mean", "prod", "amax"]
+
+
+def put(x: torch.Tensor, how: str, keep: bool) -> torch.Tensor:
+    """Two places of a row get something, the others nothing."""
+    index = torch.tensor([0, 0, 2])
+    row = x.new_full((5,), -0.0)
+    return row.scatter_reduce(0, index, row[:3], how, include_self=keep)
+
+
+SUMS: list[Callable[[torch.Tensor], torch.Tensor]] = [
+    *(partial(torch.sum, dim=dim) for dim in (0, 1, (0, 1), ())),
+    *(partial(torch.mean, dim=dim) for dim in (0, 1)),
+    *(partial(torch.nansum, dim=dim) for dim in (0, 1)),
+    *(partial(torch.cumsum, dim=dim) for dim in (0, 1)),
+    *(partial(torch.prod, dim=dim) for dim in (0, 1)),
+    *(partial(torch.cumprod, dim=dim) for dim in (0, 1)),
+    lambda x: x.logcumsumexp(0)[:1],
+    lambda x: torch.linalg.vector_norm(x, 1, dim=1),
+    *(partial(put, how=how, keep=keep) for how in PUT for keep in (True, False)),
+]
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("shape", [(1, 1), (1, 70), (70, 1), (3, 40), (3, 0), ()])
+def test_sums_begin_with_zero(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    """Of nothing but −0 as of nothing; what nothing is added to keeps its sign."""
+
+    def f(x: Any) -> list[Any]:
+        # Of no dimensions, or of no elements, some are not to be had.
+        return [g(x) for g in (SUMS if x.numel() and x.dim() else SUMS[:1])]
+
+    torch._dynamo.reset()
+    x = torch.full(shape, -0.0, dtype=dtype)
     for got, want in zip(torch.compile(f, backend="fusec")(x), f(x), strict=True):
         assert same_bits(got, want)

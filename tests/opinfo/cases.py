@@ -27,6 +27,7 @@ DTYPES = ("float32", "float64", "int64", "bool", "bfloat16", "float16")
 LEFT_OUT = {
     "unique_consecutive-*": "the rank, where there is a dim",
     "_batch_norm_with_update-*float16-*": "the dtype of the statistics",
+    "_native_batch_norm_legit-*float16-*": "the dtype of the statistics",
     "nn.functional.embedding_bag-*float16-*": "the shape of what is not needed",
 }
 """Cases that no compiler can do right: torch's fake tensors are wrong about this."""

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from texts import maker, read, same_meaning, shows
 
+from fusec.errors import ParseError
 from fusec.ir.interpreter import interpret
 from fusec.ir.ops.loop import Region, View
 from fusec.passes.lower_to_loops import lower_to_loops
@@ -543,6 +544,29 @@ def test_an_index_out_of_range_is_an_error_of_the_program() -> None:
     x, i = np.arange(5, dtype=np.float32), np.array([1, 5])
     with pytest.raises(IndexError, match="index out of range for dimension 0 of"):
         interpret(loops, [x, i])
+
+
+CHECKED = """
+    graph @f(%x: i32[5], %y: i32[5]) -> (i32[5]) {
+      %0 = const(0) : i32
+      %ok = ne %y, %0 : bool[5]
+      %z = checked %y, %ok {message="by 0", error="RuntimeError"} : i32[5]
+      %q = floor_div %x, %z : i32[5]
+      yield %q
+    }
+"""
+
+
+def test_a_check_fails_with_the_error_that_it_names() -> None:
+    graph = read(CHECKED)
+    loops = lower_to_loops(graph)
+    x = np.arange(5, dtype=np.int32)
+    for function in (graph, loops):
+        assert interpret(function, [x, x + 1])[0].tolist() == [0, 0, 0, 0, 0]
+        with pytest.raises(RuntimeError, match="by 0"):
+            interpret(function, [x, x])
+    with pytest.raises(ParseError, match="no error 'OSError'"):
+        read(CHECKED.replace("RuntimeError", "OSError"))
 
 
 def same_meaning_with_calls(before: Any, after: Any) -> None:

@@ -12,6 +12,7 @@ tensor's dtype, as promotion does; products and quotients take it in f32.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from fusec.frontend.aten.promotion import common_dtype
@@ -27,7 +28,7 @@ from fusec.frontend.aten.term import (
 )
 from fusec.frontend.dtypes import from_torch
 from fusec.ir.dims import Expr
-from fusec.ir.dtypes import bf16, bool_, f16, f32
+from fusec.ir.dtypes import DType, bf16, bool_, f16, f32
 from fusec.ir.opdef import REGISTRY
 from fusec.ir.ops import elementwise as ops
 from fusec.ir.ops.rounding import Rounding
@@ -118,25 +119,42 @@ def floor_divide(e: Emitter, x: Operand, y: Operand) -> Term | None:
 
 @lowers("aten.remainder.Tensor", "aten.remainder.Scalar")
 def remainder(e: Emitter, x: Operand, y: Operand) -> Term | None:
-    return elementwise(e, ops.Rem, x, y) if _divides(e, x, y) else None
+    return _divided(e, elementwise, ops.Rem, x, y)
 
 
 @lowers("aten.fmod.Tensor", "aten.fmod.Scalar")
 def fmod(e: Emitter, x: Operand, y: Operand) -> Term | None:
-    return elementwise(e, ops.Fmod, x, y) if _divides(e, x, y) else None
+    return _divided(e, elementwise, ops.Fmod, x, y)
 
 
 def _quotient(e: Emitter, op: Any, x: Operand, y: Operand) -> Term | None:
-    return _scaled(e, op, x, y) if _divides(e, x, y) else None
+    return _divided(e, _scaled, op, x, y)
 
 
-def _divides(e: Emitter, x: Operand, y: Operand) -> bool:
-    """Whether dividing by y cannot raise, as torch does for an integer by zero."""
+def _divided(
+    e: Emitter, divide: Callable[..., Term], op: Any, x: Operand, y: Operand
+) -> Term | None:
+    """`divide` by a checked y; torch does not divide bools."""
     dtype = common_dtype(e, (x, y))
-    if dtype.is_float:
-        return True
     if dtype.is_bool:
-        return False
+        return None
+    return divide(e, op, x, y if dtype.is_float else _divisor(e, y, dtype))
+
+
+def _divisor(e: Emitter, y: Operand, dtype: DType) -> Operand:
+    """An integer that is not 0, as torch has it: checked, where that is not known.
+
+    Nothing to be divided is divided by anything, so each element is checked by itself.
+    """
+    if _is_nonzero(e, y):
+        return y
+    divisor = e.full(y, e.shape, dtype)
+    nonzero = call(ops.Ne, divisor, 0)
+    return divisor.checked(nonzero, "ZeroDivisionError", "RuntimeError")
+
+
+def _is_nonzero(e: Emitter, y: Operand) -> bool:
+    """Whether that is known."""
     if isinstance(y, Expr):
         low, _ = e.facts.range(y)
         return low is not None and low > 0

@@ -44,7 +44,14 @@ def sum_all(e: Emitter, x: Term, *, dtype: Any = None) -> Term:
 
 def total(x: Term, dims: Sequence[int], keep: bool = False) -> Term:
     """The sum, accumulated in f32 at least; of bools, whether any is true."""
-    return x.wide().reduce("any" if x.dtype.is_bool else "sum", dims, keep)
+    if x.dtype.is_bool:
+        return x.reduce("any", dims, keep)
+    return from_zero(x.wide().reduce("sum", dims, keep))
+
+
+def from_zero(x: Term) -> Term:
+    """A sum, or several, as begun with 0, as ATen does: of nothing but −0 it is 0."""
+    return x + 0 if x.dtype.is_float else x
 
 
 def average(x: Term, dims: Sequence[int], keep: bool = False) -> Term:
@@ -276,12 +283,12 @@ def vector_norm(
     if ord in (math.inf, -math.inf):
         return x.reduce("max" if ord > 0 else "min", dims, keepdim)
     if ord == 0:
-        return call(ops.Ne, x, 0).cast(x.dtype).reduce("sum", dims, keepdim)
+        return total(call(ops.Ne, x, 0).cast(x.dtype), dims, keepdim)
     if ord == 1:
-        return x.reduce("sum", dims, keepdim)
+        return total(x, dims, keepdim)
     if ord == 2:
-        return call(ops.Sqrt, (x * x).reduce("sum", dims, keepdim))
-    powers = call(ops.Pow, x, ord).reduce("sum", dims, keepdim)
+        return call(ops.Sqrt, total(x * x, dims, keepdim))
+    powers = total(call(ops.Pow, x, ord), dims, keepdim)
     return call(ops.Pow, powers, 1 / ord)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fusec.frontend.aten.reductions import from_zero
 from fusec.frontend.aten.registry import lowers
 from fusec.frontend.aten.term import Emitter, Term, scan
 from fusec.ir.dtypes import f32, f64, i64
@@ -32,7 +33,9 @@ def _accumulated(name: str, x: Term, dim: int) -> Term:
 
 @lowers("aten.logcumsumexp.default")
 def logcumsumexp(e: Emitter, x: Term, dim: int) -> Term:
-    return x if x.rank == 0 else scan("logaddexp", (x.wide(),), x.wrap(dim))[0]
+    if x.rank == 0:
+        return x
+    return from_zero(scan("logaddexp", (x.wide(),), x.wrap(dim))[0])
 
 
 @lowers("aten.cummax.default")

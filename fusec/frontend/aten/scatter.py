@@ -18,7 +18,7 @@ from typing import Any
 
 from fusec.frontend.aten.indexing import picked, ranked, wrapped
 from fusec.frontend.aten.pointwise import mul
-from fusec.frontend.aten.reductions import vector_norm
+from fusec.frontend.aten.reductions import from_zero, vector_norm
 from fusec.frontend.aten.registry import lowers
 from fusec.frontend.aten.term import (
     Emitter,
@@ -158,6 +158,8 @@ class _Pairs:
         found = self._reduced(spread, rule.name(x))
         if include_self:
             found = rule.call(x, found)
+        elif rule.op is ops.Add:
+            found = from_zero(found)
         if rule.mean:
             found = self._mean(found, include_self)
         return found if include_self else where(self._any(), found, x)

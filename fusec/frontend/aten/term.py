@@ -21,6 +21,8 @@ from fusec.ir.dtypes import DType, bf16, bool_, f16, f32
 from fusec.ir.monoids import monoid
 from fusec.ir.ops import elementwise as ops
 from fusec.ir.ops.cast import Bitcast, Cast
+from fusec.ir.ops.checks import Checked
+from fusec.ir.ops.pointwise import Comparison
 from fusec.ir.ops.reduction import ReduceDims, ScanDim
 from fusec.ir.ops.view import Broadcast, Concat, Iota, Permute, Reshape, Slice
 from fusec.ir.types import Scalar, Tensor
@@ -202,6 +204,12 @@ class Term:
         """A number or dim as a scalar of this dtype; a term as it is."""
         return other if isinstance(other, Term) else self.e.term(other, self.dtype)
 
+    def checked(self, ok: Term, message: str, error: str) -> Term:
+        """The same; the call fails with one of `checks.ERRORS` where it is not `ok`."""
+        x, ok = _aligned([self, ok])
+        made = self.e.b(Checked, x.value, ok.value, message=message, error=error)
+        return Term(self.e, made)
+
     # --------------------------------------------------------------- shapes
 
     def reshape(self, shape: Iterable[Dim]) -> Term:
@@ -242,11 +250,13 @@ def call(op: type[Op], *operands: Operand) -> Term:
     """An elementwise op on terms of one dtype, numbers and dims; broadcasts.
 
     Fast numerics compute narrow floats in f32: what reads the result as f32 again
-    finds it as it was before the cast, so only what is stored is rounded.
+    finds it as it was before the cast, so only what is stored is rounded, and what is
+    compared with one another: either may have been stored, and read again.
     """
     guide = next(x for x in operands if isinstance(x, Term))
     terms = _aligned([guide.like(x) for x in operands])
-    if not (guide.e.fast and _widens(op, guide.dtype)):
+    rounds = issubclass(op, Comparison) and not any(t.is_scalar for t in terms)
+    if rounds or not (guide.e.fast and _widens(op, guide.dtype)):
         return Term(guide.e, guide.e.b(op, *(t.value for t in terms)))
     result = Term(guide.e, guide.e.b(op, *(t.wide().value for t in terms)))
     return result if op.gives else result.cast(guide.dtype)  # type: ignore[attr-defined]

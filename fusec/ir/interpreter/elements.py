@@ -122,10 +122,16 @@ def fold(monoid: Monoid, state: State) -> State:
 
 def identity(monoid: Monoid, shape: Sequence[int]) -> State:
     """The identity of a monoid, everywhere."""
-    params = monoid.combine.params[: len(monoid.identity)]
+    return _everywhere(monoid, monoid.identity, shape)
+
+
+def _everywhere(
+    monoid: Monoid, numbers: Sequence[float], shape: Sequence[int]
+) -> State:
+    params = monoid.combine.params[: len(numbers)]
     return tuple(
         np.full(shape, dtype_of(param).quantize(np.asarray(number)))
-        for param, number in zip(params, monoid.identity, strict=True)
+        for param, number in zip(params, numbers, strict=True)
     )
 
 
@@ -160,3 +166,12 @@ def scan_along(monoid: Monoid, arrays: Sequence[Array], dim: int) -> State:
     """`scan` along any dimension."""
     moved = tuple(np.moveaxis(x, dim, 0) for x in arrays)
     return tuple(np.moveaxis(x, 0, dim) for x in scan(monoid, moved))
+
+
+def scan_from_start(monoid: Monoid, arrays: Sequence[Array], dim: int) -> State:
+    """`scan_along`, after what scans of this monoid begin with."""
+    scanned = scan_along(monoid, arrays, dim)
+    if not monoid.start:
+        return scanned
+    start = _everywhere(monoid, monoid.start, scanned[0].shape)
+    return combine(monoid, start, scanned)

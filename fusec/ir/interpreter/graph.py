@@ -12,10 +12,11 @@ import numpy as np
 from fusec.ir.core import Value
 from fusec.ir.dtypes import Array
 from fusec.ir.interpreter import elements
-from fusec.ir.interpreter.elements import fold_dims, scan_along
+from fusec.ir.interpreter.elements import fold_dims, scan_from_start
 from fusec.ir.interpreter.extern import call
 from fusec.ir.interpreter.frame import Frame, InterpretError, Rule
 from fusec.ir.interpreter.memory import along, check_within
+from fusec.ir.ops.checks import ERRORS, Checked
 from fusec.ir.ops.contraction import Matmul
 from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.pointwise import dtype_of
@@ -86,6 +87,13 @@ def index(frame: Frame, op: Index) -> tuple[Array]:
     return (np.moveaxis(elements, range(rank), range(op.at, op.at + rank)),)
 
 
+def checked(frame: Frame, op: Checked) -> tuple[Array]:
+    x, ok = frame.all(op.operands)
+    if not ok.all():
+        raise ERRORS[op.error](op.message)
+    return (np.broadcast_arrays(x, ok)[0],)
+
+
 def gather(frame: Frame, op: Gather) -> tuple[Array]:
     x, picked = frame[op.x], frame[op.index]
     coords = [along(d, n, picked.ndim) for d, n in enumerate(picked.shape)]
@@ -107,9 +115,9 @@ def reduce_dims(frame: Frame, op: ReduceDims) -> Sequence[Array]:
 def scan_dim(frame: Frame, op: ScanDim) -> Sequence[Array]:
     values = frame.all(op.values)
     if not op.reverse:
-        return scan_along(op.monoid, values, op.dim)
+        return scan_from_start(op.monoid, values, op.dim)
     flipped = [np.flip(x, op.dim) for x in values]
-    return [np.flip(x, op.dim) for x in scan_along(op.monoid, flipped, op.dim)]
+    return [np.flip(x, op.dim) for x in scan_from_start(op.monoid, flipped, op.dim)]
 
 
 def matmul(frame: Frame, op: Matmul) -> tuple[Array]:
@@ -137,6 +145,7 @@ RULES: Mapping[type, Rule] = {
     Slice: slice_,
     Pad: pad,
     Concat: concat,
+    Checked: checked,
     Index: index,
     Gather: gather,
     Restride: restride,

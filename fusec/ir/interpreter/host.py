@@ -14,8 +14,9 @@ from fusec.ir.interpreter.extern import call
 from fusec.ir.interpreter.frame import Frame, InterpretError, Rule
 from fusec.ir.interpreter.memory import Memory, allocate, in_memory
 from fusec.ir.interpreter.tile import launch as launch_kernel
+from fusec.ir.ops.checks import Raise
 from fusec.ir.ops.extern import Extern
-from fusec.ir.ops.host import Alloc, CopyInto, Free, Launch, Raise
+from fusec.ir.ops.host import Alloc, CopyInto, Free, Launch
 from fusec.ir.ops.loop import View
 from fusec.ir.types import Tensor, strides_of
 
@@ -90,7 +91,7 @@ def _stored(frame: Frame, value: Value, array: Any) -> Any:
 def raise_(frame: Frame, op: Raise) -> tuple[()]:
     raised = np.flatnonzero(frame[op.flags].read())
     if raised.size:
-        raise IndexError(op.messages[int(raised[0])])
+        raise op.failure(int(raised[0]))
     return ()
 
 

@@ -18,14 +18,15 @@ from fusec.ir.interpreter.elements import (
     axes_of,
     fold,
     poison,
-    scan_along,
+    scan_from_start,
     spread,
 )
 from fusec.ir.interpreter.extern import call
 from fusec.ir.interpreter.frame import Frame, InterpretError, Rule
 from fusec.ir.interpreter.memory import along, check_within, in_memory, poisoned
+from fusec.ir.ops.checks import ERRORS, Check
 from fusec.ir.ops.extern import Extern, Slot
-from fusec.ir.ops.loop import Check, Coordinate, Load, Region, Store, View
+from fusec.ir.ops.loop import Coordinate, Load, Region, Store, View
 from fusec.ir.ops.pointwise import dtype_of
 from fusec.ir.ops.reduction import Reduce, Scan
 from fusec.ir.types import Axis, Tensor, strides_of
@@ -165,12 +166,12 @@ def scan(frame: Frame, op: Scan) -> Iterator[Array]:
     axes = axes_of(op.results[0].type)
     shape = frame.extents(axes)
     values = [np.broadcast_to(_points(frame, v, axes), shape) for v in op.values]
-    return iter(scan_along(op.monoid, values, axes.index(op.axis)))
+    return iter(scan_from_start(op.monoid, values, axes.index(op.axis)))
 
 
 def check(frame: Frame, op: Check) -> tuple[()]:
     if not frame[op.ok].all():
-        raise IndexError(op.message)
+        raise ERRORS[op.error](op.message)
     return ()
 
 

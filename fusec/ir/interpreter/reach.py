@@ -20,8 +20,9 @@ from fusec.ir.interpreter import host, tile
 from fusec.ir.interpreter.frame import Context, Frame, Rule
 from fusec.ir.interpreter.memory import allocate
 from fusec.ir.interpreter.run import enter
+from fusec.ir.ops.checks import Raise
 from fusec.ir.ops.extern import Extern
-from fusec.ir.ops.host import Launch, Raise
+from fusec.ir.ops.host import Launch
 from fusec.ir.types import Tensor, Token
 
 

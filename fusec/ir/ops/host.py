@@ -70,21 +70,6 @@ class Launch(Op, name="launch", levels=HOST):
         return ()
 
 
-class Raise(Op, name="raise", levels=HOST):
-    """Fail with `messages[k]`, an IndexError, for the first nonzero flag k."""
-
-    pure = False
-
-    flags = operand()
-    messages = attr((str,))
-
-    @classmethod
-    def infer(
-        cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
-    ) -> tuple[Type, ...]:
-        return ()
-
-
 class CopyInto(Op, name="copy_into", levels=HOST):
     """Overwrite `target`, a parameter, with the elements of `x`."""
 

@@ -112,27 +112,6 @@ class Store(Op, name="store", levels=LOOP):
         return ()
 
 
-class Check(Op, name="check", levels=LOOP):
-    """The program fails with `message`, an IndexError, if `ok` is false anywhere.
-
-    What depends on a check is still computed, and must not harm: a load at an index
-    that is checked is masked by the check.
-    """
-
-    pure = False
-
-    ok = operand()
-    message = attr(str)
-
-    @classmethod
-    def infer(
-        cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
-    ) -> tuple[Type, ...]:
-        if operands[0].type.dtype is not bool_:  # type: ignore[union-attr]
-            raise TypeError(f"check of {operands[0].type}")
-        return ()
-
-
 class View(Op, name="view", levels=(Level.LOOP, Level.HOST)):
     """The memory of a tensor under another shape and strides, `offset` elements in."""
 
