@@ -426,7 +426,9 @@ class Fusion:
                 if wanted is None:
                     return None, UNALIGNED
                 shared = self._share_sweeps(list(summary.axes), list(axes), wanted)
-                demands.setdefault(key(shared), shared)
+                # All axes are named, so that all move when the group does.
+                whole = {axis: coordinate(shared, axis) for axis in summary.axes}
+                demands.setdefault(key(whole), whole)
             if not demands and members:
                 return None, "one is not read by the other"
             if len(demands) > 1 and not self._cheap({k: []}):
