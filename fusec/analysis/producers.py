@@ -96,7 +96,9 @@ class Producers:
                 if wanted is None:
                     return UNALIGNED
                 shared = sweeps.place(wanted)
-                demands.setdefault(key(shared), shared)
+                # All axes are named, so that all move when the group does.
+                whole = {axis: coordinate(shared, axis) for axis in summary.axes}
+                demands.setdefault(key(whole), whole)
             if not demands and members:
                 return Fault("one is not read by the other")
             if len(demands) > 1 and not self._cheap({k: []}):

@@ -3,8 +3,8 @@
     Line("torch.where({b}, {x}, {x})", "chosen")
 
 A slot names a kind of operand: x any value, f floats, i integers, b bools, n numbers
-(floats or integers); two slots of a kind may be the same value. <dim>, <dims>, <shape>
-and so on are drawn to suit the operand in the first slot.
+(floats or integers); two slots of a kind may be the same value. {0} is what stands in
+the first slot, once more. <dim>, <dims>, <shape> and so on are drawn to suit it.
 """
 
 from __future__ import annotations
@@ -55,6 +55,12 @@ EXACT = [
     *_lines("jumps", "torch.nextafter({f}, {f})", "torch.heaviside({f}, {f})"),
     *_lines("jumps", "torch.nan_to_num({f}, 1.0, 2.0, -2.0)", "{f}.frac()"),
     *_lines("jumps", "torch.sgn({f})", "torch.isclose({f}, {f})"),
+    *_lines("product", "torch.addcmul({f}, {f}, {f})", "torch.addcmul({i}, {i}, {i})"),
+    *_lines("divided", "torch.addcdiv({f}, {f}, {f}, value=2)"),
+    *_lines("product", "torch.lerp({f}, {f}, 0.25)", "torch.add({n}, {n}, alpha=3)"),
+    *_lines("chosen", "F.threshold({f}, 0.5, 2)", "{n}.clamp({n}, {n})"),
+    *_lines("jumps", "torch.bucketize({f}, torch.tensor([-2.0, 0.0, 1.5]))"),
+    *_lines("jumps", "torch.logical_xor({n}, {x})", "torch.frexp({f})[1]"),
 ]
 """Exactly rounded, or rounded nowhere."""
 
@@ -124,6 +130,14 @@ VIEWS = [
         "moved", "torch.broadcast_to({x}, <wider>)", "{x}.repeat_interleave(2, <dim>)"
     ),
     *_lines("moved", "{x}.view_as({x}.clone())", "torch.meshgrid({x}, {x})[0]"),
+    *_lines("moved", "torch.cat([{x}[<slices>], {x}], <dim>)[<slices>]", weight=3),
+    *_lines("moved", "torch.stack([{x}, {x}, {0}], <newdim>)[<slices>]"),
+    *_lines("moved", "torch.cat([{x}, {0}.flip(0)])", "torch.hstack([{x}, {x}])"),
+    *_lines("moved", "{x}.mT.flip(-1)", "{x}.flip(<dims>).mT", "{x}[::2].flip(0)"),
+    *_lines("moved", "{n}.masked_fill({0}.amax(-1, keepdim=True) > 1, <number>)"),
+    *_lines("moved", "torch.where({b}.unsqueeze(-1), {x}, {x})", weight=3),
+    *_lines("moved", "torch.where({b}.unsqueeze(0), {x}, <number>)"),
+    *_lines("moved", "F.pad({f}.unsqueeze(0), (1, 2), mode='<edge>')"),
     *_lines("moved", "{x}.contiguous().as_strided(<restride>)", "{x}.tile(<repeats>)"),
 ]
 
@@ -154,7 +168,25 @@ REDUCTIONS = [
         "F.layer_norm({f}, {f}.shape[-1:])",
         "F.rms_norm({f}, {f}.shape[-1:])",
     ),
-    *_lines("summed", "{f}.cumsum(<dim>)", "torch.einsum('...i->...', {f})"),
+    *_lines("summed", "torch.einsum('...i->...', {f})", "{n}.sum(0, keepdim=True)"),
+    *_lines("averaged", "torch.var_mean({f}, <dim>)[0]", "{f}.std(<dims>)"),
+    *_lines("averaged", "F.group_norm({f}.unsqueeze(0), 1)"),
+    *_lines("averaged", "F.normalize({f}, dim=<dim>)", "{f}.norm(1, <dim>)"),
+    *_lines("multiplied", "{n}.clamp(-1, 1).prod(<dim>)", "{n}.clamp(-1, 1).prod()"),
+]
+
+SCANS = [
+    *_lines("scanned", "{n}.cumsum(<dim>)", "{b}.cumsum(<dim>)", weight=3),
+    *_lines("scanned", "{n}.flip(-1).cumsum(-1).flip(-1)", "{n}.flip(0).cumsum(0)"),
+    *_lines("scanned", "{n}.cumsum(<dim>).flip(0)", "{n}.mT.cumsum(<dim>)"),
+    *_lines("multiplied", "{n}.clamp(-1, 1).cumprod(<dim>)"),
+    *_lines("multiplied", "{n}.clamp(-1, 1).flip(0).cumprod(0).flip(0)"),
+    *_lines("chosen", "{n}.cummax(<dim>)[0]", "{n}.cummin(<dim>)[0]"),
+    *_lines("jumps", "{n}.cummax(<dim>)[1]", "{n}.cummin(<dim>)[1]"),
+    *_lines("chosen", "{n}.flip(-1).cummax(-1)[0].flip(-1)"),
+    *_lines("jumps", "{n}.flip(0).cummin(0)[1].flip(0)"),
+    *_lines("averaged", "torch.logcumsumexp({f}, <dim>)"),
+    *_lines("averaged", "{f}.flip(0).logcumsumexp(0).flip(0)"),
 ]
 
 INDEXING = [
@@ -170,6 +202,40 @@ INDEXING = [
     ),
     *_lines("moved", "torch.select_scatter({x}, {x}.select(0, 0), <dim, index>)"),
     *_lines("moved", "torch.slice_scatter({x}, {x}[1:3].clone(), 0, 1, 3)"),
+    *_lines("moved", "F.embedding(<rows>, {f})", "{x}[<rows>]", weight=4),
+    *_lines("moved", "{x}.index_select(0, <rows>)", "{x}[<rows>].mT", "{x}.mT[<rows>]"),
+    *_lines("moved", "{x}[<permutation>]", "{x}[<rows>][..., <indices>]"),
+]
+
+SCATTERS = [
+    *_lines("moved", "{x}.index_copy(0, <permutation>, {x})"),
+    *_lines("moved", "{x}.index_put((<permutation>,), {x})"),
+    *_lines("moved", "{x}.scatter(<dim, permutation of x>, {x})"),
+    *_lines("moved", "{n}.scatter(<dim>, <indices of x>, <number>)"),
+    *_lines("moved", "{n}.index_fill(0, <rows>, <number>)"),
+    *_lines("moved", "torch.diagonal_scatter({x}, {0}.diagonal().flip(-1))"),
+    *_lines("accumulated", "{n}.scatter_add(<dim>, <indices of x>, {n})", weight=3),
+    *_lines("accumulated", "{n}.index_add(0, <rows>, {n}[<rows>])", weight=3),
+    *_lines(
+        "accumulated",
+        "{n}.index_put((<rows>,), {n}.select(0, 0), accumulate=True)",
+        "{n}.index_put((<rows>, <rows>), {n}.select(0, 0)[0], accumulate=True)",
+    ),
+    *_lines("chosen", "{n}.scatter_reduce(<dim>, <indices of x>, {n}, 'amax')"),
+    *_lines("chosen", "{n}.scatter_reduce(<dim>, <indices of x>, {n}, 'amin')"),
+    *_lines("chosen", "{n}.index_reduce(0, <permutation>, {n}, 'amax')"),
+]
+
+FOREACH = [
+    *_lines("rounded", "torch._foreach_add([{n}, {n}], [{n}, {n}])[1]"),
+    *_lines("product", "torch._foreach_mul([{n}, {n}], <number>)[0]"),
+    *_lines("product", "torch._foreach_addcmul([{f}], [{f}], [{f}])[0]"),
+    *_lines("product", "torch._foreach_lerp([{f}, {f}], [{f}, {f}], 0.25)[1]"),
+    *_lines("divided", "torch._foreach_div([{f}, {f}], [{f}, {f}])[0]"),
+    *_lines("chosen", "torch._foreach_maximum([{n}, {n}], [{n}, {n}])[0]"),
+    *_lines("moved", "torch.cat(torch._foreach_neg([{n}, {n}]))"),
+    *_lines("curved", "torch._foreach_sqrt(torch._foreach_abs([{f}, {f}]))[1]"),
+    *_lines("averaged", "torch.stack(torch._foreach_norm([{f}, {f}]))"),
 ]
 
 CONTRACTIONS = [
@@ -201,4 +267,11 @@ UPDATES = [
         "{n}.index_add_(<dim>, <indices>, {n})",
         "{x}.swapaxes(0, -1).copy_({x})",
     ),
+    *_lines("written", "torch._foreach_add_([{x}, {x}], [{x}, {x}])[0]"),
+    *_lines("written", "torch._foreach_mul_([{n}, {n}], 2)[1]", "{x}.flip(0).zero_()"),
+    *_lines("written", "{x}.scatter_(<dim>, <indices of x>, 1)", "{b}.logical_not_()"),
+    *_lines("written", "{x}.index_put_((<permutation>,), {x})", "{n}.clamp_(-2, 5)"),
+    *_lines("written", "{x}.diagonal().zero_()", "{x}.unsqueeze(0).add_({x})"),
+    *_lines("written", "{x}.narrow(<dim, range>).copy_({x}.narrow(<dim, range>))"),
+    *_lines("written", "{i}.cumsum_(<dim>)", "{x}.masked_fill_({b}.unsqueeze(-1), 1)"),
 ]

@@ -9,11 +9,11 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fuzz import catalog
 from fuzz.catalog import Line
-from fuzz.execute import Execution
+from fuzz.execute import Execution, execute
 from fuzz.inputs import FORMS
 from fuzz.programs import Input, Program, Step
 from fuzz.trust import Untrusted
@@ -21,12 +21,14 @@ from fuzz.trust import Untrusted
 EXTENTS = (1, 2, 3, 4, 5, 7, 8, 9, 13, 16, 17, 31, 33, 64, 65, 100)
 LARGEST = 6000
 """Elements of a value."""
+LONG = (1 << 15, 65537, 100_003)
+"""Extents that reductions are split along."""
 FLOATS = ("float32",) * 5 + ("float64", "bfloat16", "bfloat16", "float16")
 INTEGERS = ("int64", "int64", "int32", "int16", "int8", "uint8")
 KINDS = {"x": "bfi", "n": "fi", "f": "f", "i": "i", "b": "b"}
 TRIES = 12
 
-_SLOT = re.compile(r"\{([a-z])\}")
+_SLOT = re.compile(r"\{([a-z]|\d)\}")
 _PARAMETER = re.compile(r"<([^<>=]+)>")
 
 
@@ -39,27 +41,59 @@ def program(seed: int) -> Program:
 class _Generator:
     draw: random.Random
     extents: tuple[int, ...] = ()
+    largest: int = LARGEST
     run: Execution = field(default_factory=Execution)
 
     def program(self) -> Program:
+        """A program, and how it is to be called."""
         draw = self.draw
-        mode = draw.choices(("direct", "dynamo", "dynamic", "backward"), (80, 3, 9, 8))[
-            0
+        modes = {"direct": 72, "dynamo": 3, "dynamic": 10, "backward": 15}
+        (mode,) = draw.choices([*modes], [*modes.values()])
+        numerics = "fast" if draw.random() < 0.1 else "eager"
+        self.run = Execution(mode, numerics)
+        made = self.body(mode)
+        # The interpreter is the dearer half of a case, and a stranger to memory.
+        cheap = numerics == "eager" and self.largest == LARGEST
+        verify = cheap and draw.random() < 0.4
+        made = replace(made, numerics=numerics, verify=verify).live()
+        return made if verify else self.called_again(made)
+
+    def called_again(self, program: Program) -> Program:
+        """Called once more; at other sizes where sizes are open."""
+        resized = [
+            tuple((n, self.draw.choice(EXTENTS)) for n in set(self.extents) if n > 1)
+            for _ in range(6 if program.mode == "dynamic" else 0)
         ]
-        self.run.mode = mode
+        for again in (*resized, ()):
+            twice = replace(program, again=again)
+            try:
+                execute(twice.calls()[1])
+            except Untrusted:
+                continue
+            return twice
+        return program
+
+    def body(self, mode: str) -> Program:
+        """What is computed, of what."""
+        draw = self.draw
         self.extents = tuple(draw.choice(EXTENTS) for _ in range(3))
         if draw.random() < 0.06:
             self.extents = (0, *self.extents[1:])
+        elif draw.random() < 0.03:
+            self.extents = (draw.choice(LONG), draw.choice((1, 2, 3)))
+            self.largest = 40 * LARGEST
         inputs = [self.input(k, mode) for k in range(draw.randint(1, 4))]
         for each in inputs:
             self.run.enter(each)
         lines = _weighted(draw, mode)
         steps: list[Step] = []
         for _ in range(draw.choice((1, 2, 3, 4, 6, 8, 12, 16, 25, 40))):
+            if self.largest > LARGEST and len(steps) == 6:
+                break
             step = self.step(lines, len(steps))
             if step is not None:
                 steps.append(step)
-        return Program(tuple(inputs), tuple(steps), self.results(steps), mode).live()
+        return Program(tuple(inputs), tuple(steps), self.results(steps), mode)
 
     def input(self, k: int, mode: str) -> Input:
         draw = self.draw
@@ -73,7 +107,7 @@ class _Generator:
             draw.choice((*self.extents, 1))
             for _ in range(draw.choice((0, 1, 2, 2, 2, 3, 3, 4)))
         ]
-        while _count(shape) > LARGEST:
+        while _count(shape) > self.largest:
             shape.pop()
         grad = mode == "backward" and kind == "f" and dtype in ("float32", "float64")
         form = draw.choice(("contiguous", *FORMS))
@@ -93,7 +127,8 @@ class _Generator:
         unread = [name for name in made if name not in read]
         count = min(len(made), self.draw.choice((0, 0, 1, 2)))
         others = self.draw.sample(made, count)
-        return tuple(dict.fromkeys((made[-1], *unread[-4:], *others)))
+        last = unread[-self.draw.choice((4, 4, 12)) :]
+        return tuple(dict.fromkeys((made[-1], *last, *others)))
 
     def step(self, lines: Callable[[], Line], k: int) -> Step | None:
         """A line that runs, of a few that are tried."""
@@ -101,7 +136,7 @@ class _Generator:
             line = lines()
             try:
                 step = Step(f"v{k}", self.filled(line.text), line.rule)
-                made = self.run.execute(step, at_most=LARGEST)
+                made = self.run.execute(step, at_most=self.largest)
             except (Untrusted, _Misfit):
                 continue
             assert made is not None
@@ -113,6 +148,8 @@ class _Generator:
         taken: list[str] = []
 
         def operand(match: re.Match[str]) -> str:
+            if match.group(1).isdigit():
+                return taken[int(match.group(1))]
             like = self.run.values[taken[0]] if taken else None
             taken.append(self.pick(KINDS[match.group(1)], like))
             return taken[-1]
@@ -202,6 +239,21 @@ class _Generator:
             return f"torch.tensor({drawn})"
         return f"torch.arange({_count(like)}).reshape({tuple(like)}) % {extent}"
 
+    def rows(self, shape: Sequence[int]) -> str:
+        """Indices along the first dimension, as many as there are or fewer or more."""
+        extent = shape[0] if shape else 0
+        if not extent:
+            _refuse()
+        count = self.draw.choice((1, 2, 5, 8, min(extent, 64)))
+        drawn = [self.draw.randrange(extent) for _ in range(count)]
+        made = f"torch.tensor({drawn})"
+        return made + self.draw.choice(("", "", ".unsqueeze(0)", ".unsqueeze(1)"))
+
+    def permutation(self, extent: int) -> str:
+        if not 0 < extent <= 100:
+            _refuse()
+        return f"torch.tensor({self.draw.sample(range(extent), extent)})"
+
     def restride(self, shape: Sequence[int]) -> str:
         if len(shape) < 2 or not _count(shape):
             _refuse()
@@ -227,6 +279,13 @@ def _selected(g: _Generator, shape: Sequence[int]) -> str:
 def _windowed(g: _Generator, shape: Sequence[int]) -> str:
     dim = g.dim(shape)
     return f"{dim}, {g.draw.randint(1, max(1, shape[dim]))}, {g.draw.choice((1, 2, 3))}"
+
+
+def _permuted(g: _Generator, shape: Sequence[int]) -> str:
+    dim = g.draw.randrange(len(shape)) if shape else _refuse()
+    along = [n if d == dim else 1 for d, n in enumerate(shape)]
+    made = g.permutation(shape[dim])
+    return f"{dim}, {made}.reshape({along}).expand({list(shape)})"
 
 
 PARAMETERS: Mapping[str, Callable[[_Generator, Sequence[int]], str]] = {
@@ -256,6 +315,10 @@ PARAMETERS: Mapping[str, Callable[[_Generator, Sequence[int]], str]] = {
     ),
     "indices": lambda g, shape: g.indices(shape, ()),
     "indices of x": lambda g, shape: g.indices(shape, shape or _refuse()),
+    "rows": lambda g, shape: g.rows(shape),
+    "permutation": lambda g, shape: g.permutation(shape[0] if shape else 0),
+    "dim, permutation of x": _permuted,
+    "edge": lambda g, _: g.draw.choice(("replicate", "reflect", "circular")),
     "restride": lambda g, shape: g.restride(shape),
 }
 """What stands for a parameter, for an operand of a shape."""
@@ -291,9 +354,12 @@ def _weighted(draw: random.Random, mode: str) -> Callable[[], Line]:
         (catalog.ROUGH, 3),
         (catalog.VIEWS, 6),
         (catalog.REDUCTIONS, 5),
+        (catalog.SCANS, 2),
         (catalog.INDEXING, 2),
+        (catalog.SCATTERS, 1),
+        (catalog.FOREACH, 1),
         (catalog.CONTRACTIONS, 1),
-        (catalog.UPDATES, 0 if mode == "backward" else 1),
+        (catalog.UPDATES, 0 if mode == "backward" else 2),
     ]
     weights = [weight * draw.choice((0, 1, 1, 3)) for _, weight in families]
     weights[0] += 1

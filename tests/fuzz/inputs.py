@@ -18,6 +18,7 @@ FORMS = (
     "reversed dims",
 )
 VALUES = ("small", "normal", "special")
+PERIOD = 2003
 
 SPECIAL = [float("nan"), float("inf"), float("-inf"), -0.0, 0.0, 1.0, -1.0, 0.5]
 
@@ -54,12 +55,15 @@ def laid_out(shape, dtype, form):
 
 
 def fill(made, values, seed):
-    """Overwrite the memory under a tensor with numbers drawn from `seed`."""
+    """Overwrite the memory under a tensor with numbers drawn from `seed`.
+
+    A great many repeat, after a prime number of them.
+    """
     size = made.untyped_storage().nbytes() // made.itemsize
     memory = torch.empty(0, dtype=made.dtype).set_(made.untyped_storage(), 0, (size,))
-    memory.copy_(
-        torch.tensor(numbers(size, made.dtype, values, seed), dtype=made.dtype)
-    )
+    drawn = numbers(min(size, PERIOD), made.dtype, values, seed)
+    times = -(-size // PERIOD)
+    memory.copy_(torch.tensor(drawn, dtype=made.dtype).repeat(times)[:size])
 
 
 def numbers(count, dtype, values, seed):

@@ -12,7 +12,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +54,10 @@ class _Wrong(Exception):
 class _Watch:
     """The backend under test; it remembers the last graph that began to run."""
 
-    def __init__(self) -> None:
+    def __init__(self, program: Program) -> None:
         self.folder = tempfile.TemporaryDirectory(prefix="fusec-fuzz-")
         self.options = Options.from_mapping(
-            {"verify": True, "cache": False, "cache_dir": self.folder.name}
+            {**program.options(), "cache": False, "cache_dir": self.folder.name}
         )
         self.error: Exception | None = None
         self.graph = ""
@@ -99,10 +99,10 @@ def _kept(argument: Any) -> Any:
 def judge(program: Program) -> Verdict:
     """Run a program both ways."""
     try:
-        wanted = execute(program)
+        wanted = [execute(call) for call in program.calls()]
     except Untrusted:
         return Verdict("skip")
-    watch = _Watch()
+    watch = _Watch(program)
     try:
         _compare(program, wanted, watch)
     except _Wrong as wrong:
@@ -131,7 +131,8 @@ def _torch_fails(program: Program) -> bool:
     Made functional, what writes in place may round or lie in memory otherwise.
     """
     try:
-        _compare(program, execute(program), aot_eager)
+        wanted = [execute(call) for call in program.calls()]
+        _compare(program, wanted, aot_eager)
     except Exception:
         return True
     return False
@@ -141,9 +142,17 @@ def _failure(kind: str, message: str, watch: _Watch) -> Verdict:
     return Verdict(kind, message, watch.graph, watch.arguments)
 
 
-def _compare(program: Program, wanted: Execution, backend: Callable[..., Any]) -> None:
+def _compare(
+    program: Program, wanted: Sequence[Execution], backend: Callable[..., Any]
+) -> None:
+    run = compiled(program, backend)
+    for call, theirs in zip(program.calls(), wanted, strict=True):
+        _compare_call(call, theirs, run)
+
+
+def _compare_call(program: Program, wanted: Execution, run: Callable[..., Any]) -> None:
     arguments = program.arguments()
-    results = compiled(program, backend)(*arguments)
+    results = run(*arguments)
     expected_arguments = [wanted.values[each.name] for each in program.inputs]
     expected = [wanted.values[name] for name in program.results]
     # torch gives what was written to, made functional, the strides of what wrote it,
@@ -171,9 +180,13 @@ def compiled(program: Program, backend: Callable[..., Any]) -> Callable[..., Any
 
 
 def _direct(f: Any, program: Program, backend: Callable[..., Any]) -> Any:
-    def call(*arguments: torch.Tensor) -> Any:
+    @cache
+    def made() -> Callable[..., Any]:
         gm = torch.fx.symbolic_trace(f)
-        return backend(gm, arguments)(*arguments)
+        return backend(gm, program.arguments())
+
+    def call(*arguments: torch.Tensor) -> Any:
+        return made()(*arguments)
 
     return call if program.mode == "backward" else torch.no_grad()(call)
 

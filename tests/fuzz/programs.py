@@ -75,6 +75,12 @@ class Program:
     results: tuple[str, ...]
     mode: str = "direct"
     """direct, dynamo, dynamic, or backward."""
+    numerics: str = "eager"
+    verify: bool = True
+    """Whether every stage is interpreted, too."""
+    again: tuple[tuple[int, int], ...] | None = None
+    """The extents, as they were and as they are, of a second call of what was
+    compiled, with other numbers; None where one call is all."""
 
     def source(self) -> str:
         lines = [f"    {step.result} = {step.text}" for step in self.steps]
@@ -90,6 +96,25 @@ class Program:
     def arguments(self) -> list[torch.Tensor]:
         return [each.tensor() for each in self.inputs]
 
+    def calls(self) -> tuple[Program, ...]:
+        """The program by each call, with the inputs of that call."""
+        if self.again is None:
+            return (self,)
+        extents = dict(self.again)
+        later = tuple(
+            replace(
+                each,
+                shape=tuple(extents.get(n, n) for n in each.shape),
+                seed=each.seed + 1,
+            )
+            for each in self.inputs
+        )
+        return self, replace(self, inputs=later)
+
+    def options(self) -> dict[str, Any]:
+        """What fusec is told to do."""
+        return {"verify": self.verify, "numerics": self.numerics}
+
     def to_json(self) -> str:
         return json.dumps(asdict(self))
 
@@ -98,7 +123,10 @@ class Program:
         data = json.loads(text)
         made = [Input(**{**x, "shape": tuple(x["shape"])}) for x in data["inputs"]]
         steps = tuple(Step(**x) for x in data["steps"])
-        return Program(tuple(made), steps, tuple(data["results"]), data["mode"])
+        pairs = data["again"]
+        again = None if pairs is None else tuple((a, b) for a, b in pairs)
+        parts = {"inputs": tuple(made), "steps": steps, "again": again}
+        return Program(**{**data, **parts, "results": tuple(data["results"])})
 
     def live(self) -> Program:
         """Without the steps and inputs that no result depends on.
@@ -122,14 +150,20 @@ class Program:
 def snippet(program: Program, why: str) -> str:
     """A file that shows a program fail by itself; `fusec dump FILE:f` takes it too."""
     told = "\n".join(f"# {line}" for line in why.strip().splitlines())
-    arguments = "\n".join(f"        {each.text()}," for each in program.inputs)
+    calls = [
+        "\n".join(f"        {each.text()}," for each in call.inputs)
+        for call in program.calls()
+    ]
     parts = [
         told,
         inspect.getsource(inputs).split('"""', 2)[2].strip(),
         program.source().replace("F.", "torch.nn.functional.").strip(),
-        f"def f_inputs():\n    return (\n{arguments}\n    )",
+        f"def f_inputs():\n    return (\n{calls[0]}\n    )",
+        *[f"def f_later():\n    return (\n{later}\n    )" for later in calls[1:]],
         _COMPARED.format(
             dynamic=", dynamic=True" if program.mode == "dynamic" else "",
+            options={**program.options(), "fallback": False},
+            inputs="f_inputs, f_later" if calls[1:] else "f_inputs,",
             seen=_GRADS if program.mode == "backward" else "results, arguments",
         ),
     ]
@@ -142,14 +176,16 @@ _GRADS = """results, torch.autograd.grad(
         allow_unused=True,
     )"""
 _COMPARED = """\
-def call(g):
-    arguments = f_inputs()
+def call(g, inputs):
+    arguments = inputs()
     results = g(*arguments)
     return {seen}
 
 
 if __name__ == "__main__":
-    options = {{"verify": True, "fallback": False}}
+    options = {options}
     compiled = torch.compile(f, backend="fusec", options=options{dynamic})
-    torch.testing.assert_close(call(compiled), call(f), equal_nan=True)
+    for inputs in ({inputs}):
+        made, wanted = call(compiled, inputs), call(f, inputs)
+        torch.testing.assert_close(made, wanted, equal_nan=True)
 """

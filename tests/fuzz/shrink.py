@@ -38,6 +38,7 @@ def shrink(program: Program, fails: Fails, *, attempts: int = 400) -> Program:
 def simpler(program: Program) -> Iterator[Program]:
     """Programs that are a little less, the least first."""
     for rule in (
+        called_once,
         one_result,
         cut_short,
         without_steps,
@@ -56,6 +57,12 @@ def _valid(program: Program) -> bool:
     except Untrusted:
         return False
     return True
+
+
+def called_once(program: Program) -> Iterator[Program]:
+    for again in (None, ()):
+        if program.again not in (None, again):
+            yield replace(program, again=again)
 
 
 def one_result(program: Program) -> Iterator[Program]:
@@ -124,6 +131,10 @@ def _as_input(step: Step, k: int, run: Execution, program: Program) -> Input:
 def plainer_modes(program: Program) -> Iterator[Program]:
     if program.mode in ("dynamo", "dynamic"):
         yield replace(program, mode="direct")
+    if program.numerics != "eager":
+        yield replace(program, numerics="eager")
+    if not program.verify:
+        yield replace(program, verify=True)
 
 
 def plainer_inputs(program: Program) -> Iterator[Program]:

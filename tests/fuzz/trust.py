@@ -166,6 +166,55 @@ def _whole_sums(x: torch.Tensor, dtype: torch.dtype) -> bool:
     return bool((finite == finite.round()).all()) and float(finite.abs().sum()) < limit
 
 
+def scanned(seen: Seen) -> Trust:
+    """Sums of what lies before, accumulated in a wider dtype."""
+    x, y = seen.operands[0], seen.result
+    if not y.is_floating_point():
+        return jumps(seen)
+    if seen.exact and _whole_sums(x, y.dtype):
+        return Trust(signed=False)
+    terms = max(x.shape, default=1)
+    return seen.within(seen.error * terms + 2 * seen.rounding)
+
+
+def multiplied(seen: Seen) -> Trust:
+    """Products of elements that are at most 1."""
+    x, y = seen.operands[0], seen.result
+    if not y.is_floating_point():
+        return jumps(seen)
+    whole = not x.is_floating_point() or bool((x == x.round()).all())
+    if seen.exact and whole:
+        return Trust(signed=False)
+    terms = max(1, x.numel() // max(1, y.numel()), *x.shape)
+    return seen.within(terms * (seen.error + torch.finfo(y.dtype).eps))
+
+
+def accumulated(seen: Seen) -> Trust:
+    """Elements of the others added to those of the first, in some order."""
+    target, *others = [x for x in seen.operands if x.dtype is seen.result.dtype]
+    y, source = seen.result, others[-1] if others else target
+    if not y.is_floating_point():
+        return jumps(seen)
+    both = torch.cat([target.flatten(), source.flatten()])
+    if seen.exact and _whole_sums(both, y.dtype):
+        return Trust(signed=False)
+    if not both.isfinite().all():
+        raise Untrusted
+    partial = sizes(target) + float(source.double().abs().sum())
+    added = max(1, source.numel()) * seen.error
+    return seen.within(added + 4 * torch.finfo(y.dtype).eps * partial)
+
+
+def kept_wide(seen: Seen, trust: Trust) -> Trust:
+    """The trust where narrow floats need not be rounded, nor overflow."""
+    y = seen.result
+    if y.dtype not in (torch.float16, torch.bfloat16):
+        return trust
+    if not y.isfinite().all():
+        raise Untrusted
+    return seen.within(max(trust.error, seen.rounding))
+
+
 def averaged(seen: Seen) -> Trust:
     """Means and normalisations: no larger than what they are made from."""
     if sizes(seen.operands[0]) > 64:
@@ -192,8 +241,20 @@ def contracted(seen: Seen) -> Trust:
 
 
 def written(seen: Seen) -> Trust:
-    """An update in place, of exact values by exactly rounded ops."""
+    """An update in place, of exact values by exactly rounded ops.
+
+    A float that is no number of an integer's range may be cast to any.
+    """
+    if not seen.result.is_floating_point() and not all(
+        map(_cast_safely, seen.operands)
+    ):
+        raise Untrusted
     return Trust(jumps(seen).error, signed=False)
+
+
+def _cast_safely(x: torch.Tensor) -> bool:
+    """Whether every integer dtype holds the elements, rounded."""
+    return not x.is_floating_point() or bool(((x >= 0) & (x < 128)).all())
 
 
 RULES: Mapping[str, Callable[[Seen], Trust]] = {
@@ -208,6 +269,9 @@ RULES: Mapping[str, Callable[[Seen], Trust]] = {
         curved,
         curved_signed,
         summed,
+        scanned,
+        multiplied,
+        accumulated,
         averaged,
         contracted,
         written,

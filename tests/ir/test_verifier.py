@@ -372,16 +372,47 @@ def test_a_spread_is_for_tiles_without_layouts(
         ("%0 = load_tile %x, %x {strides=(1,)}", "the offset is Buffer, not an i64"),
         (
             "%0 = load_tile %x, %o, %m, %i {strides=(1,), masked=true}",
-            "a tile of f32, else",
+            r"load_tile: i64\[4\] where f32\[4\] belongs",
         ),
+        (
+            "%0 = load_tile %x, %o, %m {strides=(1,), indirect=true}",
+            r"load_tile: bool\[4\] where i64\[4\] belongs",
+        ),
+        (
+            "%0 = load_tile %x, %o, %o {strides=(1,), limited=(1,)}",
+            r"load_tile: dims \(1,\) of 1",
+        ),
+        (
+            "%0 = load_tile %x, %o, %o, %o {strides=(1,), limited=(0, 0)}",
+            r"load_tile: dims \(0, 0\) of 1",
+        ),
+        (
+            "%0 = load_tile %x, %o, %i {strides=(1,), limited=(0,)}",
+            "a limit is Tile, not an i64",
+        ),
+        (
+            "%0 = load_tile %x, %o {strides=(1,), limited=(0,)}",
+            "load_tile: 0 operands where 1 belong",
+        ),
+        ("store_tile %f, %x, %o, %o {strides=(1,), limited=(-1,)} %0 = neg %f",
+         r"store_tile: dims \(-1,\) of 1"),
+        ("%0 = guard %f, %o {limited=(2,), identity=0.0}", r"guard: dims \(2,\) of 1"),
+        ("%0 = iota_tile %o {dim=1}", r"iota_tile: dims \(1,\) of 1"),
+        ("%0 = iota_tile %i {dim=0}", "the origin is Tile, not an i64"),
+        ("%0 = iota_tile %o {dim=0}", "coordinates are i64, not f32"),
+        ("%0 = reduce_tile %f {dims=(1,), monoid=sum<f32>}",
+         r"reduce_tile: dims \(1,\) of 1"),
+        ("%0 = reduce_tile %o {dims=(0,), monoid=sum<i64>}",
+         "reduce_tile of Scalar.*, which has no dimensions"),
     ],
-)
+)  # fmt: skip
 def test_what_a_tile_is_read_by(line: str, what: str) -> None:
     text = f"""\
     tile @f(%x: buffer<f32, "(4:mem@32)">) -> () {{
       %o = const(0) : i64
       %i = iota_tile %o {{dim=0}} : tile<i64[4], "(4:reg)">
       %m = lt %i, %i : tile<bool[4], "(4:reg)">
+      %f = load_tile %x, %o {{strides=(1,)}} : tile<f32[4], "(4:reg)">
       {line} : tile<f32[4], "(4:reg)">
     }}"""
     with pytest.raises(ParseError, match=what):

@@ -239,11 +239,13 @@ class Abs(Unary, name="abs"):
         # ||x|| -> |x|
         if operand_of(b, Abs, x) is not None:
             return x
+        # |x| -> x, of unsigned integers: their -x is no mirror image
+        if not dtype_of(x).is_signed:
+            return x
         # |-x| -> |x|
         if (negated := operand_of(b, Neg, x)) is not None:
             return b(Abs, negated)
-        # |x| -> x, of unsigned integers
-        return x if not dtype_of(x).is_signed else None
+        return None
 
 
 class Sqrt(Unary, name="sqrt"):

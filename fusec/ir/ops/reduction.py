@@ -15,7 +15,7 @@ from typing import Any
 from fusec.ir.core import Block, Level, Monoid, Op, Values
 from fusec.ir.dtypes import i64
 from fusec.ir.opdef import attr, operands
-from fusec.ir.ops.space import common_space
+from fusec.ir.ops.space import check_dims, common_space
 from fusec.ir.types import Axis, Element, Points, Scalar, Tensor, Tile, Type
 
 
@@ -32,6 +32,7 @@ class ReduceDims(Op, name="reduce_dims", levels=(Level.GRAPH,)):
     ) -> tuple[Type, ...]:
         dims, monoid = attrs
         _check_arity(cls.name, operands, monoid)
+        _check_alike(cls.name, operands, dims)
         return tuple(_drop(value.type, dims) for value in operands)
 
 
@@ -69,6 +70,7 @@ class ReduceTile(Op, name="reduce_tile", levels=(Level.TILE,)):
     ) -> tuple[Type, ...]:
         dims, monoid = attrs
         _check_arity(cls.name, operands, monoid)
+        _check_alike(cls.name, operands, dims)
         return tuple(_flattened(value.type, dims) for value in operands)
 
 
@@ -86,10 +88,7 @@ class ScanDim(Op, name="scan_dim", levels=(Level.GRAPH,)):
         cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
     ) -> tuple[Type, ...]:
         _check_arity(cls.name, operands, attrs[1])
-        first = operands[0].type
-        for value in operands:
-            if not isinstance(value.type, Tensor) or value.type.shape != first.shape:  # type: ignore[union-attr]
-                raise TypeError(f"cannot scan {value.type} along with {first}")
+        _check_alike(cls.name, operands, (attrs[0],))
         return tuple(Tensor(v.dtype, v.shape) for v in operands)
 
 
@@ -146,6 +145,7 @@ class ScanTile(Op, name="scan_tile", levels=(Level.TILE,)):
         if len(operands) != 2 * half:
             raise TypeError(f"{cls.name}: {len(operands)} operands, not 2 × {half}")
         values, starts = operands[:half], operands[half:]
+        _check_alike(cls.name, values, (dim,))
         totals = tuple(_flattened(value.type, (dim,)) for value in values)
         if totals != tuple(start.type for start in starts):
             raise TypeError(f"{cls.name}: starts of other types than the totals have")
@@ -158,6 +158,16 @@ def _check_arity(name: str, operands: Values, monoid: Monoid) -> None:
             f"{name} of {len(operands)} operands, but {monoid.name} has"
             f" {len(monoid.identity)} components"
         )
+
+
+def _check_alike(name: str, values: Values, dims: tuple[int, ...]) -> None:
+    """That all have one shape, which has the dimensions."""
+    for value in values:
+        if not isinstance(value.type, (Tensor, Tile)):
+            raise TypeError(f"{name} of {value.type}, which has no dimensions")
+        if value.shape != values[0].shape:
+            raise TypeError(f"{name} of {value.type} along with {values[0].type}")
+        check_dims(name, dims, len(value.shape))
 
 
 def _drop(type_: Type, dims: tuple[int, ...]) -> Type:

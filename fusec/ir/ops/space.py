@@ -47,3 +47,9 @@ def _union(types: Sequence[Type]) -> tuple[Axis, ...]:
             raise TypeError(f"{type_} among points")
         axes.update(dict.fromkeys(type_.axes))
     return tuple(axes)
+
+
+def check_dims(name: str, dims: tuple[int, ...], rank: int) -> None:
+    """That an op names different dimensions, all of which there are."""
+    if len(set(dims)) < len(dims) or not all(0 <= dim < rank for dim in dims):
+        raise TypeError(f"{name}: dims {dims} of {rank}")

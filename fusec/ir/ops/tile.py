@@ -24,9 +24,10 @@ from typing import Any
 
 from fusec.ir.core import Block, Level, Op, Value, Values
 from fusec.ir.dims import Dim
-from fusec.ir.dtypes import i64
+from fusec.ir.dtypes import DType, bool_, i64
 from fusec.ir.layout import Layout
 from fusec.ir.opdef import attr, block, operand, operands
+from fusec.ir.ops.space import check_dims
 from fusec.ir.types import Buffer, Scalar, Tile, Type
 
 TILE = (Level.TILE,)
@@ -97,12 +98,11 @@ class LoadTile(Access, name="load_tile", levels=TILE):
         cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
     ) -> tuple[Type, ...]:
         type_, strides, limited, indirect, masked, _ = attrs
-        _check_access(operands[0].type, type_, strides)
-        _check_count("load_tile", operands[2:], len(limited) + indirect + 2 * masked)
-        _check_offset(operands[1].type)
-        if masked and operands[-1].dtype is not type_.dtype:
-            raise TypeError(f"a tile of {type_.dtype.name}, else {operands[-1].type}")
-        return (type_,)
+        tile = _check_access(operands[0].type, type_, strides)
+        _check_number("the offset", operands[1].type)
+        tiles = (i64,) * indirect + (bool_, tile.dtype) * masked
+        _check_rest(cls.name, operands[2:], tile, limited, tiles)
+        return (tile,)
 
 
 class StoreTile(Access, name="store_tile", levels=TILE):
@@ -128,9 +128,10 @@ class StoreTile(Access, name="store_tile", levels=TILE):
         cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
     ) -> tuple[Type, ...]:
         strides, limited, indirect, masked, _ = attrs
-        _check_access(operands[1].type, operands[0].type, strides)
-        _check_count("store_tile", operands[3:], len(limited) + indirect + masked)
-        _check_offset(operands[2].type)
+        tile = _check_access(operands[1].type, operands[0].type, strides)
+        _check_number("the offset", operands[2].type)
+        tiles = (i64,) * indirect + (bool_,) * masked
+        _check_rest(cls.name, operands[3:], tile, limited, tiles)
         return ()
 
 
@@ -145,7 +146,12 @@ class IotaTile(Op, name="iota_tile", levels=TILE):
     def infer(
         cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
     ) -> tuple[Type, ...]:
-        return (attrs[0],)
+        tile = _tile(attrs[0])
+        _check_number("the origin", operands[0].type)
+        check_dims(cls.name, (attrs[1],), len(tile.shape))
+        if tile.dtype is not i64:
+            raise TypeError(f"coordinates are i64, not {tile.dtype.name}")
+        return (tile,)
 
 
 class BroadcastTile(Op, name="broadcast_tile", levels=TILE):
@@ -158,17 +164,10 @@ class BroadcastTile(Op, name="broadcast_tile", levels=TILE):
     def infer(
         cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
     ) -> tuple[Type, ...]:
-        source, (target,) = operands[0].type, attrs
+        source, target = operands[0].type, _tile(attrs[0])
         if isinstance(source, Scalar):
             return (target,)
-        fits = (
-            isinstance(source, Tile)
-            and len(source.shape) == len(target.shape)
-            and all(
-                a in (1, b) for a, b in zip(source.shape, target.shape, strict=True)
-            )
-        )
-        if not fits:
+        if not isinstance(source, Tile) or not _repeats(source, target):
             raise TypeError(f"cannot broadcast {source} to {target}")
         return (target,)
 
@@ -213,8 +212,9 @@ class Guard(Op, name="guard", levels=TILE):
     def infer(
         cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
     ) -> tuple[Type, ...]:
-        _check_count("guard", operands[1:], len(attrs[0]))
-        return (_tile(operands[0].type),)
+        tile = _tile(operands[0].type)
+        _check_rest(cls.name, operands[1:], tile, attrs[0], ())
+        return (tile,)
 
 
 class For(Op, name="for", levels=TILE):
@@ -264,19 +264,45 @@ def _tile(type_: Type) -> Tile:
     return type_
 
 
-def _check_access(buffer: Type, tile: Type, strides: tuple[Dim, ...]) -> None:
+def _check_access(buffer: Type, tile: Type, strides: tuple[Dim, ...]) -> Tile:
     tile = _tile(tile)
     if not isinstance(buffer, Buffer) or buffer.dtype is not tile.dtype:
         raise TypeError(f"{tile} does not lie in {buffer}")
     if len(strides) != len(tile.shape):
         raise TypeError(f"{len(strides)} strides for a tile of {len(tile.shape)} dims")
+    return tile
 
 
-def _check_offset(type_: Type) -> None:
+def _check_number(what: str, type_: Type) -> None:
     if type_ != Scalar(i64):
-        raise TypeError(f"the offset is {type(type_).__name__}, not an i64")
+        raise TypeError(f"{what} is {type(type_).__name__}, not an i64")
 
 
-def _check_count(name: str, rest: Values, expected: int) -> None:
+def _check_rest(
+    name: str,
+    rest: Values,
+    tile: Tile,
+    limited: tuple[int, ...],
+    dtypes: tuple[DType, ...],
+) -> None:
+    """What an op on a tile takes last: its limits, then tiles of some dtypes."""
+    expected = len(limited) + len(dtypes)
     if len(rest) != expected:
         raise TypeError(f"{name}: {len(rest)} operands where {expected} belong")
+    check_dims(name, limited, len(tile.shape))
+    for limit in rest[: len(limited)]:
+        _check_number("a limit", limit.type)
+    for value, dtype in zip(rest[len(limited) :], dtypes, strict=True):
+        beside = _tile(value.type)
+        if beside.dtype is not dtype or not _repeats(beside, tile):
+            found = f"{beside.dtype.name}{list(beside.shape)}"
+            raise TypeError(
+                f"{name}: {found} where {dtype.name}{list(tile.shape)} belongs"
+            )
+
+
+def _repeats(tile: Tile, target: Tile) -> bool:
+    """Whether a tile has the extents of another, or 1, in each dimension."""
+    return len(tile.shape) == len(target.shape) and all(
+        a in (1, b) for a, b in zip(tile.shape, target.shape, strict=True)
+    )
