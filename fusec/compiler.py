@@ -32,6 +32,7 @@ from fusec.passes.fuse import emit_plan
 from fusec.passes.lower_to_host import Lowered, lower_to_host
 from fusec.passes.lower_to_loops import lower_to_loops
 from fusec.passes.pipeline import lower_kernel, stripmined
+from fusec.passes.recompute import recompute
 from fusec.passes.split_reductions import split_reductions
 from fusec.runtime.artifact import Artifact
 from fusec.runtime.cache import cache_at, cache_key
@@ -54,6 +55,8 @@ class Journey:
     graph: Function
     loop: Function
     fused: Function
+    shared: Function
+    """With what is cheap computed in each kernel that reads it."""
     split: Function
     """With long reductions in parts: its regions become the kernels."""
     lowered: Lowered
@@ -118,12 +121,13 @@ def lower(
     fusion = Fusion(loop, target, hints)
     plan = fusion.run()
     fused = emit_plan(fusion, plan)
-    split = split_reductions(fused, target, hints)
+    shared = recompute(fused, target, hints)
+    split = split_reductions(shared, target, hints)
     lowered = lower_to_host(split, target, hints)
     kernels = lowered.kernels.items()
     laid_out = {name: assign_layouts(kernel.function) for name, kernel in kernels}
     return Journey(
-        function, loop, fused, split, lowered, laid_out, plan.refusals, target
+        function, loop, fused, shared, split, lowered, laid_out, plan.refusals, target
     )
 
 
@@ -223,6 +227,7 @@ def _stages(journey: Journey) -> list[Stage]:
         Stage("the frontend", journey.graph),
         Stage("lower_to_loops", journey.loop),
         Stage("fuse", journey.fused),
+        Stage("recompute", journey.shared),
         Stage("split_reductions", journey.split),
         Stage("lower_to_host", host, journey.lowered.module),
         Stage("assign_layouts", host, journey.module),

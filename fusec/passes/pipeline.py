@@ -1,6 +1,7 @@
 """The passes in their order: the table of contents of the compiler.
 
-    graph ── lower_to_loops ──▶ loop ── fuse ──▶ loop ── split_reductions ──▶ loop
+    graph ── lower_to_loops ──▶ loop ── fuse ──▶ loop ── recompute ──▶ loop
+    loop  ── split_reductions ──▶ loop
     loop  ── lower_to_host ──▶ host + tile
     tile  ── assign_layouts ──▶ tile ── stripmine ──▶ tile ── expand ──▶ tile
 
@@ -29,6 +30,7 @@ from fusec.passes.expand import Supports, expand
 from fusec.passes.fuse import fuse
 from fusec.passes.lower_to_host import lower_to_host
 from fusec.passes.lower_to_loops import lower_to_loops
+from fusec.passes.recompute import recompute
 from fusec.passes.split_reductions import split_reductions
 from fusec.passes.stripmine import number_sweeps, stripmine, time_dims
 from fusec.target import Target
@@ -123,6 +125,11 @@ PASSES: Mapping[str, Pass] = MappingProxyType(
             Level.LOOP,
             fuse,
             lambda f, setting: (fuse(f, setting.target, setting.hints),),
+        ),
+        "recompute": Pass(
+            Level.LOOP,
+            recompute,
+            lambda f, setting: (recompute(f, setting.target, setting.hints),),
         ),
         "split_reductions": Pass(
             Level.LOOP,

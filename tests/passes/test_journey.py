@@ -25,6 +25,7 @@ from fusec.passes.assign_layouts import assign_layouts
 from fusec.passes.fuse import emit_plan
 from fusec.passes.lower_to_host import lower_to_host
 from fusec.passes.lower_to_loops import lower_to_loops
+from fusec.passes.recompute import recompute
 from fusec.passes.stripmine import stripmine
 from fusec.target import TARGETS, Target
 
@@ -63,6 +64,9 @@ def test_fusing_keeps_the_meaning(data: Any) -> None:
     loop = fused(lower_to_loops(graph))
     verify(loop)
     same(interpret(graph, values), interpret(loop, values))
+    again = recompute(loop, V4, {})
+    verify(again)
+    same(interpret(graph, values), interpret(again, values))
 
 
 @thorough
