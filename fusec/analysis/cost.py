@@ -1,10 +1,12 @@
 """What work costs on a target: one model, for fusion and for schedules.
 
-    time = launch + max(bytes / bandwidth, operations / rate), shared among the cores
-           that there are programs for
+    time = launch + max(bytes / bandwidth, bytes / L2 bandwidth + operations / rate),
+           shared among the cores that there are programs for
 
-Bandwidth is that of the smallest memory that holds everything moved. The figures
-are the target's: nobody measured them on this machine.
+Bandwidth is that of the smallest memory that holds everything moved. From beyond the
+second-level cache, bytes arrive while the core computes on others; to load them from
+there, and to store, is what it does between operations. The figures are the target's:
+nobody measured them on this machine.
 """
 
 from __future__ import annotations
@@ -65,7 +67,8 @@ def seconds(work: Work, target: Target) -> float:
     memory = moved / bandwidth(moved, cores, target)
     lanes = target.lanes(32) * target.vector_pipes
     compute = work.operations / (lanes * target.hertz * cores)
-    return LAUNCH + max(memory, compute)
+    issue = moved / (target.l2_rate * cores)
+    return LAUNCH + max(memory, issue + compute)
 
 
 def bandwidth(footprint: int, cores: int, target: Target) -> float:
