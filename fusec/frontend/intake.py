@@ -49,6 +49,7 @@ from fusec.frontend.outputs import (
     Yielded,
     fills,
     offset_in,
+    take_from_the_origin,
     view_bases,
     view_calls,
 )
@@ -113,6 +114,8 @@ def import_graph(
     for node, example in zip(placeholders, example_inputs, strict=True):
         node.meta.setdefault("val", example)
     for node in gm.graph.nodes:
+        if node.target in _IN_MEMORY:
+            take_from_the_origin(node)
         intake.take(node)
     return intake.finish(name)
 
@@ -371,6 +374,11 @@ def _is_whole(node: fx.Node) -> bool:
         return False
     return fills(first) and tensor_type(meta, loc_of(node)).strides is None  # type: ignore
 
+
+_IN_MEMORY = (
+    torch.ops.aten.as_strided.default,
+    torch.ops.aten.as_strided_copy.default,
+)
 
 _ONLY_FOR_TRACING = frozenset(
     f"aten.sym_constrain_range{suffix}.default" for suffix in ("", "_for_size")

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from fusec.errors import UserError
-from fusec.ir.core import Function
+from fusec.ir.core import Function, Value
 from fusec.ir.dims import Dim, Symbol, evaluate
 from fusec.ir.dtypes import DType
 from fusec.ir.interpreter import bind_symbols
@@ -45,18 +45,25 @@ def extern_calls(
     function: Function,
     arguments: Sequence[Any],
     callables: Mapping[str, Callable[..., Any]] = MappingProxyType({}),
+    tensors: Sequence[Any] = (),
 ) -> Callable[..., Any]:
     """What `interpret` calls for the externs of a function, in program order.
 
-    `callables` are those that have no name in torch.
+    `callables` are those that have no name in torch. `tensors` are the arguments as
+    they lie in memory, where a call may read what is between their elements.
     """
     sizes = bind_symbols(function, arguments)
     externs = (op for op in function.body.ops if isinstance(op, Extern))
+    given = dict(zip(function.params, tensors, strict=False))
+
+    def operand(array: Any, value: Value) -> Any:
+        if value in given and isinstance(value.type, Tensor):
+            return duplicate(given[value])
+        return to_tensor(array, value.type, sizes)
 
     def run(target: str, arguments: Any, keywords: Any, passed: Any) -> list[Any]:
         op = next(externs)
-        pairs = zip(passed, op.operands, strict=True)
-        tensors = [to_tensor(x, value.type, sizes) for x, value in pairs]
+        tensors = [operand(x, v) for x, v in zip(passed, op.operands, strict=True)]
         results = zip(op.results, bind(op, callables)(tensors, sizes), strict=True)
         return [x if isinstance(v.type, Opaque) else to_array(x) for v, x in results]
 
@@ -74,6 +81,13 @@ def to_tensor(array: Any, type_: Type, sizes: Mapping[Symbol, int]) -> Any:
     once = dense[tuple(slice(0, None if s else 1) for s in strides)]
     made = torch.empty_strided(once.shape, strides, dtype=dense.dtype).copy_(once)
     return made.expand(dense.shape)
+
+
+def duplicate(x: torch.Tensor) -> torch.Tensor:
+    """An equal tensor at the same place in a copy of the whole memory."""
+    storage = x.detach().untyped_storage().clone()
+    copy = torch.empty(0, dtype=x.dtype)
+    return copy.set_(storage, x.storage_offset(), x.shape, x.stride())
 
 
 def to_array(x: Any) -> Any:

@@ -21,7 +21,7 @@ from fusec.ir.core import Function, Module
 from fusec.ir.dtypes import DType
 from fusec.ir.interpreter import InterpretError, interpret
 from fusec.ir.types import Tensor
-from fusec.runtime.launcher_arrays import extern_calls, to_array
+from fusec.runtime.launcher_arrays import duplicate, extern_calls, to_array
 
 TOLERANCE: Mapping[str, float] = {"f64": 1e-9, "f32": 1e-4, "f16": 1e-2, "bf16": 4e-2}
 """How far results may be apart, of the largest element: sums may be reassociated."""
@@ -53,11 +53,11 @@ class Verified:
         arrays = [_array(param.type, argument) for param, argument in given]
         before, source = None, ""
         if self.eager is not None:
-            copies = [_copied(a) if _is_tensor(a) else a for a in arguments]
+            copies = [duplicate(a) if _is_tensor(a) else a for a in arguments]
             before, source = self.eager(copies), "torch"
         for stage in self.stages:
             torch.set_rng_state(random)
-            after = self._interpret(stage, arrays)
+            after = self._interpret(stage, arrays, arguments)
             if before is not None:
                 _compare(stage.function, before, after, source, stage.made_by)
             before, source = after, stage.made_by
@@ -72,9 +72,11 @@ class Verified:
         """How the program came about."""
         return getattr(self.program, "journey", None)
 
-    def _interpret(self, stage: Stage, arrays: Sequence[Any]) -> tuple[Any, ...]:
+    def _interpret(
+        self, stage: Stage, arrays: Sequence[Any], given: Sequence[Any]
+    ) -> tuple[Any, ...]:
         copies = [a.copy() if hasattr(a, "copy") else a for a in arrays]
-        extern = extern_calls(stage.function, copies, self.callables)
+        extern = extern_calls(stage.function, copies, self.callables, given)
         try:
             return interpret(stage.function, copies, module=stage.module, extern=extern)
         except InterpretError as error:
@@ -85,13 +87,6 @@ class Verified:
 
 def _is_tensor(x: Any) -> bool:
     return isinstance(x, torch.Tensor)
-
-
-def _copied(x: torch.Tensor) -> torch.Tensor:
-    """A tensor with the same strides, for the graph is right for those only."""
-    storage = x.detach().untyped_storage().clone()
-    copy = torch.empty(0, dtype=x.dtype)
-    return copy.set_(storage, x.storage_offset(), x.shape, x.stride())
 
 
 def _array(type_: Any, argument: Any) -> Any:

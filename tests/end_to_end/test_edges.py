@@ -128,6 +128,23 @@ def test_an_index_outside_of_what_is_written_raises(place: int) -> None:
         compiled(x, torch.tensor([1, place]), y)
 
 
+def test_more_places_in_a_mask_than_elements_raise() -> None:
+    def f(x: torch.Tensor, mask: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return x.masked_scatter(mask, y) * 2
+
+    x, mask = torch.zeros(3, 30), torch.arange(90).view(3, 30) % 3 == 1
+    compiled = torch.compile(f, backend="fusec", fullgraph=True)
+    for count in (90, 30):
+        y = torch.arange(float(count))
+        assert torch.equal(compiled(x, mask, y), f(x, mask, y))
+    nothing = torch.empty(0)
+    assert torch.equal(compiled(x, mask & False, nothing), x)
+    for y in (torch.ones(29), nothing):
+        for g in (f, compiled):
+            with pytest.raises(RuntimeError, match="source < number of ones in mask"):
+                g(x, mask, y)
+
+
 def test_a_long_chain_of_gathers(agree: Agree) -> None:
     def chain(x: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         for _ in range(24):

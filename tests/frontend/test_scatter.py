@@ -106,6 +106,29 @@ def test_what_is_no_number_stays_in_its_place(check: Any) -> None:
     check(f, x, s, exact=True)
 
 
+MASKS = {
+    "as large": ((3, 4), (3, 4)),
+    "smaller": ((3, 4), (4,)),
+    "larger": ((4,), (3, 4)),
+    "of no dimensions": ((), ()),
+    "empty": ((0, 3), (0, 3)),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_what_is_put_where_a_mask_holds(check: Any, dtype: torch.dtype) -> None:
+    draw = torch.Generator().manual_seed(0)
+    xs = [table(dtype, *shape) for shape, _ in MASKS.values()]
+    masks = [torch.rand(shape, generator=draw) < 0.6 for _, shape in MASKS.values()]
+
+    def f(xs: Any, masks: Any, source: Any) -> Any:
+        pairs = zip(xs, masks, strict=True)
+        return [x.masked_scatter(mask, source) for x, mask in pairs]
+
+    captured = check(f, xs, masks, table(dtype, 3, 5, seed=1), exact=True)
+    assert captured.fallbacks == set()
+
+
 def test_gradients_of_selections(capture: Any) -> None:
     """Large, but of one index in each line."""
 

@@ -27,6 +27,8 @@ from fusec.frontend.aten.term import (
     Term,
     broadcast_shapes,
     call,
+    negate,
+    scan,
     where,
 )
 from fusec.frontend.aten.views import strided_places
@@ -413,6 +415,29 @@ def as_strided_scatter(
     if not e.whole:
         return None
     return put(e, x, strided_places(e, size, stride, storage_offset or 0), src)
+
+
+@lowers("aten.masked_scatter.default")
+def masked_scatter(e: Emitter, x: Term, mask: Term, source: Term) -> Term | None:
+    """Where the mask holds, the elements of the source, one after the other.
+
+    How many there were up to a place is a scan.
+    """
+    if mask.dtype is not bool_:
+        return None
+    x, mask = x.broadcast(e.shape), mask.broadcast(e.shape)
+    places, available = x.count(range(x.rank)), source.count(range(source.rank))
+    if places == 0:
+        return x
+    ones = scan("sum", (mask.reshape((places,)).cast(i64),), 0)[0].reshape(e.shape)
+    enough = negate(mask) | (ones <= e.size(available))
+    mask = mask.checked(
+        enough, "Number of elements of source < number of ones in mask", "RuntimeError"
+    )
+    if available == 0:
+        return where(mask, 0, x)
+    place = where(mask & enough, ones - 1, 0)
+    return where(mask, picked(source.reshape((available,)), {0: place}, 0), x)
 
 
 @lowers("aten.embedding_renorm.default")

@@ -79,8 +79,8 @@ class Erfinv(Unary, name="erfinv"):
 class Lgamma(Unary, name="lgamma"):
     """log |Γ(x)|: inf at ±inf and at 0, −1, −2, …
 
-    Below −½ the error in f64 is that of a number of size 1 next to the zeros; that of
-    the reference is so next to 1 and 2, too.
+    Below −½ the error in f64 is that of log Γ(1 − x), which may be larger; that of the
+    reference is that of a number of size 1 next to 1 and 2.
     """
 
     cost = 170.0

@@ -1,0 +1,51 @@
+"""as_strided counts places in memory: of its operand's, from where that begins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+X = torch.arange(24.0).reshape(4, 6)
+
+TAKEN: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "gaps": lambda x: x.as_strided((3, 2), (8, 2)) * 2,
+    "of what is computed": lambda x: (x * 2).as_strided((2, 2), (1, 6), 3),
+    "of another order": lambda x: (x.t() + 1).as_strided((2, 3), (1, 6), 2) * 2,
+    "of a row": lambda x: x[1:].as_strided((2, 2), (1, 6), 3) + 1,
+    "of a row, from there": lambda x: x[1:].as_strided((2, 2), (1, 6)) + 1,
+    "of a computed row": lambda x: (x * 2)[1:].as_strided((2, 2), (1, 6), 3),
+    "of a computed row, from there": lambda x: (x * 2)[1:].as_strided((2,), (5,)) + 1,
+    "of a transposed part": lambda x: (x + 1)[1:, 2:].t().as_strided((2, 2), (6, 1), 2),
+    "twice": lambda x: x.as_strided((3, 2), (8, 2), 1).as_strided((2,), (5,), 3) * 2,
+    "twice, computed": lambda x: (
+        (x + 1).as_strided((3, 2), (8, 2), 1).as_strided((2,), (5,))
+    ),
+    "one of several": lambda x: (x * 2).split(2)[1].as_strided((2,), (5,)) + 1,
+    "copied": lambda x: torch.as_strided_copy((x + 1)[1:], (2, 2), (1, 6), 3),
+    "overlapping": lambda x: x.as_strided((3, 3), (1, 1), 1) * 2,
+    "written to": lambda x: (y := x * 2).as_strided((2,), (7,), 3).fill_(7) + y[0, 0],
+}
+
+ARGUMENTS = {
+    "whole": X,
+    "part of a memory": torch.arange(40.0)[7:31].view(4, 6),
+    "with gaps": torch.arange(60.0).as_strided((4, 6), (13, 2), 1),
+    "transposed": torch.arange(24.0).view(6, 4).t(),
+}
+
+
+@pytest.mark.parametrize("verify", [False, True])
+@pytest.mark.parametrize("argument", ARGUMENTS)
+def test_places_in_memory(argument: str, verify: bool) -> None:
+    x = ARGUMENTS[argument]
+
+    def f(x: torch.Tensor) -> list[torch.Tensor]:
+        return [take(x) for take in TAKEN.values()]
+
+    torch._dynamo.reset()
+    compiled = torch.compile(f, backend="fusec", options={"verify": verify})
+    for name, got, want in zip(TAKEN, compiled(x), f(x), strict=True):
+        assert torch.equal(got, want), name
+        assert got.stride() == want.stride(), name
