@@ -154,7 +154,7 @@ class Program:
                 f"{self._name} takes {self._params} arguments, not {len(arguments)}"
             )
         sizes = {symbol: get(arguments) for symbol, get in self._bindings}
-        tensors = [*arguments, *self._blank]
+        tensors = [*map(in_memory, arguments), *self._blank]
         arguments.clear()
         threads = self._threads or torch.get_num_threads()
         frame = Frame(tensors, sizes, self._slots(), threads)
@@ -191,7 +191,9 @@ class Program:
                 return self(arguments)
             slots = new_slots()
             for slot, k in given:
-                slots[slot] = arguments[k].data_ptr()
+                slots[slot] = address = arguments[k].data_ptr()
+                if not address:  # nothing, or zeros that are nowhere
+                    return self(arguments)
             values = arguments.copy()
             for make, slot in makes:
                 tensor = make()
@@ -216,6 +218,13 @@ class Program:
         for step in self._steps:
             step(frame)
         return [frame.tensors[k] for k in self._results]
+
+
+def in_memory(x: Any) -> Any:
+    """A tensor that lies in memory; a gradient that is 0 everywhere may not."""
+    if isinstance(x, torch.Tensor) and x._is_zerotensor():
+        return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype).zero_()
+    return x
 
 
 def _is_straight(steps: HostPlan) -> bool:
