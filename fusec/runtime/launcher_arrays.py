@@ -23,7 +23,7 @@ from fusec.ir.interpreter import bind_symbols
 from fusec.ir.ops.extern import Extern
 from fusec.ir.types import Opaque, Tensor, Type, strides_of
 from fusec.runtime.extern import bind
-from fusec.runtime.launcher_torch import TORCH_DTYPES
+from fusec.runtime.launcher_torch import TORCH_DTYPES, in_memory
 
 
 def call(
@@ -95,7 +95,7 @@ def to_array(x: Any) -> Any:
     if not isinstance(x, torch.Tensor):
         return x
     narrow = x.is_floating_point() and x.itemsize < 4 and x.dtype is not torch.float16
-    x = (x.float() if narrow else x).detach()
+    x = in_memory(x.float() if narrow else x).detach()
     return x.contiguous().resolve_neg().numpy()
 
 

@@ -199,7 +199,9 @@ class Program:
                 return self(arguments)
             slots = new_slots()
             for slot, k in given:
-                slots[slot] = arguments[k].data_ptr()
+                slots[slot] = address = arguments[k].data_ptr()
+                if not address:  # nothing, or zeros that are nowhere
+                    return self(arguments)
             values = arguments.copy()
             for make, slot in makes:
                 tensor = make()
@@ -224,6 +226,13 @@ class Program:
         for step in self._steps:
             step(frame)
         return [frame.tensors[k] for k in self._results]
+
+
+def in_memory(x: Any) -> Any:
+    """A tensor that lies in memory; a gradient that is 0 everywhere may not."""
+    if isinstance(x, torch.Tensor) and x._is_zerotensor():
+        return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype).zero_()
+    return x
 
 
 def _is_straight(steps: HostPlan) -> bool:
@@ -296,7 +305,11 @@ class _Binder:
 
         def step(frame: Frame) -> None:
             for slot, at in tensors:
-                frame.slots[slot] = frame.tensors[at].data_ptr()
+                address = frame.tensors[at].data_ptr()
+                if not address:  # nothing, or zeros that are nowhere
+                    frame.tensors[at] = in_memory(frame.tensors[at])
+                    address = frame.tensors[at].data_ptr()
+                frame.slots[slot] = address
             for slot, symbol in sizes:
                 frame.slots[slot] = frame.sizes[symbol]
 

@@ -178,6 +178,24 @@ def test_ranges_of_floats_are_rounded_once(agree: Agree) -> None:
         assert torch.equal(result, torch.tensor(exact))
 
 
+@pytest.mark.parametrize("verify", [False, True])
+@pytest.mark.parametrize("strides", [(1,), (0,)])
+def test_gradients_of_zeros_that_lie_nowhere(
+    verify: bool, strides: tuple[int, ...]
+) -> None:
+    """What has no slope passes on zeros without memory, to which nothing points."""
+    zeros = torch._efficientzerotensor((3,)).as_strided((3,), strides)
+    compiled = torch.compile(
+        lambda x: x * 2 + 1, backend="fusec", options={"verify": verify}
+    )
+    assert torch.equal(compiled(zeros), torch.ones(3))
+    x = torch.randn(3, requires_grad=True)
+    (got,) = torch.autograd.grad(compiled(x), x, zeros)
+    assert torch.equal(got, torch.zeros(3))
+    (got,) = torch.autograd.grad(torch.sgn(compiled(x)).sum(), x)
+    assert torch.equal(got, torch.zeros(3))
+
+
 def test_gradients_that_are_lazy_negations() -> None:
     grads: list[torch.Tensor] = []
     for f in (torch.sin, torch.compile(torch.sin, backend="fusec")):
