@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from fusec.analysis.cost import Work, bandwidth, seconds
-from fusec.analysis.fingerprint import fingerprint
+from fusec.analysis.fingerprint import Fingerprints
 from fusec.analysis.fusion import Fusion
 from fusec.analysis.regions import called
 from fusec.compiler import Journey
@@ -123,13 +123,16 @@ def explain(
     """The report of a graph. `hints` are the sizes to predict for."""
     fusion = Fusion(journey.split, journey.target, hints)
     launched: dict[str, list[int]] = {}
+    fingerprints = Fingerprints(journey.split.facts, hints)
     names = {
-        fingerprint(kernel.region.body): name
+        fingerprints.of(kernel.region.body).key: name
         for name, kernel in journey.lowered.kernels.items()
     }
     for k, op in enumerate(journey.split.body.ops):
-        if isinstance(op, Region) and (name := names.get(fingerprint(op.body))):
-            launched.setdefault(name, []).append(k)
+        if isinstance(op, Region):
+            name = names.get(fingerprints.of(op.body).key)
+            if name is not None:
+                launched.setdefault(name, []).append(k)
     kernels = tuple(
         _kernel(journey, fusion, name, places) for name, places in launched.items()
     )

@@ -9,8 +9,10 @@ a file that reproduces it.
 
 from __future__ import annotations
 
+import gc
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -45,7 +47,7 @@ def compile_aten_graph(
     """
     try:
         # torch compiles amid fake tensors; constants and compiled programs are real.
-        with unset_fake_temporarily():
+        with unset_fake_temporarily(), _uncollected():
             return _compiled(gm, example_inputs, compile, options, role)
     except UnsupportedError as error:
         if not options.fallback:
@@ -57,6 +59,19 @@ def compile_aten_graph(
     except Exception as error:
         _report_bug(gm, example_inputs, role, options, error)
     return boxed(_through_aten(gm), CompiledGraph())
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the collector of cycles: compiling makes none, but so many objects that
+    it would go through all of torch's again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _compiled(

@@ -22,7 +22,7 @@ from fusec.analysis.in_place import replaced_in_place
 from fusec.analysis.schedule import Schedule, choose
 from fusec.ir.builder import Builder
 from fusec.ir.core import Function, Level, Module, Value
-from fusec.ir.dims import Dim, Symbol
+from fusec.ir.dims import Dim, Symbol, substitute
 from fusec.ir.dtypes import i64
 from fusec.ir.ops.cast import Cast
 from fusec.ir.ops.checks import Raise
@@ -83,7 +83,7 @@ class _Lowering:
         self.builder = Builder(Level.HOST)
         self.env: dict[Value, Value] = {}
         self.kernels: dict[str, Kernel] = {}
-        self.fingerprints = Fingerprints()
+        self.fingerprints = Fingerprints(function.facts, hints)
         self.named: dict[Any, str] = {}
         """The kernel of each fingerprint."""
         self.escaping = _escaping(function)
@@ -129,8 +129,16 @@ class _Lowering:
         operands = [self.env[v] for v in (*op.inputs, *op.results)]
         if kernel.checks:
             operands.append(self.next_flags(kernel))
-        sizes: tuple[Dim, ...] = kernel.function.symbols
-        self.builder.emit(Launch, operands, (name, kernel.schedule.programs, sizes))
+        here = self.sizes(op, kernel)
+        sizes = tuple(here[symbol] for symbol in kernel.function.symbols)
+        programs = substitute(kernel.schedule.programs, here)
+        self.builder.emit(Launch, operands, (name, programs, sizes))
+
+    def sizes(self, op: Region, kernel: Kernel) -> Mapping[Symbol, Dim]:
+        """What the symbols of a kernel are in one region that it serves."""
+        regions = (kernel.region, op)
+        theirs, ours = (self.fingerprints.of(each.body).symbols for each in regions)
+        return dict(zip(theirs, ours, strict=True))
 
     def reserve_flags(self) -> None:
         """One flag for every check of every launch, in their order."""
@@ -152,7 +160,7 @@ class _Lowering:
 
     def kernel(self, op: Region) -> str:
         """The name of the kernel of a region, made at its first appearance."""
-        key = self.fingerprints.of(op.body)
+        key = self.fingerprints.of(op.body).key
         if key not in self.named:
             name = f"{_title(op)}_{len(self.kernels)}"
             found = accesses(op)

@@ -50,7 +50,7 @@ def split_reductions(
     env: dict[Value, Value] = {}
     for old in function.params:
         env[old] = builder.param(old.type, old.hint)
-    fingerprints = Fingerprints()
+    fingerprints = Fingerprints(function.facts, hints)
     whole: set[object] = set()
     """The fingerprints of regions that stay: models repeat their layers."""
     for op in function.body.ops:
