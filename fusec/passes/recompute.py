@@ -71,7 +71,7 @@ def _is_kept(
 
 
 class _Recompute:
-    """One sweep: what a region hands on is decided before its readers hand on theirs."""
+    """One sweep: a region hands on its results before its readers do theirs."""
 
     def __init__(
         self, function: Function, target: Target, hints: Mapping[Symbol, int]
