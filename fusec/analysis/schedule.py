@@ -23,6 +23,7 @@ from fusec.analysis.coalesce import Extents, coalesced
 from fusec.analysis.cost import Work, likely, seconds, weigh
 from fusec.ir.core import Op, Value
 from fusec.ir.dims import Dim, Symbol, ceil_div, format_dim, product
+from fusec.ir.ops.loop import Coordinate
 from fusec.ir.ops.reduction import Reduce, Scan
 from fusec.ir.types import Axis, Points
 from fusec.target import Target
@@ -161,6 +162,9 @@ class _Choices:
         self.hints = hints
         self.lanes = target.lanes(32 if accesses.narrowest < 64 else 64)
         self.footprint = likely(accesses.bytes, hints)
+        ops = accesses.region.body.ops
+        self.told_apart = {op.axis for op in ops if isinstance(op, Coordinate)}
+        """Axes whose points compute differently, as the parts of a concatenation do."""
 
     def all(self) -> Iterator[Schedule]:
         for lane in self.accesses.axes:
@@ -214,10 +218,17 @@ class _Choices:
             if self.accesses.swept or trips * 2 > BLOCK_TRIPS:
                 break
             if axis not in held:
-                split = self.block(Split(axis, axis.extent), BLOCK_TRIPS // trips)
+                split = self.block(self.around(axis), BLOCK_TRIPS // trips)
                 around.insert(0, split)
                 trips *= likely(split.extent, self.hints)
         return around
+
+    def around(self, axis: Axis) -> Split:
+        """A loop over an axis; few points that compute differently are written out
+        instead, each with what concerns it alone."""
+        few = isinstance(axis.extent, int) and axis.extent <= REGISTERS
+        registers = axis.extent if few and axis in self.told_apart else 1
+        return Split(axis, axis.extent, registers)  # type: ignore[arg-type]
 
     def ahead(self, split: Split) -> int:
         """Trips ahead to prefetch along a row that is too long to have the next one

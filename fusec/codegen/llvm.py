@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fusec.codegen.llvm_kernel import Kernel, Register, dtype_of, hint_of
+from fusec.codegen.llvm_known import define_if_known, folded
 from fusec.codegen.llvm_lanes import Lanes, element
 from fusec.codegen.llvm_memory import load_tile, store_tile
 from fusec.codegen.llvm_reduce import reduce_tile
@@ -96,12 +97,15 @@ def _elementwise(k: Kernel, op: Op) -> None:
         return
     places = k.places(result)
     v = k.lanes(places.lanes, hint_of(op))
+    if define_if_known(k, op):
+        return
     columns = [_spread(k, v, x, len(places.origins)) for x in op.operands]
     zeros = [v.zero(dtype) for dtype in dtypes]
     registers: list[Register] = []
-    for row in zip(*columns, strict=True):
-        if _is_void(op, row):
-            registers.append(None)
+    for register, row in enumerate(zip(*columns, strict=True)):
+        chosen = folded(k, op, row, register)
+        if chosen is not None or _is_void(op, row):
+            registers.append(chosen)
             continue
         filled = zip(row, zeros, strict=False)
         registers.append(spell(v, *(zero if x is None else x for x, zero in filled)))

@@ -106,7 +106,7 @@ def _narrow(v: Lanes, target: DType, x: str) -> str:
 
 
 def _narrow_bf16(v: Lanes, x: str) -> str:
-    """Add half a unit, less one where the last bit is even; NaN becomes quiet.
+    """Add half a unit, less one where the last bit is even; every NaN becomes torch's.
 
     Whoever widens the result again gets the bits as they are before they are packed.
     """
@@ -115,9 +115,8 @@ def _narrow_bf16(v: Lanes, x: str) -> str:
     odd = v.op("and", "i32", upper, v.constant("i32", 1))
     half = v.op("add", "i32", odd, v.constant("i32", 0x7FFF))
     rounded = v.op("add", "i32", bits, half)
-    quiet = v.op("or", "i32", bits, v.constant("i32", 0x40 << 16))
     nan = v.test("fcmp uno", "float", x, v.zero(f32))
-    rounded = v.select("i32", nan, quiet, rounded)
+    rounded = v.select("i32", nan, v.constant("i32", 0x7FC0 << 16), rounded)
     rounded = v.op("and", "i32", rounded, v.constant("i32", -1 << 16))
     upper = v.op("lshr", "i32", rounded, v.constant("i32", 16))
     result = v.cast("trunc", "i32", upper, "i16")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fusec.codegen.llvm_index import Index
-from fusec.codegen.llvm_lanes import Lanes, literal, memory_element
+from fusec.codegen.llvm_lanes import Lanes, element, literal, memory_element
 from fusec.codegen.llvm_places import Places, places_of
 from fusec.codegen.llvm_text import Loop, Writer
 from fusec.errors import InternalError
@@ -18,6 +18,9 @@ from fusec.target import Target
 
 Register = str | None
 """An operand of LLVM's. None: no element of the register exists, so nobody asks."""
+
+Table = tuple[tuple[int, ...], ...]
+"""The elements of a tile of integers or bools: lanes by registers."""
 
 ABI = "ptr %args, i64 %lo, i64 %hi"
 
@@ -39,6 +42,7 @@ class Kernel:
         self._nowhere: str | None = None
         self._held: dict[Value, tuple[Register, ...]] = {}
         self._numbers: dict[Value, float | int | bool] = {}
+        self._tables: dict[Value, Table] = {}
         self.index = Index(
             self.scalar_lanes("n"), self._load_arguments(), function.facts
         )
@@ -53,6 +57,19 @@ class Kernel:
         """The value is a constant."""
         self._numbers[value] = number
         self._held[value] = (literal(dtype_of(value), number),)
+
+    def define_table(self, value: Value, table: Table) -> None:
+        """All elements of a tile are constants."""
+        dtype = dtype_of(value)
+        self._tables[value] = table
+        self._held[value] = tuple(
+            constant_vector(element(dtype), [literal(dtype, n) for n in lanes])
+            for lanes in table
+        )
+
+    def table(self, value: Value) -> Table | None:
+        """The elements of a tile, if all are constants."""
+        return self._tables.get(value)
 
     def registers(self, value: Value) -> tuple[Register, ...]:
         return self._held[value]

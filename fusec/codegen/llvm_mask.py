@@ -111,8 +111,10 @@ class Bounds:
         return y if x == "true" else self._scalar.op("and", "i1", x, y)
 
 
-def both(v: Lanes, mask: Mask, other: str | None) -> Mask:
-    """The lanes in `mask` that are also true in `other`, a register of bool."""
-    if other is None or mask is False:
-        return mask
-    return other if mask is True else v.op("and", "i1", mask, other)
+def both(v: Lanes, mask: Mask, other: Mask) -> Mask:
+    """The lanes that are in both masks."""
+    if mask is False or other is False:
+        return False
+    if mask is True or other is True:
+        return other if mask is True else mask
+    return v.op("and", "i1", mask, other)

@@ -21,6 +21,7 @@ from fusec.codegen.llvm_kernel import (
     dtype_of,
     hint_of,
 )
+from fusec.codegen.llvm_known import condition
 from fusec.codegen.llvm_lanes import Lanes, element, memory_element
 from fusec.codegen.llvm_mask import Bounds, Mask, both
 from fusec.codegen.llvm_places import Places, moved
@@ -48,7 +49,7 @@ class Where:
     """Offsets to add, lane by lane."""
     rows: tuple[Register, ...] | None = None
     """An offset to add for all lanes of each register."""
-    exist: tuple[Register, ...] | None = None
+    exist: tuple[Mask, ...] | None = None
     """Whether there is something at all to read for each register."""
 
     @property
@@ -84,10 +85,10 @@ class Where:
         # A constant stays beside its use, where an addressing mode takes it in.
         at = k.lanes(1, "at")
         pointer = k.element_pointer(at, self.dtype, row, str(known + more))
-        exists = self.exist[register] if self.exist is not None else None
-        return (
-            pointer if exists is None else at.select("ptr", exists, pointer, k.nowhere)
-        )
+        exists = self.exist[register] if self.exist is not None else True
+        if isinstance(exists, bool):
+            return pointer
+        return at.select("ptr", exists, pointer, k.nowhere)
 
     def pointers(self, register: int) -> str:
         """The addresses of all lanes, where they are not in a row."""
@@ -130,19 +131,22 @@ def load_tile(k: Kernel, op: LoadTile) -> None:
     """Read a tile, a register at a time."""
     where = _where(k, op, op.result, hint_of(op))
     bounds = Bounds(k, where.places, op.limits, where.dtype.bits)
-    masks = None if op.mask is None else k.registers(op.mask)
-    if op.mask is not None and _are_rows(k, op.mask, where.places):
+    masks = op.mask
+    if masks is not None and _are_rows(k, masks, where.places):
         # Where a register does not exist, something else is read in its place.
-        where = replace(where, exist=_per_register(k, op.mask, where.places))
+        found = _rows(k, masks, where.places)
+        where = replace(where, exist=tuple(condition(k, masks, r) for r in found))
         masks = None
     others = None if op.other is None else k.registers(op.other)
     registers: list[Register] = []
     for r in range(len(where.places.origins)):
-        mask = both(where.v, bounds.mask(r), masks[r] if masks else None)
+        exists = where.exist[r] if where.exist is not None else True
+        mask = _mask(k, where.v, bounds, masks, r)
         other = others[r] if others else None
-        read = other if mask is False else _read(where, r, mask, other)
-        exists = where.exist[r] if where.exist is not None else None
-        if exists is not None and read is not None and other is not None:
+        read = other
+        if mask is not False and exists is not False:
+            read = _read(where, r, mask, other)
+        if isinstance(exists, str) and read is not None and other is not None:
             read = _chosen(where, exists, read, other)
         registers.append(read)
     if op.prefetch != 0:
@@ -154,16 +158,23 @@ def store_tile(k: Kernel, op: StoreTile) -> None:
     """Write a tile, a register at a time."""
     where = _where(k, op, op.value, "lane")
     bounds = Bounds(k, where.places, op.limits, where.dtype.bits)
-    masks = None if op.mask is None else k.registers(op.mask)
     full: list[int] = []
     values = [_to_memory(where, r) for r in k.present(op.value, where.v)]
     for r, value in enumerate(values):
-        mask = both(where.v, bounds.mask(r), masks[r] if masks else None)
+        mask = _mask(k, where.v, bounds, op.mask, r)
         if mask is True and where.step == 1:
             full.append(r)
         elif mask is not False:
             _write(where, r, value, mask)
     _write_full(where, full, values, op.streaming)
+
+
+def _mask(
+    k: Kernel, v: Lanes, bounds: Bounds, masks: Value | None, register: int
+) -> Mask:
+    """The lanes of a register that exist and are wanted."""
+    wanted = True if masks is None else condition(k, masks, register)
+    return both(v, bounds.mask(register), wanted)
 
 
 def _where(k: Kernel, op: Access, tile: Value, hint: str) -> Where:
@@ -180,7 +191,9 @@ def _where(k: Kernel, op: Access, tile: Value, hint: str) -> Where:
         return where
     if not _are_rows(k, op.index, places):
         return replace(where, index=k.registers(op.index))
-    return replace(where, rows=_per_register(k, op.index, places))
+    registers = k.registers(op.index)
+    rows = tuple(registers[r] for r in _rows(k, op.index, places))
+    return replace(where, rows=rows)
 
 
 def _are_rows(k: Kernel, value: Value, places: Places) -> bool:
@@ -193,12 +206,11 @@ def _are_rows(k: Kernel, value: Value, places: Places) -> bool:
     return True
 
 
-def _per_register(k: Kernel, value: Value, places: Places) -> tuple[Register, ...]:
-    """The elements of such a tile, register by register of the other."""
-    registers, held = k.registers(value), k.places(value)
+def _rows(k: Kernel, value: Value, places: Places) -> list[int]:
+    """The registers of such a tile, one for each register of the other."""
+    held = k.places(value)
     repeated = [d for d, n in enumerate(held.shape) if n == 1]
-    found = [held.table[moved(origin, repeated)] for origin in places.origins]
-    return tuple(registers[r] for r, _ in found)
+    return [held.table[moved(origin, repeated)][0] for origin in places.origins]
 
 
 def _chosen(where: Where, exists: str, read: str, other: str) -> str:
@@ -295,7 +307,7 @@ def _lane_pointers(where: Where, register: int) -> list[str]:
     v = where.v
     wide, offsets = where.lane_offsets(register)
     pointer = where.pointer(register)
-    if not offsets.startswith("%"):
+    if where.index is None and not offsets.startswith("%"):
         steps = [where._offset(step) for step in where.places.steps]  # pyright: ignore
         return [where.pointer(register, int(s)) for s in steps]  # pyright: ignore
     names: list[str] = []

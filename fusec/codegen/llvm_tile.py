@@ -12,6 +12,7 @@ from fusec.codegen.llvm_exchange import bit_permutation, exchange
 from fusec.codegen.llvm_kernel import (
     Kernel,
     Register,
+    Table,
     constant_vector,
     dtype_of,
     hint_of,
@@ -38,7 +39,13 @@ def broadcast_tile(k: Kernel, op: BroadcastTile) -> None:
     v = k.lanes(target.lanes, hint_of(op))
     pick = Picker(v, element(dtype_of(op.x)), k.registers(op.x), source.lanes)
     registers = range(len(target.origins))
-    k.define(op.result, [pick(_wanted(source, target, r)) for r in registers])
+    wanted = [_wanted(source, target, r) for r in registers]
+    table = k.table(op.x)
+    if table is not None:
+        known = tuple(tuple(_known(table, p) for p in row) for row in wanted)
+        k.define_table(op.result, known)
+        return
+    k.define(op.result, [pick(row) for row in wanted])
 
 
 def convert(k: Kernel, op: Convert) -> None:
@@ -62,6 +69,12 @@ def iota_tile(k: Kernel, op: IotaTile) -> None:
     lanes = constant_vector("i64", [step[op.dim] for step in places.steps])
     registers: list[Register] = []
     dim: int = op.dim
+    first = k.number(op.origin)
+    if first is not None:
+        rows = (places.lane_coords(r, dim) for r in range(len(places.origins)))
+        table = tuple(tuple(int(first) + c for c in row) for row in rows)
+        k.define_table(op.result, table)
+        return
     for origin in places.origins:
         first = _sum(k, op.origin, origin[dim])
         registers.append(v.op("add", "i64", lanes, v.splat("i64", first)))
@@ -126,6 +139,11 @@ def _wanted(source: Places, target: Places, register: int) -> list[Place | None]
         inside = all(c < n for c, n in zip(coords, source.shape, strict=True))
         wanted.append(source.table[coords] if inside else None)
     return wanted
+
+
+def _known(table: Table, place: Place | None) -> int:
+    """The constant at a place; any where there is none."""
+    return table[place[0]][place[1]] if place else 0
 
 
 class Picker:
