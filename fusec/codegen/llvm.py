@@ -100,15 +100,16 @@ def _elementwise(k: Kernel, op: Op) -> None:
     if define_if_known(k, op):
         return
     columns = [_spread(k, v, x, len(places.origins)) for x in op.operands]
-    zeros = [v.zero(dtype) for dtype in dtypes]
     registers: list[Register] = []
     for register, row in enumerate(zip(*columns, strict=True)):
         chosen = folded(k, op, row, register)
         if chosen is not None or _is_void(op, row):
             registers.append(chosen)
             continue
-        filled = zip(row, zeros, strict=False)
-        registers.append(spell(v, *(zero if x is None else x for x, zero in filled)))
+        filled = zip(row, dtypes, strict=False)
+        registers.append(
+            spell(v, *(v.zero(dtype) if x is None else x for x, dtype in filled))
+        )
     k.define(result, registers)
 
 
@@ -125,7 +126,7 @@ _CHOOSING = (ew.Select, ew.And, ew.Or)
 
 def _is_void(op: Op, row: tuple[Register, ...]) -> bool:
     """Whether the op's elements do not exist, since those of an operand do not."""
-    missing = sum(x is None for x in row)
+    missing = row.count(None)
     return missing == len(row) if isinstance(op, _CHOOSING) else missing > 0
 
 
