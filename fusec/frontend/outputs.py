@@ -99,7 +99,7 @@ def view_bases(
 def offset_in(
     node: fx.Node, base: fx.Node, updates: Mapping[fx.Node, fx.Node]
 ) -> int | torch.SymInt:
-    """How many elements after its base, or what that is overwritten with, a view begins.
+    """How many elements after its base, or what overwrites that, a view begins.
 
     In memory of their own the two may begin at different places.
     """
