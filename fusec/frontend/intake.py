@@ -331,7 +331,7 @@ class _Intake:
         loc, base, meta = loc_of(node), self.bases[node], node.meta["val"]
         under = self._output(base, yields, places)
         assert isinstance(under, (int, Argument))
-        start = offset_in(node, base)
+        start = offset_in(node, base, self.sources)
         dims = [size_of(n, loc) for n in (*meta.shape, *meta.stride(), start)]
         known = self.bound.keys() - self.displaced
         if not all(symbols(dim) <= known for dim in dims):

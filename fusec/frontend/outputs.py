@@ -84,7 +84,8 @@ def view_bases(
     """
     owners: dict[Any, fx.Node] = {node: node for node in arguments}
     for target, source in updates.items():
-        if _tensor(target).stride() == _tensor(source).stride() and fills(source):
+        whole = _origin(source) is source or fills(source)
+        if whole and _tensor(target).stride() == _tensor(source).stride():
             owners.setdefault(_origin(source), target)
     tensors = [x for x in outputs if isinstance(x, fx.Node) and _is_dense(x)]
     for node in tensors:
@@ -95,10 +96,15 @@ def view_bases(
     return {node: base for node, base in pairs if _form(node) == _form(base)}
 
 
-def offset_in(node: fx.Node, base: fx.Node) -> int | torch.SymInt:
-    """How many elements after its base a view begins."""
-    begins = _tensor(base).storage_offset() if base.op == "placeholder" else 0
-    return _tensor(node).storage_offset() - begins
+def offset_in(
+    node: fx.Node, base: fx.Node, updates: Mapping[fx.Node, fx.Node]
+) -> int | torch.SymInt:
+    """How many elements after its base, or what overwrites that, a view begins.
+
+    In memory of their own the two may begin at different places.
+    """
+    around = base if _storage(base) == _storage(node) else updates[base]
+    return _tensor(node).storage_offset() - _tensor(around).storage_offset()
 
 
 def view_calls(node: fx.Node, base: Collection[fx.Node]) -> list[fx.Node] | None:

@@ -129,6 +129,23 @@ def test_mutation_beside_views(agree: Agree, name: str, dynamic: bool) -> None:
         agree(MUTATIONS[name], x, dynamic=dynamic)
 
 
+OVERWRITTEN = {
+    "half": lambda x: (lambda y: (y.fill_(3), y)[1])(x.chunk(2, 1)[0]),
+    "rows": lambda x: [y.zero_() for y in x.split(3)[1:]],
+    "a column": lambda x: x[:, 1].fill_(2),
+}
+
+
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+@pytest.mark.parametrize("name", OVERWRITTEN)
+def test_a_part_of_an_argument_is_overwritten_and_returned(
+    agree: Agree, name: str, dynamic: bool
+) -> None:
+    """The argument begins amid its storage, and need not be dense."""
+    for x in (X, X[2:9], X[:, 1:], X[1:, 2:].clone()[2:].t()):
+        agree(OVERWRITTEN[name], x, dynamic=dynamic)
+
+
 def test_two_views_of_one_base_as_arguments(agree: Agree) -> None:
     def step(base: Any, k: int) -> Any:
         def f(x: Any, y: Any) -> Any:
