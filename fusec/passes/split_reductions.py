@@ -289,9 +289,8 @@ class _Splitting:
             part.builder.emit(Load, (part.param(tensor),), (index, False))[0]
             for tensor in self.parts[op]
         ]
-        hints = tuple(value.hint for value in op.results)
         attrs = ((self.split.blocks,), op.monoid)
-        return part.builder.emit(Reduce, loads, attrs, (), op.loc, hints)
+        return part.builder.emit(Reduce, loads, attrs, (), op.loc, op.hints)
 
     def load(self, part: _Part, op: Load, inside: Value | None, whole: bool) -> Value:
         """A load where the part stands; nothing is read beyond the axis."""
