@@ -1,6 +1,6 @@
 """The door for torch: the backend that `torch.compile` calls.
 
-torch.compile(model, backend="fusec", options={"numerics": "fast"})
+    torch.compile(model, backend="fusec", options={"numerics": "fast"})
 
 What a graph needs that is in torch's cache is loaded here; the compiler itself only
 where there is something to compile.

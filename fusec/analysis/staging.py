@@ -8,10 +8,11 @@ cache and reading it back costs a tenth. Kept is what is dear to compute and fit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from fusec.analysis.cost import weigh
-from fusec.ir.core import Function, Op, Value
+from fusec.analysis.sweeps import number_sweeps, time_dims
+from fusec.ir.core import Function, Op, Value, definitions
 from fusec.ir.dims import product
 from fusec.ir.ops.reduction import ReduceTile
 from fusec.ir.ops.tile import StoreTile
@@ -22,21 +23,13 @@ DEAR = 8.0
 """Simple operations from which on a value is worth a store and a load."""
 
 
-def kept(
-    function: Function,
-    sweeps: Mapping[Op, int],
-    swept: Callable[[Value], bool],
-    target: Target,
-) -> list[Value]:
-    """The values to keep in scratch memory, in program order.
-
-    `sweeps` numbers the ops, `swept` tells whether a value has time digits.
-    """
-    made = {v: op for op in function.body.ops for v in op.results}
+def kept(function: Function, target: Target) -> list[Value]:
+    """The values to keep in scratch memory, in program order."""
+    sweeps, made = number_sweeps(function), definitions(function.body)
     wanted: dict[Value, None] = {}
     for op in function.body.ops:
         if isinstance(op, (StoreTile, ReduceTile)) and sweeps[op] > 0:
-            wanted.update(_dear_before(op, made, sweeps, swept))
+            wanted.update(_dear_before(op, made, sweeps))
     room = target.l2_bytes // 2
     chosen: list[Value] = []
     for value in made:
@@ -47,10 +40,7 @@ def kept(
 
 
 def _dear_before(
-    sink: Op,
-    made: Mapping[Value, Op],
-    sweeps: Mapping[Op, int],
-    swept: Callable[[Value], bool],
+    sink: Op, made: Mapping[Value, Op], sweeps: Mapping[Op, int]
 ) -> dict[Value, None]:
     """Dear values of earlier sweeps that a sink needs at every point."""
     found: dict[Value, None] = {}
@@ -59,7 +49,7 @@ def _dear_before(
     while stack:
         value = stack.pop()
         op = made.get(value)
-        if value in seen or op is None or not swept(value):
+        if value in seen or op is None or not time_dims(value):
             continue
         seen.add(value)
         if sweeps[op] < sweeps[sink] and weigh(op) >= DEAR:

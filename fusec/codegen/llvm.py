@@ -9,10 +9,14 @@ the function, an i64. Every tile has a layout with reg and lane digits; a regist
 one LLVM vector with a lane of the layout in each of its lanes. Ops are emitted one
 after the other, each for all its registers, so that neighbours are independent.
 
-    llvm_text      names, scopes, loops         llvm_rows     elementwise ops
-    llvm_lanes     one register                 llvm_memory   loads and stores
-    llvm_kernel    which value is where         llvm_tile     moving elements
-    llvm_mask      which elements exist         llvm_reduce   reductions
+    llvm_text      names, scopes, loops         llvm_rows      elementwise ops
+    llvm_lanes     one register                 llvm_cast      casts among them
+    llvm_kernel    which value is where         llvm_math      what CPUs lack
+    llvm_places    which element is where       llvm_memory    loads and stores
+    llvm_mask      which elements exist         llvm_tile      moving elements
+    llvm_index     sizes as arithmetic          llvm_exchange  transposes
+                                                llvm_reduce    reductions
+                                                llvm_scan      scans
 """
 
 from __future__ import annotations

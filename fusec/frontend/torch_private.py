@@ -1,6 +1,7 @@
-"""Everything that fusec uses of torch beyond its public interface, in one place.
+"""What the frontend imports of torch beyond its public interface, in one place.
 
-These names move between releases: what breaks with a new torch breaks here.
+These names move between releases: what breaks with a new torch breaks here, or in
+`runtime.launcher_torch`, which asks torch's dispatcher and profiler who is watching.
 """
 
 from __future__ import annotations

@@ -155,8 +155,7 @@ class Builder:
         blocks = op.blocks
         if blocks and not op.closed:
             blocks = tuple(rewrite_block(self, b, env, _copying) for b in blocks)
-        hints = tuple(value.hint for value in op.results)
-        return self.emit(type(op), operands, op.attrs, blocks, op.loc, hints)
+        return self.emit(type(op), operands, op.attrs, blocks, op.loc, op.hints)
 
     def inline(self, block: Block, arguments: Iterable[Value]) -> Values:
         """Emit the ops of a block on these arguments; returns its yields."""

@@ -128,6 +128,11 @@ class Op(metaclass=OpMeta):
         (value,) = self.results
         return value
 
+    @property
+    def hints(self) -> tuple[str, ...]:
+        """What the results are called."""
+        return tuple(value.hint for value in self.results)
+
     @classmethod
     def infer(
         cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]

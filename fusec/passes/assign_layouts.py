@@ -65,8 +65,7 @@ def assign_layouts(function: Function) -> Function:
                 layout = access_layout(op, op.type.shape, spread)
             typed[at] = replace(op.type, layout=layout)
             attrs = tuple(typed)
-        hints = tuple(value.hint for value in op.results)
-        results = b.emit(type(op), operands, attrs, op.blocks, op.loc, hints)
+        results = b.emit(type(op), operands, attrs, op.blocks, op.loc, op.hints)
         return tuple(_converted(b, v, spread) for v in results)
 
     return replace(rewrite(function, visit), spread=None)

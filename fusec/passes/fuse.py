@@ -162,14 +162,13 @@ class _Writer:
         if isinstance(op, Coordinate):
             return (self.number(coordinate(placement, op.axis)),)
         operands = [env.get(v, v) for v in op.operands]
-        hints = tuple(v.hint for v in op.results)
         attrs = op.attrs
         if isinstance(op, Reduce):
             axes = [x for a in op.axes for x in coordinate(placement, a).axes]
             attrs = (tuple(axes), op.monoid)
         elif isinstance(op, Scan):
             attrs = (coordinate(placement, op.axis).axes[0], op.monoid)
-        return self.builder.emit(type(op), operands, attrs, (), None, hints)
+        return self.builder.emit(type(op), operands, attrs, (), None, op.hints)
 
     def check(
         self, op: Check, k: int, placement: Placement, env: Mapping[Value, Value]

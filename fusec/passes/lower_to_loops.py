@@ -79,8 +79,7 @@ class _Lowering:
         read = self.strided if _takes_any_strides(op) else self.exact
         operands = [read(value) for value in op.operands]
         attrs = op.attrs if isinstance(op, Extern) else _matmul_call(op)
-        hints = tuple(v.hint for v in op.results)
-        results = self.builder.emit(Extern, operands, attrs, (), op.loc, hints)
+        results = self.builder.emit(Extern, operands, attrs, (), op.loc, op.hints)
         self.stored.update(zip(op.results, results, strict=True))
 
     def lower_region(self, op: Op) -> None:

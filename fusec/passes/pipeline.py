@@ -32,7 +32,7 @@ from fusec.passes.lower_to_host import lower_to_host
 from fusec.passes.lower_to_loops import lower_to_loops
 from fusec.passes.recompute import recompute
 from fusec.passes.split_reductions import split_reductions
-from fusec.passes.stripmine import number_sweeps, stripmine, time_dims
+from fusec.passes.stripmine import stripmine
 from fusec.target import Target
 
 
@@ -111,9 +111,7 @@ def stripmined(function: Function, target: Target) -> Function:
     """A kernel with loops, dear values kept from sweep to sweep."""
     if any(isinstance(op, For) for op in function.body.ops):
         return function  # a file may hold kernels that have their loops
-    sweeps = number_sweeps(function)
-    keep = kept(function, sweeps, lambda value: bool(time_dims(value)), target)
-    return stripmine(function, keep)
+    return stripmine(function, kept(function, target))
 
 
 PASSES: Mapping[str, Pass] = MappingProxyType(

@@ -14,7 +14,7 @@ identity. How many there are depends on the target, never on how many threads ru
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -23,7 +23,7 @@ from fusec.analysis.cost import LAUNCH, Work, likely, seconds
 from fusec.analysis.fingerprint import Fingerprints
 from fusec.analysis.schedule import SHARES, choose, work
 from fusec.ir.builder import Builder, without_dead_ops
-from fusec.ir.core import Affine, Block, Function, Op, Value, Values
+from fusec.ir.core import Affine, Block, Function, Op, Value, Values, definitions
 from fusec.ir.dims import Dim, Symbol, ceil_div, exact_div, product
 from fusec.ir.ops.checks import Check
 from fusec.ir.ops.elementwise import And, Lt, Not, Or, Select
@@ -170,6 +170,8 @@ class _Splitting:
         self.op = op
         self.split = split
         self.levels = _levels(op.body)
+        self.made = definitions(op.body)
+        self.checks = [inner for inner in op.body.ops if isinstance(inner, Check)]
         self.parts: dict[Reduce, Values] = {}
         """The tensors of parts of each reduction, a dimension of blocks last."""
 
@@ -186,11 +188,11 @@ class _Splitting:
         """A region that stores the parts of some reductions."""
         part = _Part(self.builder.isolated())
         inside = None if self.split.exact else self.inside(part.builder)
-        made = {v: op for op in self.op.body.ops for v in op.results}
-        needed = _before([v for op in reduces for v in op.values], made)
+        # What waits for no reduction is checked once, beside the first ones.
+        early = [] if self.parts else [op for op in self.checks if not self.levels[op]]
+        needed = self.before([*reduces, *early])
         for op in self.op.body.ops:
-            check = isinstance(op, Check) and not self.levels[op]
-            if op in needed or (check and not self.parts):
+            if op in early or op in needed:
                 self.emit(part, op, inside)
         for op in reduces:
             for k, value in enumerate(self.partial(part, op, inside)):
@@ -238,14 +240,26 @@ class _Splitting:
             inner = part.output(type_, value.hint)
             param = next(p for p, v in self.outer.items() if v is value)
             part.env[param] = inner
-        stored = [op for op in self.op.body.ops if isinstance(op, Store)]
-        made = {v: op for op in self.op.body.ops for v in op.results}
-        needed = _before([op.value for op in stored], made)
+        stores = [op for op in self.op.body.ops if isinstance(op, Store)]
+        ends = [*stores, *(op for op in self.checks if self.levels[op])]
+        needed = self.before(ends)
         for op in self.op.body.ops:
-            late = isinstance(op, Check) and self.levels[op] > 0
-            if op in needed or isinstance(op, Store) or late:
+            if op in ends or op in needed:
                 self.emit(part, op, None, whole=True)
         return part.close(self.builder)
+
+    def before(self, ends: Sequence[Op]) -> set[Op]:
+        """The ops that others need, back to the reductions before them."""
+        needed: set[Op] = set()
+        stack = [value for op in ends for value in op.operands]
+        while stack:
+            op = self.made.get(stack.pop())
+            if op is None or op in needed:
+                continue
+            needed.add(op)
+            if not isinstance(op, Reduce):
+                stack.extend(op.operands)
+        return needed
 
     def emit(
         self, part: _Part, op: Op, inside: Value | None, whole: bool = False
@@ -275,9 +289,8 @@ class _Splitting:
             part.builder.emit(Load, (part.param(tensor),), (index, False))[0]
             for tensor in self.parts[op]
         ]
-        hints = tuple(value.hint for value in op.results)
         attrs = ((self.split.blocks,), op.monoid)
-        return part.builder.emit(Reduce, loads, attrs, (), op.loc, hints)
+        return part.builder.emit(Reduce, loads, attrs, (), op.loc, op.hints)
 
     def load(self, part: _Part, op: Load, inside: Value | None, whole: bool) -> Value:
         """A load where the part stands; nothing is read beyond the axis."""
@@ -320,17 +333,3 @@ def _levels(block: Block) -> dict[Op, int]:
         after = levels[op] + isinstance(op, Reduce)
         ready.update(dict.fromkeys(op.results, after))
     return levels
-
-
-def _before(values: list[Value], made: Mapping[Value, Op]) -> set[Op]:
-    """The ops that values are computed from, back to the reductions before them."""
-    needed: set[Op] = set()
-    stack = list(values)
-    while stack:
-        op = made.get(stack.pop())
-        if op is None or op in needed:
-            continue
-        needed.add(op)
-        if not isinstance(op, Reduce):
-            stack.extend(op.operands)
-    return needed

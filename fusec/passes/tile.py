@@ -183,10 +183,10 @@ class _Tiling:
 def _elementwise(t: _Tiling, op: Op) -> Values:
     operands = [t.env.get(v, v) for v in op.operands]
     if all(isinstance(v.type, Scalar) for v in operands):
-        return t.builder.emit(type(op), operands, op.attrs, (), None, _hints(op))
+        return t.builder.emit(type(op), operands, op.attrs, (), None, op.hints)
     shape = t.joined(operands)
     spread = [v if isinstance(v.type, Scalar) else t.wide(v, shape) for v in operands]
-    return t.builder.emit(type(op), spread, op.attrs, (), None, _hints(op))
+    return t.builder.emit(type(op), spread, op.attrs, (), None, op.hints)
 
 
 def _coordinate(t: _Tiling, op: Coordinate) -> Values:
@@ -223,7 +223,7 @@ def _load(t: _Tiling, op: Load) -> Values:
         op.masked,
         t.ahead(access.address),
     )
-    return t.builder.emit(LoadTile, operands, attrs, (), None, _hints(op))
+    return t.builder.emit(LoadTile, operands, attrs, (), None, op.hints)
 
 
 def _store(t: _Tiling, op: Store) -> Values:
@@ -250,7 +250,7 @@ def _reduce(t: _Tiling, op: Reduce) -> Values:
     for dim in dims:
         shape[dim] = t.extents[dim]
     spread = [t.wide(v, tuple(shape)) for v in operands]
-    return t.builder.emit(ReduceTile, spread, (dims, op.monoid), (), None, _hints(op))
+    return t.builder.emit(ReduceTile, spread, (dims, op.monoid), (), None, op.hints)
 
 
 def _scan(t: _Tiling, op: Scan) -> Values:
@@ -265,7 +265,7 @@ def _scan(t: _Tiling, op: Scan) -> Values:
     consts = [t.builder.const(number, v.dtype) for v, number in start]  # type: ignore[union-attr]
     starts = [t.wide(v, tuple(shape)) for v in consts]
     attrs = (dim, op.monoid)
-    hints = (*_hints(op), *("total" for _ in values))
+    hints = (*op.hints, *("total" for _ in values))
     results = t.builder.emit(ScanTile, (*values, *starts), attrs, (), None, hints)
     return results[: len(values)]
 
@@ -302,10 +302,6 @@ RULES: Mapping[type[Op], Any] = {
     Reduce: _reduce,
     Scan: _scan,
 }
-
-
-def _hints(op: Op) -> tuple[str, ...]:
-    return tuple(value.hint for value in op.results)
 
 
 def _spread(schedule: Schedule) -> Layout:

@@ -9,6 +9,7 @@ from texts import ops, read, same_meaning
 
 from fusec.ir.core import Function
 from fusec.ir.dims import Symbol
+from fusec.ir.ops.checks import Check
 from fusec.ir.ops.loop import Region
 from fusec.passes.fuse import fuse
 from fusec.passes.lower_to_loops import lower_to_loops
@@ -95,3 +96,19 @@ def test_places_of_extremes_are_those_of_the_whole() -> None:
         }
     """
     assert regions(split(graph)) == 2
+
+
+@pytest.mark.parametrize("n", [1 << 20, 1000003])
+def test_what_is_checked_need_not_be_what_is_reduced(n: int) -> None:
+    """The largest element times one that an index names: the index is checked."""
+    after = split(f"""
+        graph @f(%x: f32[{n}], %t: f32[10], %i: i64[1]) -> (f32[1]) {{
+          %m = reduce_dims %x {{dims=(0,), monoid=max<f32>}} : f32[]
+          %r = reshape %m {{shape=(1,)}} : f32[1]
+          %g = index %t, %i {{dims=(0,), at=0}} : f32[1]
+          %y = mul %r, %g : f32[1]
+          yield %y
+        }}
+    """)
+    assert regions(after) == 2
+    assert len(ops(after, Check)) == 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+from fusec.frontend.aten.functions import absolute, clamped, exp
 from fusec.frontend.aten.promotion import common_dtype
 from fusec.frontend.aten.registry import lowers
 from fusec.frontend.aten.term import Emitter, Number, Operand, Term, call, where
@@ -24,43 +25,6 @@ def _wide(e: Emitter, *operands: Operand) -> list[Term]:
     dtype = common_dtype(e, operands)
     dtype = dtype if dtype.is_float else e.default_float
     return [e.term(x, dtype).wide() for x in operands]
-
-
-def sigmoid(x: Term) -> Term:
-    return call(ops.Sigmoid, x)
-
-
-def tanh(x: Term) -> Term:
-    return call(ops.Tanh, x)
-
-
-def exp(x: Term) -> Term:
-    return call(ops.Exp, x)
-
-
-def log(x: Term) -> Term:
-    return call(ops.Log, x)
-
-
-def expm1(x: Term) -> Term:
-    return call(ops.Expm1, x)
-
-
-def clamped(x: Term, low: Operand | None, high: Operand | None) -> Term:
-    """min(max(x, low), high); NaN for a NaN.
-
-    A zero that is within a bound of the other sign keeps its own, as in torch.
-    """
-    if low is not None:
-        x = where(x < low, low, x) if _compares(x, low) else x.maximum(low)
-    if high is not None:
-        x = where(x > high, high, x) if _compares(x, high) else x.minimum(high)
-    return x
-
-
-def _compares(x: Term, bound: Operand) -> bool:
-    """Whether a comparison finds what a bound replaces: it is a number, so no NaN."""
-    return x.dtype.is_float and isinstance(bound, (int, float)) and bound == bound
 
 
 @lowers("aten.clamp.default", "aten.clamp.Tensor")
@@ -115,7 +79,7 @@ def elu(
     e: Emitter, x: Term, alpha: Number = 1, scale: Number = 1, input_scale: Number = 1
 ) -> Term:
     x = x.wide()
-    return where(x < 0, expm1(x * input_scale) * (alpha * scale), x * scale)
+    return where(x < 0, call(ops.Expm1, x * input_scale) * (alpha * scale), x * scale)
 
 
 @lowers("aten.gelu.default")
@@ -124,7 +88,7 @@ def gelu(e: Emitter, x: Term, *, approximate: str = "none") -> Term:
     if approximate == "none":
         return x * 0.5 * (call(ops.Erf, x * SQRT_HALF) + 1)
     inner = (x + x * x * x * GELU_CUBIC) * (SQRT_HALF * TWO_OVER_SQRT_PI)
-    return x * 0.5 * (tanh(inner) + 1)
+    return x * 0.5 * (call(ops.Tanh, inner) + 1)
 
 
 @lowers("aten.silu.default")
@@ -213,4 +177,4 @@ def lerp(e: Emitter, start: Term, end: Term, weight: Operand) -> Term:
     delta = end - start
     low = call(ops.Fma, delta, weight, start)
     high = call(ops.Fma, -delta, 1 - weight, end)
-    return where(call(ops.Abs, weight) < 0.5, low, high)
+    return where(absolute(weight) < 0.5, low, high)

@@ -19,8 +19,7 @@ from fusec.ir.ops.view import Gather, Index
 @lowers("aten.index_select.default")
 def index_select(e: Emitter, x: Term, dim: int, index: Term) -> Term:
     dim, x = x.wrap(dim), ranked(x)
-    count = index.count(range(index.rank))
-    return picked(x, {dim: index.reshape((count,))}, dim).reshape(e.shape)
+    return picked(x, {dim: index.flat()}, dim).reshape(e.shape)
 
 
 @lowers("aten.embedding.default")
@@ -55,8 +54,7 @@ def index_tensor(e: Emitter, x: Term, indices: Sequence[Term | None]) -> Term | 
 @lowers("aten.take.default")
 def take(e: Emitter, x: Term, index: Term) -> Term:
     """By the position in row-major order."""
-    count = x.count(range(x.rank))
-    return picked(x.reshape((count,)), {0: wrapped(index, count)}, 0)
+    return picked(x.flat(), {0: wrapped(index, x.elements)}, 0)
 
 
 @lowers("aten.gather.default")

@@ -9,15 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from fusec.frontend.aten.functions import rsqrt
 from fusec.frontend.aten.reductions import average, moments
 from fusec.frontend.aten.registry import lowers
-from fusec.frontend.aten.term import Emitter, Number, Term, call
+from fusec.frontend.aten.term import Emitter, Number, Term
 from fusec.ir.dims import Dim
-from fusec.ir.ops import elementwise as ops
-
-
-def rsqrt(x: Term) -> Term:
-    return call(ops.Rsqrt, x)
 
 
 def _scaled(x: Term, weight: Term | None, bias: Term | None) -> Term:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from fusec.frontend.aten.activations import exp, log
+from fusec.frontend.aten.functions import absolute, exp, log, sqrt
 from fusec.frontend.aten.registry import lowers
 from fusec.frontend.aten.term import Emitter, Number, Term, call, reduce, where
 from fusec.ir.dims import Dim
@@ -140,7 +140,7 @@ def _argument(name: str, x: Term, dim: int | None, keep: bool) -> Term:
     """Without `dim`, the position in row-major order."""
     if dim is not None:
         return _first(name, x, dim, keep)[1]
-    index = _first(name, x.reshape((x.count(range(x.rank)),)), 0, False)[1]
+    index = _first(name, x.flat(), 0, False)[1]
     return index.reshape((1,) * x.rank) if keep else index
 
 
@@ -279,7 +279,7 @@ def vector_norm(
     dtype: Any = None,
 ) -> Term:
     """(Σ|x|ᵖ)^(1/p); its limits at ±inf, and at 0 the number of nonzeros."""
-    x, dims = call(ops.Abs, x.cast(e.dtype).wide()), dims_of(x, dim)
+    x, dims = absolute(x.cast(e.dtype).wide()), dims_of(x, dim)
     if ord in (math.inf, -math.inf):
         return x.reduce("max" if ord > 0 else "min", dims, keepdim)
     if ord == 0:
@@ -287,7 +287,7 @@ def vector_norm(
     if ord == 1:
         return total(x, dims, keepdim)
     if ord == 2:
-        return call(ops.Sqrt, total(x * x, dims, keepdim))
+        return sqrt(total(x * x, dims, keepdim))
     powers = total(call(ops.Pow, x, ord), dims, keepdim)
     return call(ops.Pow, powers, 1 / ord)
 

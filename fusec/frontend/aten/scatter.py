@@ -86,7 +86,7 @@ def scattered(
     `index` and `src` have the rank of x, and may be smaller; `src` is of x's dtype.
     """
     picks, places = index.shape[dim], x.shape[dim]
-    if picks == 0 or x.count(range(x.rank)) == 0:
+    if picks == 0 or x.elements == 0:
         return x
     if not _is_dense(places, picks, x.count(d for d in range(x.rank) if d != dim)):
         return None
@@ -233,7 +233,7 @@ def scatter_reduce(
 
 def _along(x: Term, dim: int, index: Term, src: Term) -> tuple[Term, Term]:
     """Index and source of an op that moves whole slices, as scatter has them."""
-    picks = index.count(range(index.rank))
+    picks = index.elements
     shape = (*x.shape[:dim], picks, *x.shape[dim + 1 :])
     line = (1,) * dim + (picks,) + (1,) * (x.rank - dim - 1)
     return index.reshape(line).broadcast(shape), src.broadcast(shape)
@@ -356,8 +356,7 @@ def _added_by_dim(
     for dim, place in enumerate(places):
         shape = (*src.shape[:dim], x.shape[dim], *src.shape[dim + 1 :])
         zeros = x.e.full(0, shape, src.dtype)
-        line = place.reshape((place.count(range(place.rank)),))
-        index, src = _along(zeros, dim, line, src)
+        index, src = _along(zeros, dim, place, src)
         made = scattered(zeros, dim, index, src, "sum")
         if made is None:
             return None
@@ -382,7 +381,7 @@ def _masked(
     """One mask, and one value for all that it chooses."""
     (first, *others) = indices
     alone = first is not None and not any(index is not None for index in others)
-    one = values.count(range(values.rank)) == 1
+    one = values.elements == 1
     if not alone or not one or first.dtype is not bool_:  # type: ignore[union-attr]
         return None
     assert first is not None
@@ -396,9 +395,8 @@ def put(
     e: Emitter, x: Term, index: Term, source: Term, accumulate: bool = False
 ) -> Term | None:
     """By the position in row-major order."""
-    flat, picks = x.reshape((x.count(range(x.rank)),)), index.count(range(index.rank))
-    source = source.cast(x.dtype).reshape((picks,))
-    made = index_put(e, flat, [index.reshape((picks,))], source, accumulate)
+    source = source.cast(x.dtype).reshape((index.elements,))
+    made = index_put(e, x.flat(), [index.flat()], source, accumulate)
     return None if made is None else made.reshape(x.shape)
 
 
@@ -426,18 +424,17 @@ def masked_scatter(e: Emitter, x: Term, mask: Term, source: Term) -> Term | None
     if mask.dtype is not bool_:
         return None
     x, mask = x.broadcast(e.shape), mask.broadcast(e.shape)
-    places, available = x.count(range(x.rank)), source.count(range(source.rank))
-    if places == 0:
+    if x.elements == 0:
         return x
-    ones = scan("sum", (mask.reshape((places,)).cast(i64),), 0)[0].reshape(e.shape)
-    enough = negate(mask) | (ones <= e.size(available))
+    ones = scan("sum", (mask.flat().cast(i64),), 0)[0].reshape(e.shape)
+    enough = negate(mask) | (ones <= e.size(source.elements))
     mask = mask.checked(
         enough, "Number of elements of source < number of ones in mask", "RuntimeError"
     )
-    if available == 0:
+    if source.elements == 0:
         return where(mask, 0, x)
     place = where(mask & enough, ones - 1, 0)
-    return where(mask, picked(source.reshape((available,)), {0: place}, 0), x)
+    return where(mask, picked(source.flat(), {0: place}, 0), x)
 
 
 @lowers("aten.embedding_renorm.default")
@@ -445,10 +442,9 @@ def embedding_renorm(
     e: Emitter, x: Term, indices: Term, max_norm: Number, norm_type: Number
 ) -> Term | None:
     """Rows that are named and longer than `max_norm` are shortened to it."""
-    picks = indices.count(range(indices.rank))
     rows = e.full(False, (x.shape[0],), bool_)
-    named = e.full(True, (picks,), bool_)
-    chosen = scattered(rows, 0, indices.reshape((picks,)), named, "last")
+    named = e.full(True, (indices.elements,), bool_)
+    chosen = scattered(rows, 0, indices.flat(), named, "last")
     if chosen is None:
         return None
     norm = vector_norm(e, x, norm_type, 1, True)
@@ -468,7 +464,7 @@ def embedding_backward(
     """The sum of what came to each row of the weight."""
     if scale_grad_by_freq:
         return None
-    picks, width = indices.count(range(indices.rank)), grad.shape[-1]
+    picks, width = indices.elements, grad.shape[-1]
     lines = grad.reshape((picks, width)).cast(
         f32 if grad.dtype.bits < 32 else grad.dtype
     )

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from fusec.frontend.aten import cephes
+from fusec.frontend.aten.functions import absolute, exp, log, sqrt
 from fusec.frontend.aten.registry import Handler, lowers
 from fusec.frontend.aten.term import Emitter, Number, Operand, Term, call, where
 from fusec.ir.dtypes import f64, i64
@@ -26,22 +27,6 @@ TWO_OVER_PI = 2 / math.pi
 
 def _unary(formula: Formula) -> Handler:
     return lambda e, x: formula(e.term(x, f64))
-
-
-def exp(x: Term) -> Term:
-    return call(ops.Exp, x)
-
-
-def log(x: Term) -> Term:
-    return call(ops.Log, x)
-
-
-def sqrt(x: Term) -> Term:
-    return call(ops.Sqrt, x)
-
-
-def absolute(x: Term) -> Term:
-    return call(ops.Abs, x)
 
 
 def with_sign(x: Term, sign: Term) -> Term:

@@ -124,6 +124,11 @@ class Term:
     def rank(self) -> int:
         return len(self.shape)
 
+    @property
+    def elements(self) -> Dim:
+        """How many there are."""
+        return product(self.shape)
+
     def wrap(self, dim: int) -> int:
         """A dimension counted from 0. Of no dimensions, torch lets one name one."""
         return dim % max(self.rank, 1)
@@ -214,6 +219,10 @@ class Term:
 
     def reshape(self, shape: Iterable[Dim]) -> Term:
         return self._emit(Reshape, shape=tuple(shape))
+
+    def flat(self) -> Term:
+        """All elements in row-major order, as one dimension."""
+        return self.reshape((self.elements,))
 
     def unsqueeze(self, dim: int) -> Term:
         return self.reshape((*self.shape[:dim], 1, *self.shape[dim:]))

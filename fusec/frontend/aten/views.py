@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fusec.frontend.aten.activations import clamped
+from fusec.frontend.aten.functions import clamped
 from fusec.frontend.aten.indexing import picked
 from fusec.frontend.aten.registry import lowers
 from fusec.frontend.aten.term import Emitter, Operand, Term, call, where
@@ -128,8 +128,8 @@ def as_strided(
     """Elements by their place in memory, where that is their place in x."""
     if not e.whole:
         return None
-    flat = x.reshape((x.count(range(x.rank)),))
-    return picked(flat, {0: strided_places(e, size, stride, storage_offset or 0)}, 0)
+    places = strided_places(e, size, stride, storage_offset or 0)
+    return picked(x.flat(), {0: places}, 0)
 
 
 def strided_places(

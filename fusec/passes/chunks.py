@@ -1,0 +1,308 @@
+"""Chunks: what each op of a kernel reads where loops over chunks are open.
+
+    %x = load_tile : tile<[1000], 16:time 4:reg 16:lane>
+        in a loop over %k
+    %o = add offset, mul(%k, stride)
+    %x = load_tile %o : tile<[64], 4:reg 16:lane>
+
+A value is computed for the current chunk where somebody wants it, and once for all
+loops that it does not vary with. Of earlier sweeps it is read back, if scratch memory
+holds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fusec.analysis.sweeps import Dims, ending, number_sweeps, time_dims
+from fusec.ir.builder import Builder
+from fusec.ir.core import Function, Op, Value, Values, definitions
+from fusec.ir.dims import Dim
+from fusec.ir.dtypes import i64
+from fusec.ir.layout import TIME, Layout, strided
+from fusec.ir.ops.elementwise import Add, Mul
+from fusec.ir.ops.reduction import ReduceTile, ScanTile
+from fusec.ir.ops.tile import (
+    BroadcastTile,
+    Convert,
+    Guard,
+    IotaTile,
+    LoadTile,
+    Scratch,
+    StoreTile,
+)
+from fusec.ir.types import Buffer, Space, Tile
+
+Memory = tuple[Value, tuple[Dim, ...]]
+"""Scratch memory and the strides in it."""
+States = dict[Op, Values]
+"""What each reduction or scan has come to so far, one value per component."""
+
+
+@dataclass(slots=True, eq=False)
+class Scope:
+    """One level of a loop nest under construction."""
+
+    builder: Builder
+    parent: Scope | None = None
+    origins: Mapping[int, Value] = field(default_factory=dict[int, Value])
+    """Where the current chunk of each dimension with an open loop begins."""
+    limits: Mapping[int, Value] = field(default_factory=dict[int, Value])
+    """How many elements exist, of the dimensions whose chunk here is partial."""
+    values: dict[Value, Value] = field(default_factory=dict[Value, Value])
+    """What is computed here, by the value it was before."""
+    states: States = field(default_factory=States)
+    """What the loop carries in registers, as the current trip finds it."""
+
+    def open(
+        self,
+        dim: int,
+        origin: Value,
+        limit: Value | None,
+        builder: Builder,
+        states: States,
+    ) -> Scope:
+        """The scope inside a loop over one more dimension."""
+        limits = dict(self.limits) if limit is None else {**self.limits, dim: limit}
+        origins = {**self.origins, dim: origin}
+        return Scope(builder, self, origins, limits, states=states)
+
+    def outward(self) -> Iterator[Scope]:
+        """This scope, then those around it."""
+        scope: Scope | None = self
+        while scope is not None:
+            yield scope
+            scope = scope.parent
+
+    def find(self, value: Value) -> Value | None:
+        """A value as it is known here."""
+        found = (s.values[value] for s in self.outward() if value in s.values)
+        return next(found, None)
+
+    def state(self, op: Op) -> Values | None:
+        """What a loop around carries for an op in registers, if one does."""
+        found = (s.states[op] for s in self.outward() if op in s.states)
+        return next(found, None)
+
+    def __getitem__(self, value: Value) -> Value:
+        found = self.find(value)
+        assert found is not None, f"{value} is not computed yet"
+        return found
+
+    def home(self, dims: Dims) -> Scope:
+        """The outermost scope that has loops over all these dimensions open."""
+        scope = self
+        while scope.parent is not None and dims <= scope.parent.origins.keys():
+            scope = scope.parent
+        return scope
+
+
+class Chunks:
+    """What has been computed, and put aside, of one kernel."""
+
+    def __init__(self, function: Function, builder: Builder) -> None:
+        self.builder = builder
+        """That of the kernel, outside all loops."""
+        self.made = definitions(function.body)
+        self.sweeps = number_sweeps(function)
+        self.now = 0
+        """The sweep that is being emitted."""
+        self.scratch: dict[Value, Memory] = {}
+
+    def want(self, scope: Scope, values: Sequence[Value]) -> None:
+        """Compute values for the current chunk, and what they depend on before."""
+        stack = list(reversed(values))
+        while stack:
+            value = stack[-1]
+            if scope.find(value) is not None:
+                stack.pop()
+                continue
+            if self.is_kept(value):
+                self.take_back(scope, value)
+                continue
+            op = self.made[value]
+            missing = [v for v in op.operands if scope.find(v) is None]
+            if not missing:
+                self.emit(scope, op)
+            stack.extend(reversed(missing))
+
+    def emit(self, scope: Scope, op: Op) -> None:
+        """Emit an op for the current chunk, in the outermost loop it varies with."""
+        if not isinstance(op, StoreTile):
+            # Every chunk of a broadcast is the same one.
+            spread = op.operands if isinstance(op, BroadcastTile) else op.results
+            scope = scope.home(frozenset[int]().union(*map(time_dims, spread)))
+        scope.builder.loc = op.loc
+        rule = RULES.get(type(op), _same)
+        operands, attrs = rule(self, scope, op)
+        results = scope.builder.emit(type(op), operands, attrs, (), None, op.hints)
+        scope.values.update(zip(op.results, results, strict=True))
+        if isinstance(op, ScanTile) and ending(op) and scope.state(op) is None:
+            for value in op.totals:
+                self.put_aside(scope, value, scope.values[value])
+
+    def guarded(self, scope: Scope, op: ReduceTile) -> Values:
+        """The operands of a reduction, with the identity where nothing exists."""
+        limited = tuple(d for d in sorted(op.dims) if d in scope.limits)
+        values = tuple(scope[v] for v in op.values)
+        if not limited:
+            return values
+        limits = [scope.limits[d] for d in limited]
+        return tuple(
+            scope.builder.emit(Guard, (v, *limits), (limited, identity))[0]
+            for v, identity in zip(values, op.monoid.identity, strict=True)
+        )
+
+    def access(
+        self, scope: Scope, op: LoadTile | StoreTile, shape: tuple[Dim, ...]
+    ) -> tuple[Value, tuple[int, ...], list[Value]]:
+        """Offset, limited dimensions and the operands after the offset, here."""
+        b = scope.builder
+        offset = scope[op.offset]
+        for dim, origin in sorted(scope.origins.items()):
+            if shape[dim] != 1 and op.strides[dim] != 0:
+                step = b(Mul, origin, b.size(op.strides[dim]))
+                offset = b(Add, offset, step)
+        limits = {d: scope[v] for d, v in op.limits.items() if d not in scope.origins}
+        limits |= {d: v for d, v in scope.limits.items() if shape[d] != 1}
+        dims = tuple(sorted(limits))
+        others = [scope[v] for v in op.rest[len(op.limited) :]]
+        return offset, dims, [*(limits[d] for d in dims), *others]
+
+    # Scratch
+
+    def is_kept(self, value: Value) -> bool:
+        """Whether an earlier sweep put all chunks of a value aside."""
+        return value in self.scratch and self.sweeps[self.made[value]] < self.now
+
+    def reserve(self, value: Value) -> Memory:
+        """Scratch memory for all chunks of a value."""
+        type_ = value.type
+        assert isinstance(type_, Tile)
+        assert type_.layout is not None
+        shape = tuple(type_.layout.padded_shape)
+        strides = _dense(shape)
+        bits = type_.dtype.bits
+        buffer = Buffer(type_.dtype, strided(shape, strides, bits), Space.SCRATCH)
+        return self.builder(Scratch, type=buffer), strides
+
+    def put_aside(self, scope: Scope, value: Value, chunk: Value) -> None:
+        """Write the current chunk of a value to the scratch memory that it has."""
+        memory, strides = self.scratch[value]
+        offset = self.in_scratch(scope, value, strides)
+        attrs = (strides, (), False, False, False)
+        scope.builder.emit(StoreTile, (chunk, memory, offset), attrs)
+
+    def taken(self, scope: Scope, value: Value, memory: Memory | None = None) -> Value:
+        """The current chunk of a value, read from scratch memory."""
+        buffer, strides = memory or self.scratch[value]
+        attrs = (chunk_type(value.type), strides, (), False, False, 0)
+        offset = self.in_scratch(scope, value, strides)
+        return scope.builder.emit(LoadTile, (buffer, offset), attrs)[0]
+
+    def take_back(self, scope: Scope, value: Value) -> None:
+        """Read a value of an earlier sweep, once for all loops that it lacks."""
+        home = scope.home(time_dims(value))
+        home.values[value] = self.taken(home, value)
+
+    def in_scratch(self, scope: Scope, value: Value, strides: tuple[Dim, ...]) -> Value:
+        """Where the current chunk of a value lies; loops over what it lacks are none
+        of its."""
+        b = scope.builder
+        offset = b.const(0, i64)
+        for dim in sorted(time_dims(value)):
+            step = b(Mul, scope.origins[dim], b.size(strides[dim]))
+            offset = b(Add, offset, step)
+        return offset
+
+
+# How each op reads for one chunk: its operands and attributes.
+
+
+def _same(c: Chunks, scope: Scope, op: Op) -> Any:
+    return [scope[v] for v in op.operands], op.attrs
+
+
+def _load(c: Chunks, scope: Scope, op: LoadTile) -> Any:
+    offset, limited, rest = c.access(scope, op, op.type.shape)
+    ahead = op.prefetch if c.now == 0 else 0
+    attrs = (chunk_type(op.type), op.strides, limited, op.indirect, op.masked, ahead)
+    return [scope[op.buffer], offset, *rest], attrs
+
+
+def _store(c: Chunks, scope: Scope, op: StoreTile) -> Any:
+    offset, limited, rest = c.access(scope, op, op.value.shape)
+    attrs = (op.strides, limited, op.indirect, op.masked, op.streaming)
+    return [scope[op.value], scope[op.buffer], offset, *rest], attrs
+
+
+def _iota(c: Chunks, scope: Scope, op: IotaTile) -> Any:
+    origin = scope[op.origin]
+    if op.dim in scope.origins and op.dim in time_dims(op.result):
+        origin = scope.builder(Add, origin, scope.origins[op.dim])
+    return [origin], (chunk_type(op.type), op.dim)
+
+
+def _broadcast(c: Chunks, scope: Scope, op: BroadcastTile) -> Any:
+    return [scope[op.x]], (chunk_type(op.type),)
+
+
+def _convert(c: Chunks, scope: Scope, op: Convert) -> Any:
+    return [scope[op.x]], (without_time(op.layout),)
+
+
+def _reduce(c: Chunks, scope: Scope, op: ReduceTile) -> Any:
+    return list(c.guarded(scope, op)), op.attrs
+
+
+def _scan(c: Chunks, scope: Scope, op: ScanTile) -> Any:
+    """After the elements that earlier chunks hold, if there are any."""
+    values = [scope[v] for v in op.values]
+    if not ending(op):
+        return [*values, *(scope[v] for v in op.starts)], op.attrs
+    state = scope.state(op)
+    if state is None:
+        state = tuple(c.taken(scope, v) for v in op.totals)
+    return [*values, *state], op.attrs
+
+
+def _guard(c: Chunks, scope: Scope, op: Guard) -> Any:
+    limited = tuple(d for d in op.limited if d in scope.limits)
+    return [scope[op.x], *(scope.limits[d] for d in limited)], (limited, op.identity)
+
+
+RULES: Mapping[type, Callable[[Chunks, Scope, Any], Any]] = {
+    LoadTile: _load,
+    StoreTile: _store,
+    IotaTile: _iota,
+    BroadcastTile: _broadcast,
+    Convert: _convert,
+    Guard: _guard,
+    ReduceTile: _reduce,
+    ScanTile: _scan,
+}
+
+
+def chunk_type(type_: Any) -> Tile:
+    """The type of one chunk of a tile."""
+    assert isinstance(type_, Tile)
+    assert type_.layout is not None
+    layout = without_time(type_.layout)
+    return Tile(type_.dtype, layout.shape, layout)
+
+
+def without_time(layout: Layout) -> Layout:
+    """A layout of whole chunks: no time digits, nothing padded."""
+    dims = [tuple(g for g in digits if g.axis != TIME) for digits in layout.dims]
+    return Layout(dims)
+
+
+def _dense(shape: Sequence[Dim]) -> tuple[Dim, ...]:
+    strides: list[Dim] = []
+    below: Dim = 1
+    for extent in reversed(shape):
+        strides.append(below)
+        below = below * extent
+    return tuple(reversed(strides))
