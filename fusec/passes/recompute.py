@@ -47,6 +47,12 @@ class _Kernel:
     def of(op: Region) -> _Kernel:
         return _Kernel(op.body, op.inputs, op.results)
 
+    def loads(self, value: Value) -> bool:
+        """Whether results come from the elements of an input, not from its shape."""
+        params = dict(zip(self.inputs, self.body.params, strict=False))
+        used = any(params[value] in op.operands for op in self.body.ops)
+        return used and bool(self.outputs)
+
     def only(self, outputs: Iterable[Value], checks: bool) -> _Kernel:
         """The part that some of the results come from, and the checks if wanted."""
         wanted = set(outputs)
@@ -118,7 +124,8 @@ class _Recompute:
         readers = self.readers.get(value, [])
         if not readers or value in self.function.body.yields:
             return False
-        if not all(reader in self.kernels for reader in readers):
+        kernels = [self.kernels.get(reader) for reader in readers]
+        if not all(kernel and kernel.loads(value) for kernel in kernels):
             return False
         ops = self.kernels[k].only([value], checks=False).body.ops
         return not any(isinstance(op, (Reduce, Scan)) for op in ops)

@@ -117,3 +117,19 @@ def test_checks_stay_where_they_were(count: int) -> None:
     loops = fuse(lower_to_loops(read(graph)), X86_64_V4, {})
     after = recompute(loops, X86_64_V4, {})
     assert len(ops(after, Check)) == len(ops(loops, Check)) > 0
+
+
+def test_what_a_region_checks_only_the_shape_of_is_stored() -> None:
+    """A gather of which nothing is wanted still raises its error."""
+    graph = """
+        graph @f(%x: f32[9], %at: i64[5]) -> (f32[0], f32[9]) {
+          %e = neg %x : f32[9]
+          %g = gather %e, %at {dim=0} : f32[5]
+          %n = slice %g {dim=0, start=5, length=0, step=1} : f32[0]
+          %y = exp %e : f32[9]
+          yield %n, %y
+        }
+    """
+    loops = fuse(lower_to_loops(read(graph)), X86_64_V4, {})
+    after = recompute(loops, X86_64_V4, {})
+    assert len(ops(after, Check)) == len(ops(loops, Check)) > 0
