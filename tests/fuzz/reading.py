@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from fuzz.mutants import corpus, mutant
+from fuzz.pool import READY
 
 from fusec.errors import FusecError, ParseError, VerificationError
 from fusec.ir.arguments import random_arguments
@@ -118,6 +119,7 @@ def main() -> None:
     """A worker: {"seed": 7} or {"text": …} to {"kind": …, "message": …}."""
     faulthandler.enable()
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    print(READY, flush=True)
     for line in sys.stdin:
         question = json.loads(line)
         text = question.get("text")
