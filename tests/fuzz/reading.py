@@ -32,7 +32,7 @@ from fusec.ir.printer import format_module
 from fusec.ir.verifier import verify
 
 READING = 5.0
-"""Seconds after which reading a text counts as hanging."""
+"""Seconds of the processor after which reading a text counts as hanging."""
 MEMORY = 8 << 30
 """Bytes of addresses that a worker may use: texts ask for any amount."""
 RUNNING = 1.0
@@ -56,12 +56,12 @@ def limit(seconds: float) -> Iterator[None]:
     def late(*_: object) -> None:
         raise _Late
 
-    signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.signal(signal.SIGPROF, late)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def judge(text: str) -> Reading:
