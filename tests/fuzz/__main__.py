@@ -29,6 +29,8 @@ HARMLESS = {"ok", "skip", "refused", "slow"}
 """Answers that are no findings."""
 EVERY = 1000
 """Cases between two lines that tell how far the fuzzer is."""
+ALIKE = 3
+"""Findings of one sort that are made small: causes that differ may look alike."""
 ATTEMPTS = 150
 """Runs that making one finding small may take."""
 
@@ -40,8 +42,8 @@ class Session:
     folder: Path
     until: float
     tally: Counter[str] = field(default_factory=Counter)
-    seen: set[str] = field(default_factory=set[str])
-    """What was found before: only the first of its sort is made small."""
+    seen: Counter[str] = field(default_factory=Counter)
+    """What was found before, by its sort: only the first few are made small."""
     began: float = field(default_factory=time.monotonic)
 
     def over(self) -> bool:
@@ -57,6 +59,11 @@ class Session:
         """What findings of one cause have in common, as far as one can tell."""
         last = answer["message"].strip().splitlines()[-1:] or [""]
         return f"{answer['kind']}: {re.sub(r'-?[0-9][0-9a-fx.e-]*', '…', last[0])[:90]}"
+
+    def is_new(self, sort: str) -> bool:
+        """Whether few of a sort were found before this one."""
+        self.seen[sort] += 1
+        return self.seen[sort] <= ALIKE
 
     def report(self) -> str:
         seconds = time.monotonic() - self.began
@@ -84,8 +91,7 @@ def fuzz_programs(session: Session, seeds: range) -> None:
             if answer["kind"] not in HARMLESS:
                 sort = session.sort(answer)
                 print(f"seed {seed}: {sort}", flush=True)
-                if sort not in session.seen:
-                    session.seen.add(sort)
+                if session.is_new(sort):
                     session.write(str(seed), finding(worker, program(seed), answer))
 
 
@@ -134,9 +140,8 @@ def fuzz_texts(session: Session, seeds: range) -> None:
             answer = worker.ask({"seed": seed})
             session.count(answer["kind"])
             sort = session.sort(answer)
-            if answer["kind"] in HARMLESS or sort in session.seen:
+            if answer["kind"] in HARMLESS or not session.is_new(sort):
                 continue
-            session.seen.add(sort)
             print(f"text {seed}: {sort}", flush=True)
             text = mutant(seed, corpus())
             if answer["kind"] != "hang":  # each try would take as long

@@ -7,8 +7,11 @@ import os
 import sys
 import time
 
+from fuzz.pool import READY
+
 
 def main() -> None:
+    print(READY, flush=True)
     for line in sys.stdin:
         seed = json.loads(line)["seed"]
         if seed == 1:

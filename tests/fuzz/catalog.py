@@ -79,8 +79,8 @@ ROUGH = [
     *_lines(
         "curved", "{f}.sin()", "{f}.cos()", "{f}.tanh()", "{f}.sigmoid()", weight=2
     ),
-    *_lines("curved", "{f}.atan()", "{f}.erf()", "F.gelu({f})", "F.silu({f})"),
-    *_lines("curved", "F.gelu({f}, approximate='tanh')", "F.softplus({f})"),
+    *_lines("curved", "{f}.atan()", "{f}.erf()", "F.silu({f})", "F.softplus({f})"),
+    *_lines("cancelling", "F.gelu({f})", "F.gelu({f}, approximate='tanh')"),
     *_lines(
         "curved", "{f}.clamp(max=2).exp()", "{f}.clamp(max=2).expm1()", "F.elu({f})"
     ),

@@ -54,7 +54,7 @@ class _Generator:
         made = self.body(mode)
         # The interpreter is the dearer half of a case, and a stranger to memory.
         cheap = numerics == "eager" and self.largest == LARGEST
-        verify = cheap and draw.random() < 0.4
+        verify = cheap and draw.random() < 0.25
         made = replace(made, numerics=numerics, verify=verify).live()
         return made if verify else self.called_again(made)
 

@@ -18,6 +18,7 @@ from fusec.compiler import lower
 from fusec.ir.parser import parse_function
 from fusec.ir.printer import format_function, format_module
 from fusec.options import Options
+from fusec.passes.pipeline import stripmined
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -44,6 +45,44 @@ GRAPHS = (
       %5 = mul %4, %4 : f32[12, n]
       yield %1, %5
     }""",
+    """
+    graph @scanned(%x: f32[40, 70], %w: f32[70, 8])
+        -> (f32[40, 70], i64[40], f32[40, 8]) {
+      %0 = scan_dim %x {dim=1, monoid=sum<f32>, reverse=true} : f32[40, 70]
+      %1 = iota((40, 70)) {dim=1} : i64[40, 70]
+      %2, %3 = reduce_dims %0, %1 {dims=(1,), monoid=argmax<f32>} : f32[40], i64[40]
+      %4 = matmul %0, %w : f32[40, 8]
+      yield %0, %3, %4
+    }""",
+    """
+    graph @joined(%x: f32[6, 20], %i: i64[6, 3], %j: i64[4], %m: bool[6, 20])
+        -> (f32[12, 11] strides [1, 12], f32[6, 3], f64[20, 4]) {
+      %0 = slice %x {dim=1, start=1, length=10, step=2} : f32[6, 10]
+      %1 = slice %x {dim=1, start=19, length=10, step=-1} : f32[6, 10]
+      %2 = concat %0, %1 {dim=0} : f32[12, 10]
+      %3 = const(0.5) : f32
+      %4 = pad %2, %3 {low=(0, 1), high=(0, 0)} : f32[12, 11]
+      %5 = gather %x, %i {dim=1} : f32[6, 3]
+      %6 = abs %x : f32[6, 20]
+      %7 = select %m, %x, %6 : f32[6, 20]
+      %8 = cast %7 {dtype=f64} : f64[6, 20]
+      %9 = permute %8 {order=(1, 0)} : f64[20, 6]
+      %10 = index %9, %j {dims=(1,), at=1} : f64[20, 4]
+      %11 = restride %4 {strides=(1, 12)} : f32[12, 11] strides [1, 12]
+      yield %11, %5, %10
+    }""",
+    """
+    graph @around(%x: f32[4, 4], %y: f32[4, 4]) -> (f32[4, 4], i8[4, 4]) {
+      %0 = neg %x : f32[4, 4]
+      %1 = extern %0, %y {target="aten.minimum.default", arguments=($0, $1), keywords=()} : f32[4, 4]
+      %2 = trunc %1 : f32[4, 4]
+      %3 = cast %2 {dtype=i8} : i8[4, 4]
+      %4 = const(3) : i8
+      %5 = broadcast %4 {shape=(4, 4)} : i8[4, 4]
+      %6 = floor_div %3, %5 : i8[4, 4]
+      %7 = shl %6, %5 : i8[4, 4]
+      yield %1, %7
+    }""",  # noqa: E501
 )
 """Graphs whose every stage goes into the corpus."""
 
@@ -61,6 +100,7 @@ NUMBERS = (
 NUMBERS += ("9223372036854775808", "99999999999999999999999", "0.5", "1e400", "nan")
 DTYPES = ("f32", "f64", "bf16", "f16", "i64", "i8", "u1", "int3", "bool", "f4e2m1fn")
 PIECES = (*'()[]{}<>,:=^%@$#-+*/"\n \\', "\x00", "é", "\u2028", "0x1.8p+1", "{^(", "->")
+_ATTRIBUTE = re.compile(r"(?<![\w.])-?\d+(?=[^{}\n]*\})")
 TOKEN = re.compile(r"[%@$]?\w+|\S")
 
 
@@ -71,10 +111,13 @@ def corpus() -> tuple[str, ...]:
     options = Options.from_mapping({"target": "x86-64-v3"})
     for text in GRAPHS:
         journey = lower(parse_function(text), options)
-        stages = (journey.graph, journey.loop, journey.fused)
+        stages = (journey.graph, journey.loop, journey.fused, journey.split)
         texts += [format_function(stage) for stage in stages]
-        texts += [format_function(kernel) for kernel in journey.laid_out.values()]
+        laid_out = journey.laid_out.values()
+        texts += [format_function(kernel) for kernel in laid_out]
         texts.append(format_module(journey.module))
+        mined = [stripmined(kernel, journey.target) for kernel in laid_out]
+        texts += [format_function(kernel) for kernel in mined]
     return tuple(texts)
 
 
@@ -93,6 +136,18 @@ Mutation = Callable[[random.Random, str, str], str]
 def _span(draw: random.Random, text: str) -> tuple[int, int]:
     start = draw.randint(0, len(text))
     return start, min(len(text), start + draw.choice((0, 1, 1, 2, 5, 20, 100)))
+
+
+def names(draw: random.Random, text: str, other: str) -> str:
+    """A value in the place of another."""
+    form = re.compile(r"%\w+")
+    return _replaced(draw, text, form, draw.choice(form.findall(text) or ["%0"]))
+
+
+def attributes(draw: random.Random, text: str, other: str) -> str:
+    """A number, or a pair of them, that an op is given."""
+    words = (*map(str, range(-2, 5)), "1, 0", "0, 0", "", "100")
+    return _replaced(draw, text, _ATTRIBUTE, draw.choice(words))
 
 
 def characters(draw: random.Random, text: str, other: str) -> str:
@@ -172,5 +227,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     lines,
     lines,
     *[everywhere] * 8,
+    *[names] * 3,
+    *[attributes] * 6,
     grown_together,
 )

@@ -12,10 +12,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-PATIENCE = 120.0
+PATIENCE = 240.0
 """Seconds after which a case counts as a hang: far beyond any that ends."""
+STARTING = 600.0
+"""Seconds that a process may take to begin, on a machine that has much else to do."""
 _TESTS = str(Path(__file__).parents[1])
 _ROOT = str(Path(__file__).parents[2])
+
+
+READY = "ready"
+"""What a process says when it has begun."""
+
+
+def _told_within(stream: IO[str], seconds: float) -> bool:
+    """Whether a process says something, or ends, in so many seconds."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(stream, selectors.EVENT_READ)
+        return bool(selector.select(seconds))
 
 
 class Worker:
@@ -46,11 +59,9 @@ class Worker:
         assert process.stdout is not None
         process.stdin.write(json.dumps(question) + "\n")
         process.stdin.flush()
-        with selectors.DefaultSelector() as selector:
-            selector.register(process.stdout, selectors.EVENT_READ)
-            if not selector.select(self._patience):
-                self.stop()
-                return {"kind": "hang", "message": f"no answer in {self._patience} s"}
+        if not _told_within(process.stdout, self._patience):
+            self.stop()
+            return {"kind": "hang", "message": f"no answer in {self._patience} s"}
         line = process.stdout.readline()
         if line:
             return json.loads(line)
@@ -72,6 +83,9 @@ class Worker:
                 text=True,
                 env={**os.environ, "PYTHONPATH": path},
             )
+            assert self._process.stdout is not None
+            if _told_within(self._process.stdout, STARTING):
+                self._process.stdout.readline()
         return self._process
 
     def _told(self) -> str:

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from fuzz.mutants import corpus, mutant
+from fuzz.pool import READY
 
 from fusec.errors import FusecError, ParseError, VerificationError
 from fusec.ir.arguments import random_arguments
@@ -32,7 +33,7 @@ from fusec.ir.printer import format_module
 from fusec.ir.verifier import verify
 
 READING = 5.0
-"""Seconds after which reading a text counts as hanging."""
+"""Seconds of the processor after which reading a text counts as hanging."""
 MEMORY = 8 << 30
 """Bytes of addresses that a worker may use: texts ask for any amount."""
 RUNNING = 1.0
@@ -56,12 +57,12 @@ def limit(seconds: float) -> Iterator[None]:
     def late(*_: object) -> None:
         raise _Late
 
-    signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.signal(signal.SIGPROF, late)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def judge(text: str) -> Reading:
@@ -119,6 +120,7 @@ def main() -> None:
     """A worker: {"seed": 7} or {"text": …} to {"kind": …, "message": …}."""
     faulthandler.enable()
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    print(READY, flush=True)
     for line in sys.stdin:
         question = json.loads(line)
         text = question.get("text")

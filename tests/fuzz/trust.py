@@ -135,6 +135,13 @@ def curved(seen: Seen) -> Trust:
     return seen.within(seen.error * steep + seen.rounding)
 
 
+def cancelling(seen: Seen) -> Trust:
+    """Smooth functions in which terms as large as their operands may cancel."""
+    place = torch.finfo(seen.result.dtype).eps
+    largest = max((sizes(x) for x in seen.operands), default=0.0)
+    return seen.within(curved(seen).error + LAST_PLACES * place * largest)
+
+
 def curved_signed(seen: Seen) -> Trust:
     """Functions that differ at the two zeros."""
     if not (seen.exact and seen.signed):
@@ -267,6 +274,7 @@ RULES: Mapping[str, Callable[[Seen], Trust]] = {
         divided,
         jumps,
         curved,
+        cancelling,
         curved_signed,
         summed,
         scanned,

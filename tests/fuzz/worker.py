@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from fuzz.generate import program
 from fuzz.judge import Verdict, judge
+from fuzz.pool import READY
 from fuzz.programs import Program
 
 
@@ -27,6 +28,7 @@ def main() -> None:
     answers = sys.stdout
     sys.stdout = sys.stderr
     torch.set_num_threads(2)
+    print(READY, file=answers, flush=True)
     for line in sys.stdin:
         verdict = answer(json.loads(line))
         print(json.dumps(_told(verdict)), file=answers, flush=True)

@@ -618,3 +618,42 @@ def test_symbols_of_facts_need_no_use() -> None:
     b = Builder(Level.GRAPH)
     verify(b.function("f", symbols=(Symbol("s0"),)))
     verify(Module((b.function("f"), b.function("g", (b.const(1, i64),)))))
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("pad %x, %x {low=(0,), high=(0,)}", "pad of .*, which is no element"),
+        ("pad %x, %n {low=(0,), high=(0,)}", "pad of .*, which is no element"),
+        ("slice %x {dim=1, start=0, length=4, step=1}", r"slice: dims \(1,\) of 1"),
+        ("concat %x, %x {dim=-1}", r"concat: dims \(-1,\) of 1"),
+        ("index %x, %i, %i {dims=(0, 0), at=0}", r"index: dims \(0, 0\) of 1"),
+        ("gather %x, %i {dim=2}", r"gather: dims \(2,\) of 1"),
+        ("iota((4,)) {dim=1}", r"iota: dims \(1,\) of 1"),
+        ("reduce_dims %x {dims=(1,), monoid=sum<f32>}", r"dims \(1,\) of 1"),
+        ("scan_dim %x {dim=1, monoid=sum<f32>}", r"dims \(1,\) of 1"),
+    ],
+)
+def test_what_moves_elements_names_dimensions_that_there_are(
+    line: str, what: str
+) -> None:
+    text = f"""\
+    graph @f(%x: f32[4], %i: i64[4], %n: i64) -> (f32[4]) {{
+      %y = {line} : f32[4]
+      yield %y
+    }}"""
+    with pytest.raises(ParseError, match=what):
+        parse_module(text)
+
+
+def test_what_is_stored_is_an_element() -> None:
+    text = """\
+    loop @f(%x: f32[4]) -> (f32[4]) {
+      %y = region %x over i:4 : f32[4] {
+        ^(%a: f32[4], %b: f32[4]):
+        store %a, %b [i]
+      }
+      yield %y
+    }"""
+    with pytest.raises(ParseError, match=r"store of .* into"):
+        parse_module(text)

@@ -20,7 +20,7 @@ from fusec.ir.dtypes import bool_, i64
 from fusec.ir.opdef import attr, block, operand, operands
 from fusec.ir.ops.extern import Slot
 from fusec.ir.ops.space import common_space
-from fusec.ir.types import Axis, Element, Points, Tensor, Type, with_dtype
+from fusec.ir.types import Axis, Element, Points, Scalar, Tensor, Type, with_dtype
 
 LOOP = (Level.LOOP,)
 
@@ -107,7 +107,7 @@ class Store(Op, name="store", levels=LOOP):
         value, tensor = operands[0].type, operands[1].type
         if not isinstance(tensor, Tensor) or len(tensor.shape) != len(attrs[0]):
             raise TypeError(f"index {attrs[0]} does not fit {tensor}")
-        if value.dtype is not tensor.dtype:  # type: ignore[union-attr]
+        if not isinstance(value, (Points, Scalar)) or value.dtype is not tensor.dtype:
             raise TypeError(f"store of {value} into {tensor}")
         return ()
 

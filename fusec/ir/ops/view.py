@@ -14,6 +14,7 @@ from fusec.ir.dtypes import i64
 from fusec.ir.opdef import attr, operand, operands
 from fusec.ir.ops.cast import Cast
 from fusec.ir.ops.reduction import ScanDim
+from fusec.ir.ops.space import check_dims
 from fusec.ir.types import Scalar, Tensor, Tile, Type
 
 GRAPH = (Level.GRAPH,)
@@ -35,6 +36,7 @@ class Iota(Op, name="iota", levels=GRAPH):
     def infer(
         cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
     ) -> tuple[Type, ...]:
+        check_dims(cls.name, (attrs[1],), len(attrs[0]))
         return (Tensor(i64, attrs[0]),)
 
 
@@ -141,6 +143,7 @@ class Slice(Op, name="slice", levels=GRAPH):
         cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
     ) -> tuple[Type, ...]:
         x, (dim, _, length, step) = tensor(operands[0].type), attrs
+        check_dims(cls.name, (dim,), len(x.shape))
         if step == 0:
             raise TypeError("slice with step 0")
         shape = (*x.shape[:dim], length, *x.shape[dim + 1 :])
@@ -193,6 +196,8 @@ class Pad(Op, name="pad", levels=GRAPH):
         cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
     ) -> tuple[Type, ...]:
         x, (low, high) = tensor(operands[0].type), attrs
+        if operands[1].type != Scalar(x.dtype):
+            raise TypeError(f"pad of {x} with {operands[1].type}, which is no element")
         shape = tuple(a + n + z for a, n, z in zip(low, x.shape, high, strict=True))
         return (Tensor(x.dtype, shape),)
 
@@ -210,6 +215,7 @@ class Concat(Op, name="concat", levels=GRAPH):
         types = [tensor(v.type) for v in operands]
         dim: int = attrs[0]
         first = types[0]
+        check_dims(cls.name, (dim,), len(first.shape))
         for other in types[1:]:
             if other.dtype is not first.dtype:
                 raise TypeError(f"concat of {first.dtype.name} and {other.dtype.name}")
@@ -247,6 +253,7 @@ class Index(Op, name="index", levels=GRAPH):
         cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
     ) -> tuple[Type, ...]:
         x, (dims, at) = tensor(operands[0].type), attrs
+        check_dims(cls.name, dims, len(x.shape))
         shapes = {tensor(v.type).shape for v in operands[1:]}
         if len(shapes) != 1 or len(dims) != len(operands) - 1:
             raise TypeError(f"index needs a shape and a dim per index, got {shapes}")
@@ -269,6 +276,7 @@ class Gather(Op, name="gather", levels=GRAPH):
         x, index = tensor(operands[0].type), tensor(operands[1].type)
         if len(x.shape) != len(index.shape):
             raise TypeError(f"gather from {x.shape} by {index.shape}: ranks differ")
+        check_dims(cls.name, attrs, len(x.shape))
         return (Tensor(x.dtype, index.shape),)
 
 
