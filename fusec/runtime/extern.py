@@ -25,7 +25,8 @@ from fusec.ir.dims import Dim, Expr, Symbol, evaluate
 from fusec.ir.ops.extern import Extern, Named, Slot
 from fusec.ir.types import Opaque, Scalar, Tensor, strides_of
 
-Sizes = dict[Symbol, int]
+Sizes = dict[Any, int]
+"""What symbols are in a call, and what was made of them so far."""
 Call = Callable[[Sequence[Any], Sizes], tuple[Any, ...]]
 """Operands (tensors, and numbers for scalars) and sizes → results, flat."""
 
@@ -121,8 +122,18 @@ def _with_strides(x: torch.Tensor, strides: tuple[int, ...]) -> torch.Tensor:
     return torch.empty_strided(x.shape, strides, dtype=x.dtype).copy_(x)
 
 
+def number(dim: Dim, sizes: Sizes) -> int:
+    """The value of a dim, which is worked out once in a call."""
+    if isinstance(dim, int):
+        return dim
+    known = sizes.get(dim)
+    if known is None:
+        known = sizes[dim] = evaluate(dim, sizes)
+    return known
+
+
 def _evaluated(dims: tuple[Dim, ...], sizes: Sizes) -> tuple[int, ...]:
-    return tuple([n if isinstance(n, int) else evaluate(n, sizes) for n in dims])
+    return tuple([n if isinstance(n, int) else number(n, sizes) for n in dims])
 
 
 def _fill(argument: Any) -> _Fill:
@@ -131,7 +142,7 @@ def _fill(argument: Any) -> _Fill:
         index = argument.index
         return lambda operands, sizes: operands[index]
     if isinstance(argument, Expr):
-        return lambda operands, sizes: evaluate(argument, sizes)
+        return lambda operands, sizes: number(argument, sizes)
     if isinstance(argument, tuple):
         return _fill_tuple(argument)
     constant = named(argument)

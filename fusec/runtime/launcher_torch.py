@@ -32,7 +32,7 @@ from torch.autograd import profiler
 from fusec import lazy
 from fusec.errors import InternalError
 from fusec.ir.core import Function, Op, Value
-from fusec.ir.dims import Dim, Symbol, evaluate
+from fusec.ir.dims import Dim, Symbol
 from fusec.ir.dtypes import DType
 from fusec.ir.ops.cast import Cast
 from fusec.ir.ops.checks import Raise
@@ -43,7 +43,7 @@ from fusec.ir.ops.host import CopyInto, Launch
 from fusec.ir.ops.loop import View
 from fusec.ir.types import Scalar, Tensor, strides_of
 from fusec.runtime import plan
-from fusec.runtime.extern import bind
+from fusec.runtime.extern import Sizes, bind, number
 from fusec.runtime.launcher_cpu import launch, slots
 from fusec.runtime.memory import Arena, advise_huge
 from fusec.runtime.plan import BASE_SLOT, FRAME, STATUS_SLOT, HostPlan, Segment
@@ -54,7 +54,6 @@ if TYPE_CHECKING:
 else:
     elements = lazy.module("fusec.ir.interpreter.elements")
 
-Sizes = dict[Symbol, int]
 
 ADVISED_FROM = 4 << 20
 """Bytes from which on a tensor is worth asking huge pages for."""
@@ -381,7 +380,7 @@ class _Binder:
 
         def step(frame: Frame) -> None:
             known = not isinstance(op, SizeOf) or isinstance(dim, int)
-            frame.tensors[at] = dim if known else evaluate(dim, frame.sizes)
+            frame.tensors[at] = dim if known else number(dim, frame.sizes)
 
         return step
 
@@ -456,7 +455,7 @@ class _Binder:
             return lambda frame: ctypes.addressof(frame.slots) + offset
         if isinstance(offset, int):
             return lambda frame: frame.slots[slot] + offset
-        return lambda frame: frame.slots[slot] + evaluate(offset, frame.sizes)
+        return lambda frame: frame.slots[slot] + number(offset, frame.sizes)
 
     def tensor(self, value: Value) -> Callable[[Frame], torch.Tensor]:
         """What makes a torch tensor of the memory at a place."""
@@ -555,7 +554,7 @@ empty_strided = getattr(_guards, "_empty_strided_cpu", _plain_empty_strided)
 
 
 def _evaluated(dims: Sequence[Dim], sizes: Sizes) -> tuple[int, ...]:
-    return tuple(n if isinstance(n, int) else evaluate(n, sizes) for n in dims)
+    return tuple([n if isinstance(n, int) else number(n, sizes) for n in dims])
 
 
 def _fresh(op: Op) -> set[str]:

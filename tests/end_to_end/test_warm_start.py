@@ -167,6 +167,10 @@ assert "fusec.compiler" not in sys.modules
 """
 
 
+@pytest.mark.skipif(
+    not hasattr(torch.compile(lambda x: x), "aot_compile"),
+    reason="this torch compiles ahead of time under a switch only",
+)
 def test_a_function_compiled_ahead_of_time(machine: Machine, tmp_path: Path) -> None:
     """torch's packages: made in one process, run in another that compiles nothing."""
     paths = [str(tmp_path / name) for name in ("function", "wanted")]

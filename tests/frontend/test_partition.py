@@ -21,7 +21,7 @@ EXTREMES: dict[str, Function] = {
     "amin": lambda y: y.amin((0, 1)),
     "max": lambda y: y.max(),
     "min": lambda y: y.min(),
-    "aminmax": lambda y: torch.stack(torch.aminmax(y, dim=0)),
+    "both": lambda y: torch.stack((y.amax(0), y.amin(0))),
     "norm": lambda y: torch.linalg.vector_norm(y, float("inf"), dim=1),
     "clamp": lambda y: y.clamp(max=y.detach().amax(1, keepdim=True)),
     "scatter": lambda y: y.new_zeros(3, y.shape[1]).scatter_reduce(
