@@ -86,7 +86,7 @@ def _receiver(op: Extern, value: Value) -> Callable[[Any, Sizes], Any]:
     def receive(result: torch.Tensor, sizes: Sizes) -> torch.Tensor:
         for d, symbol in fresh:
             sizes.setdefault(symbol, result.shape[d])
-        wanted = _evaluated(shape, sizes)
+        wanted = evaluated(shape, sizes)
         # What an op was told not to compute is empty, and of any dtype.
         same = result.itemsize == width or result.numel() == 0
         if result.shape != wanted or not same:
@@ -95,7 +95,7 @@ def _receiver(op: Extern, value: Value) -> Callable[[Any, Sizes], Any]:
                 f" but was traced to give {type_.dtype.name}{list(wanted)}",
                 op.loc,
             )
-        return _with_strides(result, _evaluated(strides, sizes))
+        return _with_strides(result, evaluated(strides, sizes))
 
     return receive
 
@@ -121,7 +121,8 @@ def _with_strides(x: torch.Tensor, strides: tuple[int, ...]) -> torch.Tensor:
     return torch.empty_strided(x.shape, strides, dtype=x.dtype).copy_(x)
 
 
-def _evaluated(dims: tuple[Dim, ...], sizes: Sizes) -> tuple[int, ...]:
+def evaluated(dims: Sequence[Dim], sizes: Sizes) -> tuple[int, ...]:
+    """Dims in one call, as numbers."""
     return tuple([n if isinstance(n, int) else evaluate(n, sizes) for n in dims])
 
 
