@@ -34,7 +34,7 @@ from fusec.passes.lower_to_loops import lower_to_loops
 from fusec.passes.pipeline import lower_kernel, stripmined
 from fusec.passes.recompute import recompute
 from fusec.passes.split_reductions import split_reductions
-from fusec.runtime.artifact import Artifact
+from fusec.runtime.artifact import Artifact, addresses_of
 from fusec.runtime.cache import cache_at, cache_key
 from fusec.runtime.launcher_cpu import Code, load
 from fusec.runtime.launcher_torch import Program, exported_shims
@@ -55,7 +55,7 @@ class Journey:
     graph: Function
     loop: Function
     fused: Function
-    shared: Function
+    recomputed: Function
     """With what is cheap computed in each kernel that reads it."""
     split: Function
     """With long reductions in parts: its regions become the kernels."""
@@ -121,13 +121,21 @@ def lower(
     fusion = Fusion(loop, target, hints)
     plan = fusion.run()
     fused = emit_plan(fusion, plan)
-    shared = recompute(fused, target, hints)
-    split = split_reductions(shared, target, hints)
+    recomputed = recompute(fused, target, hints)
+    split = split_reductions(recomputed, target, hints)
     lowered = lower_to_host(split, target, hints)
     kernels = lowered.kernels.items()
     laid_out = {name: assign_layouts(kernel.function) for name, kernel in kernels}
     return Journey(
-        function, loop, fused, shared, split, lowered, laid_out, plan.refusals, target
+        function,
+        loop,
+        fused,
+        recomputed,
+        split,
+        lowered,
+        laid_out,
+        plan.refusals,
+        target,
     )
 
 
@@ -164,18 +172,18 @@ def compile_module(
         plan = plan_host(host, callable_natively(shims))
         text = emit_host(plan, {k.name: k for k in kernels}, build.target)
         built = {name: future.result() for name, future in made.items()}
-    code = {name: found for name, (found, _) in built.items()}
+    code = [found for found, _ in built.values()]
     images = {name: image for name, (_, image) in built.items()}
-    addresses = {name: found[name] for name, found in code.items()}
     around = b""
     if plan.segments:
         names = [segment.name for segment in plan.segments]
+        imports = {**addresses_of(code), **shims}
         # It runs each instruction once, between calls: they need not be the best.
-        code["host"], around = build.code(text, names, {**addresses, **shims}, opt=0)
-        addresses |= code["host"].addresses
-    program = Program(host, addresses, callables, options.threads, plan)
-    program.code = code
-    program.artifact = Artifact(plan, images, around, callables, options.threads)
+        found, around = build.code(text, names, imports, opt=0)
+        code.append(found)
+    artifact = Artifact(plan, images, around, callables, options.threads)
+    program = artifact.bound(code)
+    program.artifact = artifact
     return program
 
 
@@ -227,7 +235,7 @@ def _stages(journey: Journey) -> list[Stage]:
         Stage("the frontend", journey.graph),
         Stage("lower_to_loops", journey.loop),
         Stage("fuse", journey.fused),
-        Stage("recompute", journey.shared),
+        Stage("recompute", journey.recomputed),
         Stage("split_reductions", journey.split),
         Stage("lower_to_host", host, journey.lowered.module),
         Stage("assign_layouts", host, journey.module),

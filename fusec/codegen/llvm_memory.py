@@ -60,7 +60,7 @@ class Where:
     @property
     def step(self) -> int | None:
         """How many elements apart neighbouring lanes are; None if that varies."""
-        offsets = [self._offset(step) for step in self.places.steps]
+        offsets = [self.offset(step) for step in self.places.steps]
         if self.index is not None:
             return None
         step = offsets[1] if len(offsets) > 1 else 1
@@ -70,7 +70,7 @@ class Where:
 
     def split(self, register: int) -> tuple[Dim, int]:
         """The distance of a register from the base: what varies, and what is known."""
-        distance = self._offset(self.places.origins[register])
+        distance = self.offset(self.places.origins[register])
         known = dict(terms_of(distance)).get((), 0)
         return distance - known, known
 
@@ -89,6 +89,14 @@ class Where:
         if isinstance(exists, bool):
             return pointer
         return at.select("ptr", exists, pointer, k.nowhere)
+
+    def only(self, register: int) -> str:
+        """The address of the only lane."""
+        pointer = self.pointer(register)
+        if self.index is None:
+            return pointer
+        entry = self.index[register] or "0"
+        return self.k.element_pointer(self.v, self.dtype, pointer, entry)
 
     def pointers(self, register: int) -> str:
         """The addresses of all lanes, where they are not in a row."""
@@ -120,7 +128,8 @@ class Where:
             total = v.op("add", "i64", total, constant_vector("i64", known))
         return "i64", total
 
-    def _offset(self, coords: tuple[int, ...]) -> Dim:
+    def offset(self, coords: tuple[int, ...]) -> Dim:
+        """How far on from the base an element is."""
         total: Dim = 0
         for coordinate, stride in zip(coords, self.strides, strict=True):
             total = total + coordinate * stride
@@ -271,11 +280,7 @@ def _masked_load(
 
 
 def _read_one(where: Where, register: int, mask: Mask, default: str | None) -> str:
-    v = where.v
-    pointer = where.pointer(register)
-    if where.index is not None:
-        entry = where.index[register] or "0"
-        pointer = where.k.element_pointer(v, where.dtype, pointer, entry)
+    v, pointer = where.v, where.only(register)
     if mask is True:
         return _load(where, pointer)
     condition = _in_vector(v, "i1", str(mask))
@@ -308,8 +313,8 @@ def _lane_pointers(where: Where, register: int) -> list[str]:
     wide, offsets = where.lane_offsets(register)
     pointer = where.pointer(register)
     if where.index is None and not offsets.startswith("%"):
-        steps = [where._offset(step) for step in where.places.steps]  # pyright: ignore
-        return [where.pointer(register, int(s)) for s in steps]  # pyright: ignore
+        steps = map(where.offset, where.places.steps)
+        return [where.pointer(register, n) for n in steps if isinstance(n, int)]
     names: list[str] = []
     for lane in range(v.count):
         offset = v.write(f"extractelement {v.type(wide)} {offsets}, i64 {lane}")
@@ -375,11 +380,7 @@ def _masked_store(where: Where, v: Lanes, pointer: str, value: str, mask: str) -
 
 
 def _write_one(where: Where, register: int, value: str, mask: Mask) -> None:
-    v = where.v
-    pointer = where.pointer(register)
-    if where.index is not None:
-        entry = where.index[register] or "0"
-        pointer = where.k.element_pointer(v, where.dtype, pointer, entry)
+    v, pointer = where.v, where.only(register)
     if mask is True:
         v.writer.effect(_store_text(where, pointer, value, where.bytes))
         return

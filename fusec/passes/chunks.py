@@ -188,6 +188,11 @@ class Chunks:
         buffer = Buffer(type_.dtype, strided(shape, strides, bits), Space.SCRATCH)
         return self.builder(Scratch, type=buffer), strides
 
+    def make_room(self, value: Value) -> None:
+        """See to it that a value has scratch memory."""
+        if value not in self.scratch:
+            self.scratch[value] = self.reserve(value)
+
     def put_aside(self, scope: Scope, value: Value, chunk: Value) -> None:
         """Write the current chunk of a value to the scratch memory that it has."""
         memory, strides = self.scratch[value]

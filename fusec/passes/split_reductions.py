@@ -218,18 +218,12 @@ class _Splitting:
 
     def store(self, part: _Part, op: Reduce, k: int, value: Value) -> None:
         """Store one component of the parts of a reduction."""
-        kept = self.kept(op)
-        axes = (*kept, self.split.blocks)
+        axes = (*_axes_of(op.results[0]), self.split.blocks)
         shape = tuple(axis.extent for axis in axes)
         hint = op.results[k].hint or "part"
         target = part.output(Tensor(op.results[k].dtype, shape), hint)
         index = tuple(map(Affine.of, axes))
         part.builder.emit(Store, (value, target), (index,), (), op.loc)
-
-    def kept(self, op: Reduce) -> tuple[Axis, ...]:
-        """The axes that the results of a reduction have."""
-        type_ = op.results[0].type
-        return type_.axes if isinstance(type_, Points) else ()
 
     def finish(self) -> Values:
         """The region that combines the last parts and stores the results."""
@@ -283,7 +277,7 @@ class _Splitting:
 
     def combined(self, part: _Part, op: Reduce) -> Values:
         """A reduction of an earlier region, from its parts."""
-        axes = (*self.kept(op), self.split.blocks)
+        axes = (*_axes_of(op.results[0]), self.split.blocks)
         index = tuple(map(Affine.of, axes))
         loads = [
             part.builder.emit(Load, (part.param(tensor),), (index, False))[0]
@@ -303,7 +297,7 @@ class _Splitting:
             for entry in op.index
         )
         masked: bool = op.masked
-        if inside is not None and self.split.axis in _axes_of(op):
+        if inside is not None and self.split.axis in _axes_of(op.result):
             if masked:
                 operands[-2] = b(And, operands[-2], inside)
             else:
@@ -320,8 +314,9 @@ class _Splitting:
         return b(Lt, at, b.size(self.split.axis.extent))
 
 
-def _axes_of(op: Load) -> set[Axis]:
-    return {a for entry in op.index if isinstance(entry, Affine) for a in entry.axes}
+def _axes_of(value: Value) -> tuple[Axis, ...]:
+    """The axes that a value has."""
+    return value.type.axes if isinstance(value.type, Points) else ()
 
 
 def _levels(block: Block) -> dict[Op, int]:

@@ -124,7 +124,7 @@ class _Stripmining:
             top.values[old] = self.builder.param(old.type, old.hint)
         top.limits = {**self.padding(top), **self.given(top)}
         for value in self.keep:
-            self.chunks.scratch[value] = self.chunks.reserve(value)
+            self.chunks.make_room(value)
         for sweep in range(max(self.chunks.sweeps.values(), default=0) + 1):
             self.chunks.now = sweep
             for nest in self.nests():
@@ -386,7 +386,7 @@ class _Stripmining:
         for value, final in zip(ending(op), state, strict=True):
             scope.values[value] = final
             if value in self.used and time_dims(value):
-                self.chunks.scratch.setdefault(value, self.chunks.reserve(value))
+                self.chunks.make_room(value)
                 self.chunks.put_aside(scope, value, final)
 
     def begin_in_memory(
@@ -394,8 +394,7 @@ class _Stripmining:
     ) -> None:
         """A state for each chunk of the loops inside, in scratch memory."""
         for value in ending(op):
-            if value not in self.chunks.scratch:
-                self.chunks.scratch[value] = self.chunks.reserve(value)
+            self.chunks.make_room(value)
         self.fill(scope, nest, op)
 
     def fill(self, scope: Scope, nest: _Nest, op: ReduceTile | ScanTile) -> None:

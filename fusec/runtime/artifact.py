@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from fusec.runtime.cache import Cache, cache_key
-from fusec.runtime.launcher_cpu import load
+from fusec.runtime.launcher_cpu import Code, load
 from fusec.runtime.launcher_torch import Program, exported_shims
 from fusec.runtime.plan import HostPlan
 
@@ -41,17 +41,24 @@ class Artifact:
 
         Raises `InternalError` where the object code is damaged.
         """
-        code = {name: load(image, (name,)) for name, image in self.kernels.items()}
-        addresses = {name: found[name] for name, found in code.items()}
+        code = [load(image, (name,)) for name, image in self.kernels.items()]
         if self.segments:
             names = [segment.name for segment in self.plan.segments]
-            shims = exported_shims()
-            code["host"] = load(self.segments, names, {**addresses, **shims})
-            addresses |= code["host"].addresses
-        function = self.plan.function
-        program = Program(function, addresses, self.callables, self.threads, self.plan)
+            imports = {**addresses_of(code), **exported_shims()}
+            code.append(load(self.segments, names, imports))
+        return self.bound(code)
+
+    def bound(self, code: Sequence[Code]) -> Program:
+        """The program on object code that is loaded already."""
+        plan, addresses = self.plan, addresses_of(code)
+        program = Program(plan.function, addresses, self.callables, self.threads, plan)
         program.code = code
         return program
+
+
+def addresses_of(code: Iterable[Code]) -> dict[str, int]:
+    """The functions of several objects, by name."""
+    return {name: at for each in code for name, at in each.addresses.items()}
 
 
 def salt(kept: Cache, *facts: object) -> str | None:

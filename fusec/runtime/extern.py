@@ -87,7 +87,7 @@ def _receiver(op: Extern, value: Value) -> Callable[[Any, Sizes], Any]:
     def receive(result: torch.Tensor, sizes: Sizes) -> torch.Tensor:
         for d, symbol in fresh:
             sizes.setdefault(symbol, result.shape[d])
-        wanted = _evaluated(shape, sizes)
+        wanted = evaluated(shape, sizes)
         # What an op was told not to compute is empty, and of any dtype.
         same = result.itemsize == width or result.numel() == 0
         if result.shape != wanted or not same:
@@ -96,7 +96,7 @@ def _receiver(op: Extern, value: Value) -> Callable[[Any, Sizes], Any]:
                 f" but was traced to give {type_.dtype.name}{list(wanted)}",
                 op.loc,
             )
-        return _with_strides(result, _evaluated(strides, sizes))
+        return _with_strides(result, evaluated(strides, sizes))
 
     return receive
 
@@ -132,7 +132,8 @@ def number(dim: Dim, sizes: Sizes) -> int:
     return known
 
 
-def _evaluated(dims: tuple[Dim, ...], sizes: Sizes) -> tuple[int, ...]:
+def evaluated(dims: Sequence[Dim], sizes: Sizes) -> tuple[int, ...]:
+    """Dims in one call, as numbers."""
     return tuple([n if isinstance(n, int) else number(n, sizes) for n in dims])
 
 

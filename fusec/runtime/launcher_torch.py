@@ -32,7 +32,7 @@ from torch.autograd import profiler
 from fusec import lazy
 from fusec.errors import InternalError
 from fusec.ir.core import Function, Op, Value
-from fusec.ir.dims import Dim, Symbol
+from fusec.ir.dims import Symbol
 from fusec.ir.dtypes import DType
 from fusec.ir.ops.cast import Cast
 from fusec.ir.ops.checks import Raise
@@ -42,21 +42,27 @@ from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.host import CopyInto, Launch
 from fusec.ir.ops.loop import View
 from fusec.ir.types import Scalar, Tensor, strides_of
-from fusec.runtime import plan
-from fusec.runtime.extern import Sizes, bind, number
+from fusec.runtime.extern import Sizes, bind, evaluated, number
 from fusec.runtime.launcher_cpu import launch, slots
-from fusec.runtime.memory import Arena, advise_huge
-from fusec.runtime.plan import BASE_SLOT, FRAME, STATUS_SLOT, HostPlan, Segment
+from fusec.runtime.memory import ADVISED_FROM, Arena, advise_huge
+from fusec.runtime.plan import (
+    ALIGNMENT,
+    BASE_SLOT,
+    FRAME,
+    STATUS_SLOT,
+    Drop,
+    HostPlan,
+    Make,
+    Segment,
+    Step,
+    plan_host,
+)
 from fusec.runtime.shims import SYMBOLS
 
 if TYPE_CHECKING:
     from fusec.ir.interpreter import elements
 else:
     elements = lazy.module("fusec.ir.interpreter.elements")
-
-
-ADVISED_FROM = 4 << 20
-"""Bytes from which on a tensor is worth asking huge pages for."""
 
 # A ctypes prototype of this kind releases the GIL while the segment runs.
 _SEGMENT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)
@@ -74,7 +80,8 @@ class Frame:
     threads: int
 
 
-Step = Callable[[Frame], None]
+Action = Callable[[Frame], None]
+"""A step of a plan, turned into a closure."""
 
 TORCH_DTYPES: Mapping[str, torch.dtype] = {
     "bool": torch.bool,
@@ -105,8 +112,8 @@ def torch_dtype(dtype: DType) -> torch.dtype:
 class Program:
     """A host function bound to its kernels: call it with a list of arguments.
 
-    `addresses` are those of the kernels, by name, and of the segments of `steps`, its
-    plan; without a plan every launch is a call from Python.
+    `addresses` are those of the kernels and of the segments of its `plan`, by name;
+    without a plan every launch is a call from Python.
 
     The list is emptied, so that arguments can be freed as soon as they are used.
     """
@@ -117,7 +124,7 @@ class Program:
         addresses: Mapping[str, int],
         callables: Mapping[str, Callable[..., Any]],
         threads: int | None = None,
-        steps: HostPlan | None = None,
+        plan: HostPlan | None = None,
     ) -> None:
         self.journey: Any = None
         """How the program came about, for those who ask."""
@@ -125,10 +132,11 @@ class Program:
         """What holds the kernels' memory."""
         self.artifact: Any = None
         """The program as data, for whoever keeps it."""
-        steps = steps or plan.plan_host(function)
-        binder = _Binder(steps, addresses, callables)
+        plan = plan or plan_host(function)
+        binder = _Binder(plan, addresses, callables)
         self._name = function.name
-        self._arena = Arena(steps.arena.nbytes) if steps.arena.nbytes else None
+        nbytes = plan.arena.nbytes
+        self._arena = Arena(nbytes, ALIGNMENT) if nbytes else None
         self._threads = threads
         self._params = len(function.params)
         for value in function.params:
@@ -143,8 +151,8 @@ class Program:
         self.count = len(self._results)
         """How many results a call has."""
         self._blank = [None] * (len(binder.numbers) - self._params)
-        self._slots = ctypes.c_int64 * steps.frame_size
-        self._plan, self._addresses = steps, addresses
+        self._slots = ctypes.c_int64 * plan.frame_size
+        self._plan, self._addresses = plan, addresses
 
     @property
     def run(self) -> Callable[[list[Any]], list[Any]]:
@@ -171,23 +179,23 @@ class Program:
             return self._run(frame)
 
     def _straight(
-        self, steps: HostPlan, addresses: Mapping[str, int]
+        self, plan: HostPlan, addresses: Mapping[str, int]
     ) -> Callable[[list[Any]], list[Any]]:
         """The program of one segment without sizes, in one function.
 
         A small graph takes as long to run as the steps around it; this leaves out what
         only others need. Whatever goes wrong, or is watched, is left to the steps.
         """
-        (segment,) = steps.segments
+        (segment,) = plan.segments
         native = _SEGMENT(addresses[segment.name])
-        known, new_slots, forced = steps.slots, self._slots, self._threads
-        params = list(enumerate(steps.function.params))
+        known, new_slots, forced = plan.slots, self._slots, self._threads
+        params = list(enumerate(plan.function.params))
         given = [(known[v], k) for k, v in params if v in known]
-        made = [s.value for s in steps.steps if isinstance(s, plan.Make)]
+        made = [s.value for s in plan.steps if isinstance(s, Make)]
         makes = [(_maker(v.type), known.get(v)) for v in made]
-        place = {v: k for k, v in enumerate((*steps.function.params, *made))}
-        results = [place[v] for v in steps.function.body.yields]
-        last, arena, count = steps.steps[-1], self._arena, self._params
+        place = {v: k for k, v in enumerate((*plan.function.params, *made))}
+        results = [place[v] for v in plan.function.body.yields]
+        last, arena, count = plan.steps[-1], self._arena, self._params
         flags = slice(0, 0)
         if isinstance(last, Raise):
             first = known[last.flags]
@@ -234,16 +242,16 @@ def in_memory(x: Any) -> Any:
     return x
 
 
-def _is_straight(steps: HostPlan) -> bool:
+def _is_straight(plan: HostPlan) -> bool:
     """Whether a plan makes tensors of known shapes, runs one segment on them that
     changes nothing else, and is done but for dropping them and raising flags."""
-    kinds = [type(step) for step in steps.steps if not isinstance(step, plan.Drop)]
-    made = [step.value for step in steps.steps if isinstance(step, plan.Make)]
-    order = [plan.Make] * len(made) + [Segment]
-    replaces = any(k is not None for k in steps.function.returns_into)
-    yields = {*steps.function.params, *made} >= {*steps.function.body.yields}
+    kinds = [type(step) for step in plan.steps if not isinstance(step, Drop)]
+    made = [step.value for step in plan.steps if isinstance(step, Make)]
+    order = [Make] * len(made) + [Segment]
+    replaces = any(k is not None for k in plan.function.returns_into)
+    yields = {*plan.function.params, *made} >= {*plan.function.body.yields}
     known = all(_is_known(value.type) for value in made)
-    plain = not steps.function.symbols and not replaces and yields and known
+    plain = not plan.function.symbols and not replaces and yields and known
     return plain and kinds in (order, [*order, Raise])
 
 
@@ -257,11 +265,11 @@ class _Binder:
 
     def __init__(
         self,
-        steps: HostPlan,
+        plan: HostPlan,
         addresses: Mapping[str, int],
         callables: Mapping[str, Callable[..., Any]],
     ) -> None:
-        self.plan = steps
+        self.plan = plan
         self.addresses = addresses
         self.callables = callables
         self.numbers: dict[Value, int] = {}
@@ -270,16 +278,16 @@ class _Binder:
         """Where the tensors of a frame have a value."""
         return self.numbers.setdefault(value, len(self.numbers))
 
-    def steps(self) -> list[Step]:
+    def steps(self) -> list[Action]:
         return [self.step(step) for step in self.plan.steps]
 
-    def step(self, step: plan.Step) -> Step:
+    def step(self, step: Step) -> Action:
         match step:
             case Segment():
                 return self.segment(step)
-            case plan.Make():
+            case Make():
                 return self.make(step)
-            case plan.Drop():
+            case Drop():
                 return _let_go([self.number(v) for v in step.values])
             case View():
                 return self.view(step)
@@ -296,7 +304,7 @@ class _Binder:
             case _:
                 raise InternalError(f"the host cannot run {step}")
 
-    def slots(self, values: Sequence[Value], symbols: Sequence[Symbol]) -> Step:
+    def slots(self, values: Sequence[Value], symbols: Sequence[Symbol]) -> Action:
         """What tells native code the addresses of tensors and sizes."""
         known = self.plan.slots
         tensors = [(known[v], self.number(v)) for v in values if v in known]
@@ -314,7 +322,7 @@ class _Binder:
 
         return step
 
-    def make(self, op: plan.Make) -> Step:
+    def make(self, op: Make) -> Action:
         at, type_ = self.number(op.value), op.value.type
         assert isinstance(type_, Tensor)
         make = _shaper(type_, torch_dtype(type_.dtype))
@@ -327,20 +335,20 @@ class _Binder:
 
         return step
 
-    def view(self, op: View) -> Step:
+    def view(self, op: View) -> Action:
         source, at = self.number(op.x), self.number(op.result)
         type_, offset = op.type, op.offset
 
         def step(frame: Frame) -> None:
             x, sizes = frame.tensors[source], frame.sizes
-            shape = _evaluated(type_.shape, sizes)
-            strides = _evaluated(strides_of(type_), sizes)
-            start = x.storage_offset() + _evaluated((offset,), sizes)[0]
+            shape = evaluated(type_.shape, sizes)
+            strides = evaluated(strides_of(type_), sizes)
+            start = x.storage_offset() + evaluated((offset,), sizes)[0]
             frame.tensors[at] = x.as_strided(shape, strides, start)
 
         return step
 
-    def copy_into(self, op: CopyInto) -> Step:
+    def copy_into(self, op: CopyInto) -> Action:
         source, target = self.number(op.x), self.number(op.target)
 
         def step(frame: Frame) -> None:
@@ -348,7 +356,7 @@ class _Binder:
 
         return step
 
-    def raise_(self, op: Raise) -> Step:
+    def raise_(self, op: Raise) -> Action:
         first = self.plan.slots[op.flags]
         flags = slice(first, first + len(op.messages))
 
@@ -359,7 +367,7 @@ class _Binder:
 
         return step
 
-    def extern(self, op: Extern) -> Step:
+    def extern(self, op: Extern) -> Action:
         call = bind(op, self.callables)
         sources = [self.number(v) for v in op.operands]
         targets = [self.number(v) for v in op.results]
@@ -374,7 +382,7 @@ class _Binder:
 
         return step
 
-    def scalar(self, op: Const | SizeOf) -> Step:
+    def scalar(self, op: Const | SizeOf) -> Action:
         at = self.number(op.result)
         dim: Any = op.value if isinstance(op, Const) else op.dim
 
@@ -384,7 +392,7 @@ class _Binder:
 
         return step
 
-    def arithmetic(self, op: Cast | Elementwise) -> Step:
+    def arithmetic(self, op: Cast | Elementwise) -> Action:
         sources = [(v, self.number(v)) for v in op.operands]
         at = self.number(op.result)
 
@@ -396,7 +404,7 @@ class _Binder:
 
     # ---------------------------------------------------------------- segments
 
-    def segment(self, segment: Segment) -> Step:
+    def segment(self, segment: Segment) -> Action:
         """One native call, or one call from Python for each op."""
         steps = [self.watched(op) for op in segment.ops]
         address = self.addresses.get(segment.name)
@@ -415,27 +423,27 @@ class _Binder:
 
         return step
 
-    def watched(self, op: Launch | Extern) -> Step:
+    def watched(self, op: Launch | Extern) -> Action:
         """An op of a segment as a call from Python."""
         return self.launch(op) if isinstance(op, Launch) else self.call(op)
 
-    def launch(self, op: Launch) -> Step:
+    def launch(self, op: Launch) -> Action:
         address, name = self.addresses[op.kernel], op.kernel
         pointers = [self.pointer(v) for v in op.arguments]
         sizes, grid = op.sizes, op.grid
 
         def step(frame: Frame) -> None:
-            (programs,) = _evaluated((grid,), frame.sizes)
+            (programs,) = evaluated((grid,), frame.sizes)
             if programs == 0:
                 return
             values = [get(frame) for get in pointers]
-            values += _evaluated(sizes, frame.sizes)
+            values += evaluated(sizes, frame.sizes)
             with _range(name):
                 launch(address, slots(values), programs, frame.threads)
 
         return step
 
-    def call(self, op: Extern) -> Step:
+    def call(self, op: Extern) -> Action:
         """A call whose operands and result may lie in the arena."""
         call = bind(op, self.callables)
         sources = [self.tensor(v) for v in op.operands]
@@ -464,8 +472,8 @@ class _Binder:
         dtype = torch_dtype(type_.dtype)
 
         def make(frame: Frame) -> torch.Tensor:
-            shape = _evaluated(type_.shape, frame.sizes)
-            strides = _evaluated(strides_of(type_), frame.sizes)
+            shape = evaluated(type_.shape, frame.sizes)
+            strides = evaluated(strides_of(type_), frame.sizes)
             if 0 in shape:
                 return torch.empty_strided(shape, strides, dtype=dtype)
             last = sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
@@ -477,7 +485,7 @@ class _Binder:
         return make
 
 
-def _one_by_one(steps: Sequence[Step]) -> Step:
+def _one_by_one(steps: Sequence[Action]) -> Action:
     def run(frame: Frame) -> None:
         for step in steps:
             step(frame)
@@ -506,7 +514,7 @@ def exported_shims() -> Mapping[str, int]:
     return {name: address for name, address in casts.items() if address}
 
 
-def _let_go(numbers: list[int]) -> Step:
+def _let_go(numbers: list[int]) -> Action:
     def step(frame: Frame) -> None:
         for at in numbers:
             frame.tensors[at] = None
@@ -521,13 +529,13 @@ def _shaper(type_: Tensor, dtype: torch.dtype) -> Callable[[Sizes], torch.Tensor
         return lambda sizes: make()
     shape, strides = type_.shape, strides_of(type_)
     return lambda sizes: _large(
-        _evaluated(shape, sizes), _evaluated(strides, sizes), dtype
+        evaluated(shape, sizes), evaluated(strides, sizes), dtype
     )
 
 
 def _maker(type_: Any) -> Callable[[], torch.Tensor]:
     """The same for known extents."""
-    shape, strides = _evaluated(type_.shape, {}), _evaluated(strides_of(type_), {})
+    shape, strides = evaluated(type_.shape, {}), evaluated(strides_of(type_), {})
     dtype = torch_dtype(type_.dtype)
     if math.prod(shape) * dtype.itemsize >= ADVISED_FROM:
         return lambda: _large(shape, strides, dtype)
@@ -551,10 +559,6 @@ def _plain_empty_strided(
 _guards: Any = getattr(torch._C, "_dynamo").guards  # noqa: B009
 empty_strided = getattr(_guards, "_empty_strided_cpu", _plain_empty_strided)
 """Torch's own way around its dispatcher, a third of the time."""
-
-
-def _evaluated(dims: Sequence[Dim], sizes: Sizes) -> tuple[int, ...]:
-    return tuple([n if isinstance(n, int) else number(n, sizes) for n in dims])
 
 
 def _fresh(op: Op) -> set[str]:

@@ -23,7 +23,9 @@ from types import TracebackType
 HUGE_PAGE = 2 << 20
 """Bytes of a huge page on x86-64, and of the usual one on ARM64."""
 
-_ADVISED_FROM = 2 * HUGE_PAGE
+ADVISED_FROM = 2 * HUGE_PAGE
+"""Bytes from which on a tensor is worth asking huge pages for."""
+
 _MADV_HUGEPAGE: int | None = getattr(mmap, "MADV_HUGEPAGE", None)
 _C = ctypes.CDLL(None)
 
@@ -34,7 +36,7 @@ def advise_huge(address: int, nbytes: int) -> None:
     Only a hint: ranges under 4 MiB are left alone, and a system that has no huge pages,
     or does not grant them, changes nothing.
     """
-    if nbytes < _ADVISED_FROM or _MADV_HUGEPAGE is None:
+    if nbytes < ADVISED_FROM or _MADV_HUGEPAGE is None:
         return
     first = _round_up(address, mmap.PAGESIZE)
     last = (address + nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
@@ -107,7 +109,7 @@ class _Block:
 
 
 def _allocate(nbytes: int, alignment: int) -> _Block:
-    if nbytes >= _ADVISED_FROM:
+    if nbytes >= ADVISED_FROM:
         alignment = max(alignment, HUGE_PAGE)
     slack = alignment if alignment > mmap.PAGESIZE else 0
     try:

@@ -141,9 +141,19 @@ def test_integers(check: Any, dtype: torch.dtype) -> None:
 
 def test_bools_add_and_multiply_as_logic(check: Any) -> None:
     x, y = numbers(torch.bool), numbers(torch.bool, 1)
-    check(lambda x, y: (x + y, x * y, x + 1, x * 2.5, ~x), x, y, exact=True)
+    assert (
+        check(
+            lambda x, y: (x + y, x * y, x + 1, x * 2.5, ~x), x, y, exact=True
+        ).fallbacks
+        == set()
+    )
     for alpha in (True, False):
-        check(lambda x, y, a=alpha: torch.add(x, y, alpha=a), x, y, exact=True)
+        assert (
+            check(
+                lambda x, y, a=alpha: torch.add(x, y, alpha=a), x, y, exact=True
+            ).fallbacks
+            == set()
+        )
 
 
 def test_dividing_integers_by_a_tensor_is_left_to_aten(capture: Any) -> None:
@@ -162,7 +172,7 @@ def test_promotion(check: Any, dtype: torch.dtype, other: torch.dtype) -> None:
     def f(x: Any, y: Any, s: Any) -> Any:
         return x + y, x * s, s - y, x + s * 2, torch.where(x > 0, x, s), x == s
 
-    check(f, x, y, numbers(other, n=3)[1].clone(), exact=True)
+    assert check(f, x, y, numbers(other, n=3)[1].clone(), exact=True).fallbacks == set()
 
 
 @pytest.mark.parametrize(
@@ -178,13 +188,18 @@ def test_promotion(check: Any, dtype: torch.dtype, other: torch.dtype) -> None:
 )
 def test_broadcasting(check: Any, shapes: Any) -> None:
     x, y = (torch.randn(shape) for shape in shapes)
-    check(lambda x, y: torch.maximum(x * y, x - y), x, y, exact=True)
+    assert (
+        check(lambda x, y: torch.maximum(x * y, x - y), x, y, exact=True).fallbacks
+        == set()
+    )
 
 
 def test_strides_of_results_follow_the_inputs(check: Any) -> None:
     x, y = torch.randn(4, 5).t(), torch.randn(8, 10)[::2, ::2].t()
     z = torch.randn(5, 1).expand(5, 4)
-    check(lambda x, y, z: (x + y, (x * z).exp(), z + 1), x, y, z)
+    assert (
+        check(lambda x, y, z: (x + y, (x * z).exp(), z + 1), x, y, z).fallbacks == set()
+    )
 
 
 def test_fast_numerics_round_only_what_is_stored(capture: Any) -> None:

@@ -112,3 +112,17 @@ def test_what_is_checked_need_not_be_what_is_reduced(n: int) -> None:
     """)
     assert regions(after) == 2
     assert len(ops(after, Check)) == 1
+
+
+def test_nothing_is_read_where_a_place_beyond_the_axis_leads() -> None:
+    """Rows of a matrix that is turned and cut anew: places are divided, and those of
+    the last block that lie beyond the axis would lead beyond the matrix."""
+    after = split("""
+        graph @f(%x: f32[1009, 1013]) -> (f32[]) {
+          %t = permute %x {order=(1, 0)} : f32[1013, 1009]
+          %r = reshape %t {shape=(1009, 1013)} : f32[1009, 1013]
+          %m = reduce_dims %r {dims=(0, 1), monoid=max<f32>} : f32[]
+          yield %m
+        }
+    """)
+    assert regions(after) == 2

@@ -118,3 +118,23 @@ def test_two_reductions_of_one_sweep_share_its_loops() -> None:
     (kernel,) = mined(graph)
     outer = [op for op in kernel.body.ops if isinstance(op, For)]
     assert {len(op.results) for op in outer} <= {2}
+
+
+def test_what_two_loops_put_aside_has_one_place() -> None:
+    """Rows of x and columns of w are read in whole lines: rows are walked in blocks,
+    and what is largest put aside by the whole blocks and by the last one."""
+    graph = read(
+        """
+        graph @f(%x: f32[130, 70], %w: f32[70, 130]) -> (f32[130, 70]) {
+          %t = permute %w {order=(1, 0)} : f32[130, 70]
+          %e = add %x, %t : f32[130, 70]
+          %s = reduce_dims %e {dims=(1,), monoid=max<f32>} : f32[130]
+          %r = reshape %s {shape=(130, 1)} : f32[130, 1]
+          %b = broadcast %r {shape=(130, 70)} : f32[130, 70]
+          %y = sub %e, %b : f32[130, 70]
+          yield %y
+        }
+        """
+    )
+    (kernel,) = mined(graph)
+    assert len(ops(kernel, Scratch)) == 1

@@ -14,11 +14,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fusec import compiler
 from fusec.compiler import compile_module
 from fusec.errors import InternalError
+from fusec.frontend.dtypes import from_torch
 from fusec.ir.core import Module
 from fusec.ir.parser import parse_module
 from fusec.options import Options
 from fusec.passes.pipeline import Setting, run
-from fusec.runtime.launcher_torch import Program, exported_shims
+from fusec.runtime.launcher_torch import TORCH_DTYPES, Program, exported_shims
 from fusec.runtime.plan import Drop, Make, Segment, plan_host
 from fusec.runtime.shims import CREATE, DELETE, callable_natively
 from fusec.target import resolve
@@ -214,3 +215,9 @@ def _with(name: str, address: int, module: Any) -> Any:
     """What tells the shims, one of them replaced."""
     shims = {**module.exported_shims(), name: address}
     return lambda: shims
+
+
+def test_dtypes_are_those_that_the_frontend_takes_in() -> None:
+    known = [dtype for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)]
+    taken = {ours.name: dtype for dtype in known if (ours := from_torch(dtype))}
+    assert taken == TORCH_DTYPES

@@ -343,7 +343,8 @@ def rshift(e: Emitter, x: Term, y: Operand) -> Term | None:
 
 
 def _install() -> None:
-    """Register what the classes state, where nothing above says otherwise."""
+    """Register what the classes that there are by now state, where nothing above says
+    otherwise."""
     for op in REGISTRY.values():
         make = _rounding if issubclass(op, Rounding) else _handler
         for overload in getattr(op, "aten", ()):
