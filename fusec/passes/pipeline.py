@@ -29,8 +29,9 @@ from fusec.passes.expand import Supports, expand
 from fusec.passes.fuse import fuse
 from fusec.passes.lower_to_host import lower_to_host
 from fusec.passes.lower_to_loops import lower_to_loops
+from fusec.passes.nests import number_sweeps, time_dims
 from fusec.passes.split_reductions import split_reductions
-from fusec.passes.stripmine import number_sweeps, stripmine, time_dims
+from fusec.passes.stripmine import stripmine
 from fusec.target import Target
 
 

@@ -24,36 +24,40 @@ would lose digits in a long loop cascade: runs of chunks are added apart.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from fusec.ir.builder import Builder
 from fusec.ir.core import Function, Op, Value, Values
 from fusec.ir.dims import Dim
 from fusec.ir.dtypes import i64
-from fusec.ir.layout import TIME, Layout, strided
+from fusec.ir.layout import Layout
 from fusec.ir.monoids import combine
 from fusec.ir.ops.elementwise import Add, Minimum, Mul, Sub, TruncDiv
 from fusec.ir.ops.reduction import ReduceTile, ScanTile
 from fusec.ir.ops.tile import (
     BroadcastTile,
     Convert,
-    For,
     Guard,
     IotaTile,
     LoadTile,
-    Scratch,
     StoreTile,
 )
-from fusec.ir.types import Buffer, Space, Tile
-
-Dims = frozenset[int]
-_Memory = tuple[Value, tuple[Dim, ...]]
-"""Scratch memory and the strides in it."""
-States = dict[Op, Values]
-"""What each reduction or scan has come to so far, one value per component."""
+from fusec.ir.types import Tile
+from fusec.passes.nests import (
+    Dims,
+    Nest,
+    Scope,
+    States,
+    chunk_type,
+    counted,
+    ending,
+    number_sweeps,
+    time_dims,
+    timed,
+    without_time,
+)
+from fusec.passes.scratch import Memory, ScratchMemory
 
 CASCADE = 32
 """Trips of a loop whose results are combined before they join the others."""
@@ -68,135 +72,6 @@ def stripmine(function: Function, keep: Iterable[Value] = ()) -> Function:
     return _Stripmining(function, keep).run()
 
 
-def time_dims(value: Value) -> Dims:
-    """The dimensions of a value that are swept in time."""
-    if not isinstance(value.type, Tile) or value.type.layout is None:
-        return frozenset()
-    dims = value.type.layout.dims
-    return frozenset(d for d, digits in enumerate(dims) if _timed(digits))
-
-
-def _timed(digits: tuple[Any, ...]) -> bool:
-    return any(digit.axis == TIME for digit in digits)
-
-
-def number_sweeps(function: Function) -> dict[Op, int]:
-    """For each op, the longest chain of reductions over time before it."""
-    sweeps: dict[Op, int] = {}
-    ready: dict[Value, int] = {}
-    for op in function.body.ops:
-        sweeps[op] = max((ready.get(v, 0) for v in op.operands), default=0)
-        ready.update(dict.fromkeys(op.results, sweeps[op]))
-        ready.update(dict.fromkeys(_ending(op), sweeps[op] + 1))
-    return sweeps
-
-
-def _ending(op: Op) -> Values:
-    """The results of an op that exist only when a loop has ended."""
-    if isinstance(op, ReduceTile) and time_dims(op.values[0]) & {*op.dims}:
-        return op.results
-    if isinstance(op, ScanTile) and op.dim in time_dims(op.values[0]):
-        return op.totals
-    return ()
-
-
-@dataclass(slots=True, eq=False)
-class _Scope:
-    """One level of a loop nest under construction."""
-
-    builder: Builder
-    parent: _Scope | None = None
-    origins: Mapping[int, Value] = field(default_factory=dict[int, Value])
-    """Where the current chunk of each dimension with an open loop begins."""
-    limits: Mapping[int, Value] = field(default_factory=dict[int, Value])
-    """How many elements exist, of the dimensions whose chunk here is partial."""
-    values: dict[Value, Value] = field(default_factory=dict[Value, Value])
-    """What is computed here, by the value it was before."""
-    states: States = field(default_factory=States)
-    """What the loop carries in registers, as the current trip finds it."""
-
-    def open(
-        self,
-        dim: int,
-        origin: Value,
-        limit: Value | None,
-        builder: Builder,
-        states: States,
-    ) -> _Scope:
-        """The scope inside a loop over one more dimension."""
-        limits = dict(self.limits) if limit is None else {**self.limits, dim: limit}
-        origins = {**self.origins, dim: origin}
-        return _Scope(builder, self, origins, limits, states=states)
-
-    def outward(self) -> Iterator[_Scope]:
-        """This scope, then those around it."""
-        scope: _Scope | None = self
-        while scope is not None:
-            yield scope
-            scope = scope.parent
-
-    def find(self, value: Value) -> Value | None:
-        """A value as it is known here."""
-        found = (s.values[value] for s in self.outward() if value in s.values)
-        return next(found, None)
-
-    def state(self, op: Op) -> Values | None:
-        """What a loop around carries for an op in registers, if one does."""
-        found = (s.states[op] for s in self.outward() if op in s.states)
-        return next(found, None)
-
-    def __getitem__(self, value: Value) -> Value:
-        found = self.find(value)
-        assert found is not None, f"{value} is not computed yet"
-        return found
-
-    def home(self, dims: Dims) -> _Scope:
-        """The outermost scope that has loops over all these dimensions open."""
-        scope = self
-        while scope.parent is not None and dims <= scope.parent.origins.keys():
-            scope = scope.parent
-        return scope
-
-
-@dataclass(slots=True, eq=False)
-class _Nest:
-    """What one loop nest is there for."""
-
-    dims: list[int]
-    """The dimensions it walks, outermost first."""
-    reductions: list[ReduceTile] = field(default_factory=list[ReduceTile])
-    scans: list[ScanTile] = field(default_factory=list[ScanTile])
-    stores: list[StoreTile] = field(default_factory=list[StoreTile])
-    kept: list[Value] = field(default_factory=list[Value])
-
-    @property
-    def sinks(self) -> list[Value]:
-        """What has to be computed at every trip."""
-        stored = [v for op in self.stores for v in op.operands]
-        return [*self.kept, *stored, *(v for op in self.reductions for v in op.values)]
-
-    def along(self, op: ReduceTile | ScanTile) -> Dims:
-        """The loops whose trips an op combines."""
-        dims = {*op.dims} if isinstance(op, ReduceTile) else {op.dim}
-        return frozenset(dims & {*self.dims})
-
-    def start(self, op: ReduceTile | ScanTile) -> int:
-        """The loop before which the state of an op begins, by its position."""
-        return min(map(self.dims.index, self.along(op)))
-
-    def inside(self, op: ReduceTile | ScanTile) -> Dims:
-        """The loops inside that one which the op does not combine along.
-
-        For each of their chunks there is a state, so memory holds them.
-        """
-        further = frozenset(self.dims[self.start(op) :])
-        return further & time_dims(op.values[0]) - self.along(op)
-
-    def opened(self, k: int) -> list[ReduceTile | ScanTile]:
-        """The ops whose states begin before loop number k."""
-        return [op for op in (*self.reductions, *self.scans) if self.start(op) == k]
-
-
 class _Stripmining:
     """The state of one kernel's rewriting."""
 
@@ -207,36 +82,36 @@ class _Stripmining:
         self.used = {v for op in function.body.ops for v in op.operands}
         self.sweeps = number_sweeps(function)
         self.keep = [v for v in keep if time_dims(v)]
-        self.scratch: dict[Value, _Memory] = {}
+        self.scratch = ScratchMemory(self.builder)
         self.layout = _widest(function)
         self.limits = _given_limits(function)
         self.now = 0
 
     def run(self) -> Function:
-        top = _Scope(self.builder)
+        top = Scope(self.builder)
         for old in self.function.params:
             top.values[old] = self.builder.param(old.type, old.hint)
         top.limits = {**self.padding(top), **self.given(top)}
         for value in self.keep:
-            self.scratch[value] = self.reserve(value)
+            self.scratch.held[value] = self.scratch.reserve(value)
         for sweep in range(max(self.sweeps.values(), default=0) + 1):
             self.now = sweep
             for nest in self.nests():
                 self.walk(top, nest, 0, {})
         return self.builder.successor(self.function)
 
-    def given(self, top: _Scope) -> dict[int, Value]:
+    def given(self, top: Scope) -> dict[int, Value]:
         """Limits that the kernel came with, of dimensions that fit one chunk."""
         assert self.layout is not None or not self.limits
         flat = {
             d: limit
             for d, limit in self.limits.items()
-            if self.layout is not None and not _timed(self.layout.dims[d])
+            if self.layout is not None and not timed(self.layout.dims[d])
         }
         self.want(top, list(flat.values()))
         return {d: top[limit] for d, limit in flat.items()}
 
-    def padding(self, top: _Scope) -> dict[int, Value]:
+    def padding(self, top: Scope) -> dict[int, Value]:
         """Limits of the dimensions that fit one chunk and do not fill it."""
         if self.layout is None:
             return {}
@@ -250,16 +125,16 @@ class _Stripmining:
                     strict=True,
                 )
             )
-            if not _timed(digits) and n != padded
+            if not timed(digits) and n != padded
         }
 
-    def nests(self) -> list[_Nest]:
+    def nests(self) -> list[Nest]:
         """The loop nests of the current sweep, one for the dimensions they walk."""
-        found: dict[Dims, _Nest] = {}
+        found: dict[Dims, Nest] = {}
 
-        def over(value: Value) -> _Nest:
+        def over(value: Value) -> Nest:
             dims = time_dims(value)
-            return found.setdefault(dims, _Nest(sorted(dims)))
+            return found.setdefault(dims, Nest(sorted(dims)))
 
         for value in self.keep:
             if self.sweeps[self.made[value]] == self.now:
@@ -269,15 +144,15 @@ class _Stripmining:
                 continue
             if isinstance(op, StoreTile):
                 over(op.value).stores.append(op)
-            elif isinstance(op, ReduceTile) and _ending(op):
+            elif isinstance(op, ReduceTile) and ending(op):
                 over(op.values[0]).reductions.append(op)
-            elif isinstance(op, ScanTile) and self.used & {*_ending(op)}:
+            elif isinstance(op, ScanTile) and self.used & {*ending(op)}:
                 over(op.values[0]).scans.append(op)
         for nest in found.values():
             nest.scans = self.scans_of(nest)
         return list(found.values())
 
-    def scans_of(self, nest: _Nest) -> list[ScanTile]:
+    def scans_of(self, nest: Nest) -> list[ScanTile]:
         """The scans over time that a nest runs, again if an earlier one did."""
         scans = dict.fromkeys(nest.scans)
         seen: set[Value] = set()
@@ -285,19 +160,19 @@ class _Stripmining:
         while stack:
             value = stack.pop()
             op = self.made.get(value)
-            if value in seen or op is None or value in _ending(op):
+            if value in seen or op is None or value in ending(op):
                 continue
             seen.add(value)
-            if value in self.scratch and self.sweeps[op] < self.now:
+            if value in self.scratch.held and self.sweeps[op] < self.now:
                 continue
-            if isinstance(op, ScanTile) and _ending(op):
+            if isinstance(op, ScanTile) and ending(op):
                 scans[op] = None
             stack.extend(op.operands)
         return list(scans)
 
     # Loops
 
-    def walk(self, scope: _Scope, nest: _Nest, k: int, states: States) -> States:
+    def walk(self, scope: Scope, nest: Nest, k: int, states: States) -> States:
         """Loops number k and further of a nest; what they carried has come to."""
         if k == len(nest.dims):
             return self.body(scope, nest, states)
@@ -312,7 +187,7 @@ class _Stripmining:
             self.finish(scope, op, ended[op])
         return {op: ended[op] for op in states}
 
-    def sweep(self, scope: _Scope, nest: _Nest, k: int, states: States) -> States:
+    def sweep(self, scope: Scope, nest: Nest, k: int, states: States) -> States:
         """The loops over one dimension: runs of chunks, whole chunks, and the tail."""
         dim = nest.dims[k]
         chunk, extent = self.chunk_of(dim), self.extent(scope, dim)
@@ -326,8 +201,8 @@ class _Stripmining:
 
     def loop(
         self,
-        scope: _Scope,
-        nest: _Nest,
+        scope: Scope,
+        nest: Nest,
         k: int,
         bounds: tuple[Value, Value],
         states: States,
@@ -347,9 +222,9 @@ class _Stripmining:
         lo, hi = map(scope.builder.constant, bounds)
         if lo is not None and hi is not None and hi - lo <= chunk:
             return trip(scope.builder, start, states) if lo < hi else states
-        return _counted(scope.builder, bounds, chunk, states, trip)
+        return counted(scope.builder, bounds, chunk, states, trip)
 
-    def levels(self, scope: _Scope, nest: _Nest, dim: int, whole: Value) -> int:
+    def levels(self, scope: Scope, nest: Nest, dim: int, whole: Value) -> int:
         """How many loops of runs stand around a loop that adds up inexactly."""
         if not any(
             op.monoid.rounds and dim in nest.along(op) for op in nest.reductions
@@ -365,8 +240,8 @@ class _Stripmining:
 
     def cascade(
         self,
-        scope: _Scope,
-        nest: _Nest,
+        scope: Scope,
+        nest: Nest,
         k: int,
         bounds: tuple[Value, Value],
         states: States,
@@ -385,35 +260,35 @@ class _Stripmining:
         step = CASCADE**levels * self.chunk_of(dim)
         inexact = [op for op in nest.reductions if op.monoid.rounds]
         stored = [op for op in inexact if op not in states and dim in nest.along(op)]
-        totals = {v: self.scratch[v] for op in stored for v in op.results}
-        parts = {v: self.reserve(v) for v in totals}
+        totals = {v: self.scratch.held[v] for op in stored for v in op.results}
+        parts = {v: self.scratch.reserve(v) for v in totals}
 
         def trip(body: Builder, origin: Value, carried: States) -> States:
-            inner = _Scope(body, scope, scope.origins, scope.limits, states=carried)
+            inner = Scope(body, scope, scope.origins, scope.limits, states=carried)
             fresh = {op: self.begin(inner, op) for op in inexact if op in carried}
-            self.scratch.update(parts)
+            self.scratch.held.update(parts)
             for op in stored:
                 self.fill(inner, nest, op)
             run = origin, _end_of_run(body, origin, bounds[1], step)
             started = {**carried, **fresh}
             found = self.cascade(inner, nest, k, run, started, levels - 1)
-            self.scratch.update(totals)
+            self.scratch.held.update(totals)
             for op in stored:
                 self.join(inner, nest, op, parts)
             for op in fresh:
                 found[op] = combine(body, op.monoid, carried[op], found[op])
             return found
 
-        return _counted(b, bounds, step, states, trip)
+        return counted(b, bounds, step, states, trip)
 
     def chunk_of(self, dim: int) -> int:
         """How many elements of a dimension one trip handles."""
         assert self.layout is not None
-        padded = _without_time(self.layout).padded_shape[dim]
+        padded = without_time(self.layout).padded_shape[dim]
         assert isinstance(padded, int)
         return padded
 
-    def extent(self, scope: _Scope, dim: int) -> Value:
+    def extent(self, scope: Scope, dim: int) -> Value:
         """How many elements of a dimension there are in this program."""
         if dim in self.limits:
             self.want(scope, [self.limits[dim]])
@@ -421,7 +296,7 @@ class _Stripmining:
         assert self.layout is not None
         return scope.builder.size(self.layout.shape[dim])
 
-    def whole(self, scope: _Scope, dim: int) -> Value:
+    def whole(self, scope: Scope, dim: int) -> Value:
         """How many of them lie in whole chunks."""
         b, chunk = scope.builder, self.chunk_of(dim)
         if dim not in self.limits:
@@ -432,11 +307,11 @@ class _Stripmining:
             return extent
         return b(Mul, b(TruncDiv, extent, b.const(chunk, i64)), b.const(chunk, i64))
 
-    def body(self, scope: _Scope, nest: _Nest, states: States) -> States:
+    def body(self, scope: Scope, nest: Nest, states: States) -> States:
         """The innermost block: keep, store, and combine into what is carried."""
         for value in nest.kept:
             self.want(scope, [value])
-            self.put_aside(scope, value, scope[value])
+            self.scratch.put_aside(scope, value, scope[value])
         for op in nest.stores:
             self.want(scope, op.operands)
             self.emit(scope, op)
@@ -454,7 +329,7 @@ class _Stripmining:
 
     # States
 
-    def begin(self, scope: _Scope, op: ReduceTile | ScanTile) -> Values:
+    def begin(self, scope: Scope, op: ReduceTile | ScanTile) -> Values:
         """The state that a loop starts from, in registers."""
         if isinstance(op, ScanTile):
             self.want(scope, op.starts)
@@ -464,7 +339,7 @@ class _Stripmining:
     def identities(self, op: ReduceTile, values: Values) -> Values:
         """The identity of a monoid in tiles of the types of `values`, for one chunk."""
         b = self.builder
-        types = [_chunk(value.type) for value in values]
+        types = [chunk_type(value.type) for value in values]
         numbers = zip(types, op.monoid.identity, strict=True)
         consts = [b.const(number, type_.dtype) for type_, number in numbers]
         return tuple(
@@ -472,66 +347,66 @@ class _Stripmining:
             for const, type_ in zip(consts, types, strict=True)
         )
 
-    def finish(self, scope: _Scope, op: ReduceTile | ScanTile, state: Values) -> None:
+    def finish(self, scope: Scope, op: ReduceTile | ScanTile, state: Values) -> None:
         """What is known when a loop has ended; put aside if other loops go on."""
         scope.builder.loc = op.loc
         if isinstance(op, ReduceTile):
             hints = _hints(op)
             state = scope.builder.emit(ReduceTile, state, op.attrs, (), None, hints)
-        for value, final in zip(_ending(op), state, strict=True):
+        for value, final in zip(ending(op), state, strict=True):
             scope.values[value] = final
             if value in self.used and time_dims(value):
-                self.scratch.setdefault(value, self.reserve(value))
-                self.put_aside(scope, value, final)
+                self.scratch.held.setdefault(value, self.scratch.reserve(value))
+                self.scratch.put_aside(scope, value, final)
 
     def begin_in_memory(
-        self, scope: _Scope, nest: _Nest, op: ReduceTile | ScanTile
+        self, scope: Scope, nest: Nest, op: ReduceTile | ScanTile
     ) -> None:
         """A state for each chunk of the loops inside, in scratch memory."""
-        for value in _ending(op):
-            if value not in self.scratch:
-                self.scratch[value] = self.reserve(value)
+        for value in ending(op):
+            if value not in self.scratch.held:
+                self.scratch.held[value] = self.scratch.reserve(value)
         self.fill(scope, nest, op)
 
-    def fill(self, scope: _Scope, nest: _Nest, op: ReduceTile | ScanTile) -> None:
+    def fill(self, scope: Scope, nest: Nest, op: ReduceTile | ScanTile) -> None:
         """Set the states of an op in memory to what they start from."""
 
-        def once(inner: _Scope) -> None:
+        def once(inner: Scope) -> None:
             if isinstance(op, ScanTile):
                 starts = self.begin(inner, op)
             else:
                 starts = self.identities(op, op.results)
-            for value, start in zip(_ending(op), starts, strict=True):
-                self.put_aside(inner, value, start)
+            for value, start in zip(ending(op), starts, strict=True):
+                self.scratch.put_aside(inner, value, start)
 
         self.each(scope, sorted(nest.inside(op)), once)
 
-    def accumulate(self, scope: _Scope, op: ReduceTile, new: Values) -> None:
+    def accumulate(self, scope: Scope, op: ReduceTile, new: Values) -> None:
         """Combine a chunk into the state in memory."""
         b = scope.builder
         folded = b.emit(ReduceTile, new, op.attrs, (), None, _hints(op))
-        held = tuple(self.taken(scope, value) for value in op.results)
+        held = tuple(self.scratch.taken(scope, value) for value in op.results)
         for value, state in zip(
             op.results, combine(b, op.monoid, held, folded), strict=True
         ):
-            self.put_aside(scope, value, state)
+            self.scratch.put_aside(scope, value, state)
 
     def join(
-        self, scope: _Scope, nest: _Nest, op: ReduceTile, parts: Mapping[Value, _Memory]
+        self, scope: Scope, nest: Nest, op: ReduceTile, parts: Mapping[Value, Memory]
     ) -> None:
         """Combine the states of a run in memory into those of the runs before."""
 
-        def once(inner: _Scope) -> None:
-            left = tuple(self.taken(inner, v) for v in op.results)
-            right = tuple(self.taken(inner, v, parts[v]) for v in op.results)
+        def once(inner: Scope) -> None:
+            left = tuple(self.scratch.taken(inner, v) for v in op.results)
+            right = tuple(self.scratch.taken(inner, v, parts[v]) for v in op.results)
             states = combine(inner.builder, op.monoid, left, right)
             for value, state in zip(op.results, states, strict=True):
-                self.put_aside(inner, value, state)
+                self.scratch.put_aside(inner, value, state)
 
         self.each(scope, sorted(nest.inside(op)), once)
 
     def each(
-        self, scope: _Scope, dims: list[int], once: Callable[[_Scope], None]
+        self, scope: Scope, dims: list[int], once: Callable[[Scope], None]
     ) -> None:
         """Loops over all chunks of some dimensions, the last ones as if they were
         whole: scratch memory has room for that."""
@@ -545,11 +420,11 @@ class _Stripmining:
             return carried
 
         bounds = scope.builder.const(0, i64), self.extent(scope, dim)
-        _counted(scope.builder, bounds, self.chunk_of(dim), {}, trip)
+        counted(scope.builder, bounds, self.chunk_of(dim), {}, trip)
 
     # Values
 
-    def want(self, scope: _Scope, values: Sequence[Value]) -> None:
+    def want(self, scope: Scope, values: Sequence[Value]) -> None:
         """Compute values for the current chunk, and what they depend on before."""
         stack = list(reversed(values))
         while stack:
@@ -558,15 +433,17 @@ class _Stripmining:
                 stack.pop()
                 continue
             op = self.made[value]
-            if value in self.scratch and self.sweeps[op] < self.now:
-                self.take_back(scope, value)
+            if value in self.scratch.held and self.sweeps[op] < self.now:
+                # Once for all loops that it lacks.
+                home = scope.home(time_dims(value))
+                home.values[value] = self.scratch.taken(home, value)
                 continue
             missing = [v for v in op.operands if scope.find(v) is None]
             if not missing:
                 self.emit(scope, op)
             stack.extend(reversed(missing))
 
-    def emit(self, scope: _Scope, op: Op) -> None:
+    def emit(self, scope: Scope, op: Op) -> None:
         """Emit an op for the current chunk, in the outermost loop it varies with."""
         if not isinstance(op, StoreTile):
             # Every chunk of a broadcast is the same one.
@@ -577,11 +454,11 @@ class _Stripmining:
         operands, attrs = rule(self, scope, op)
         results = scope.builder.emit(type(op), operands, attrs, (), None, _hints(op))
         scope.values.update(zip(op.results, results, strict=True))
-        if isinstance(op, ScanTile) and _ending(op) and scope.state(op) is None:
+        if isinstance(op, ScanTile) and ending(op) and scope.state(op) is None:
             for value in op.totals:
-                self.put_aside(scope, value, scope.values[value])
+                self.scratch.put_aside(scope, value, scope.values[value])
 
-    def guarded(self, scope: _Scope, op: ReduceTile) -> Values:
+    def guarded(self, scope: Scope, op: ReduceTile) -> Values:
         """The operands of a reduction, with the identity where nothing exists."""
         limited = tuple(d for d in sorted(op.dims) if d in scope.limits)
         values = tuple(scope[v] for v in op.values)
@@ -594,7 +471,7 @@ class _Stripmining:
         )
 
     def access(
-        self, scope: _Scope, op: LoadTile | StoreTile, shape: tuple[Dim, ...]
+        self, scope: Scope, op: LoadTile | StoreTile, shape: tuple[Dim, ...]
     ) -> tuple[Value, tuple[int, ...], list[Value]]:
         """Offset, limited dimensions and the operands after the offset, here."""
         b = scope.builder
@@ -609,52 +486,6 @@ class _Stripmining:
         others = [scope[v] for v in op.rest[len(op.limited) :]]
         return offset, dims, [*(limits[d] for d in dims), *others]
 
-    # Scratch
-
-    def reserve(self, value: Value) -> _Memory:
-        """Scratch memory for all chunks of a value."""
-        type_ = value.type
-        assert isinstance(type_, Tile)
-        assert type_.layout is not None
-        shape = tuple(type_.layout.padded_shape)
-        strides = _dense(shape)
-        bits = type_.dtype.bits
-        buffer = Buffer(type_.dtype, strided(shape, strides, bits), Space.SCRATCH)
-        return self.builder(Scratch, type=buffer), strides
-
-    def put_aside(self, scope: _Scope, value: Value, chunk: Value) -> None:
-        """Write the current chunk of a value to the scratch memory that it has."""
-        memory, strides = self.scratch[value]
-        offset = self.in_scratch(scope, value, strides)
-        attrs = (strides, (), False, False, False)
-        scope.builder.emit(StoreTile, (chunk, memory, offset), attrs)
-
-    def taken(
-        self, scope: _Scope, value: Value, memory: _Memory | None = None
-    ) -> Value:
-        """The current chunk of a value, read from scratch memory."""
-        buffer, strides = memory or self.scratch[value]
-        attrs = (_chunk(value.type), strides, (), False, False, 0)
-        offset = self.in_scratch(scope, value, strides)
-        return scope.builder.emit(LoadTile, (buffer, offset), attrs)[0]
-
-    def take_back(self, scope: _Scope, value: Value) -> None:
-        """Read a value of an earlier sweep, once for all loops that it lacks."""
-        home = scope.home(time_dims(value))
-        home.values[value] = self.taken(home, value)
-
-    def in_scratch(
-        self, scope: _Scope, value: Value, strides: tuple[Dim, ...]
-    ) -> Value:
-        """Where the current chunk of a value lies; loops over what it lacks are none
-        of its."""
-        b = scope.builder
-        offset = b.const(0, i64)
-        for dim in sorted(time_dims(value)):
-            step = b(Mul, scope.origins[dim], b.size(strides[dim]))
-            offset = b(Add, offset, step)
-        return offset
-
 
 def _end_of_run(b: Builder, origin: Value, stop: Value, step: int) -> Value:
     """Where a run of `step` elements ends, the last one where the loop does."""
@@ -664,80 +495,62 @@ def _end_of_run(b: Builder, origin: Value, stop: Value, step: int) -> Value:
     return end if exact else b(Minimum, end, stop)
 
 
-def _counted(
-    b: Builder,
-    bounds: tuple[Value, Value],
-    step: int,
-    states: States,
-    trip: Callable[[Builder, Value, States], States],
-) -> States:
-    """A loop whose body `trip` emits, from the counter and the carried states."""
-    body = b.nested()
-    counter = body.param(bounds[0].type, "k")
-    inner = {op: tuple(body.param(v.type) for v in vs) for op, vs in states.items()}
-    after = trip(body, counter, inner)
-    yields = [v for op in states for v in after[op]]
-    operands = (*bounds, *(v for values in states.values() for v in values))
-    results = iter(b.emit(For, operands, (step,), (body.block(yields),)))
-    return {op: tuple(islice(results, len(vs))) for op, vs in states.items()}
-
-
 # How each op reads for one chunk: its operands and attributes.
 
 
-def _same(s: _Stripmining, scope: _Scope, op: Op) -> Any:
+def _same(s: _Stripmining, scope: Scope, op: Op) -> Any:
     return [scope[v] for v in op.operands], op.attrs
 
 
-def _load(s: _Stripmining, scope: _Scope, op: LoadTile) -> Any:
+def _load(s: _Stripmining, scope: Scope, op: LoadTile) -> Any:
     offset, limited, rest = s.access(scope, op, op.type.shape)
     ahead = op.prefetch if s.now == 0 else 0
-    attrs = (_chunk(op.type), op.strides, limited, op.indirect, op.masked, ahead)
+    attrs = (chunk_type(op.type), op.strides, limited, op.indirect, op.masked, ahead)
     return [scope[op.buffer], offset, *rest], attrs
 
 
-def _store(s: _Stripmining, scope: _Scope, op: StoreTile) -> Any:
+def _store(s: _Stripmining, scope: Scope, op: StoreTile) -> Any:
     offset, limited, rest = s.access(scope, op, op.value.shape)
     attrs = (op.strides, limited, op.indirect, op.masked, op.streaming)
     return [scope[op.value], scope[op.buffer], offset, *rest], attrs
 
 
-def _iota(s: _Stripmining, scope: _Scope, op: IotaTile) -> Any:
+def _iota(s: _Stripmining, scope: Scope, op: IotaTile) -> Any:
     origin = scope[op.origin]
     if op.dim in scope.origins and op.dim in time_dims(op.result):
         origin = scope.builder(Add, origin, scope.origins[op.dim])
-    return [origin], (_chunk(op.type), op.dim)
+    return [origin], (chunk_type(op.type), op.dim)
 
 
-def _broadcast(s: _Stripmining, scope: _Scope, op: BroadcastTile) -> Any:
-    return [scope[op.x]], (_chunk(op.type),)
+def _broadcast(s: _Stripmining, scope: Scope, op: BroadcastTile) -> Any:
+    return [scope[op.x]], (chunk_type(op.type),)
 
 
-def _convert(s: _Stripmining, scope: _Scope, op: Convert) -> Any:
-    return [scope[op.x]], (_without_time(op.layout),)
+def _convert(s: _Stripmining, scope: Scope, op: Convert) -> Any:
+    return [scope[op.x]], (without_time(op.layout),)
 
 
-def _reduce(s: _Stripmining, scope: _Scope, op: ReduceTile) -> Any:
+def _reduce(s: _Stripmining, scope: Scope, op: ReduceTile) -> Any:
     return list(s.guarded(scope, op)), op.attrs
 
 
-def _scan(s: _Stripmining, scope: _Scope, op: ScanTile) -> Any:
+def _scan(s: _Stripmining, scope: Scope, op: ScanTile) -> Any:
     """After the elements that earlier chunks hold, if there are any."""
     values = [scope[v] for v in op.values]
-    if not _ending(op):
+    if not ending(op):
         return [*values, *(scope[v] for v in op.starts)], op.attrs
     state = scope.state(op)
     if state is None:
-        state = tuple(s.taken(scope, v) for v in op.totals)
+        state = tuple(s.scratch.taken(scope, v) for v in op.totals)
     return [*values, *state], op.attrs
 
 
-def _guard(s: _Stripmining, scope: _Scope, op: Guard) -> Any:
+def _guard(s: _Stripmining, scope: Scope, op: Guard) -> Any:
     limited = tuple(d for d in op.limited if d in scope.limits)
     return [scope[op.x], *(scope.limits[d] for d in limited)], (limited, op.identity)
 
 
-CHUNKED: Mapping[type, Callable[[_Stripmining, _Scope, Any], Any]] = {
+CHUNKED: Mapping[type, Callable[[_Stripmining, Scope, Any], Any]] = {
     LoadTile: _load,
     StoreTile: _store,
     IotaTile: _iota,
@@ -747,20 +560,6 @@ CHUNKED: Mapping[type, Callable[[_Stripmining, _Scope, Any], Any]] = {
     ReduceTile: _reduce,
     ScanTile: _scan,
 }
-
-
-def _chunk(type_: Any) -> Tile:
-    """The type of one chunk of a tile."""
-    assert isinstance(type_, Tile)
-    assert type_.layout is not None
-    layout = _without_time(type_.layout)
-    return Tile(type_.dtype, layout.shape, layout)
-
-
-def _without_time(layout: Layout) -> Layout:
-    """A layout of whole chunks: no time digits, nothing padded."""
-    dims = [tuple(g for g in digits if g.axis != TIME) for digits in layout.dims]
-    return Layout(dims)
 
 
 def _widest(function: Function) -> Layout | None:
@@ -792,15 +591,6 @@ def _given_limits(function: Function) -> dict[int, Value]:
         if isinstance(op, (LoadTile, StoreTile)):
             found.update(op.limits)
     return found
-
-
-def _dense(shape: Sequence[Dim]) -> tuple[Dim, ...]:
-    strides: list[Dim] = []
-    below: Dim = 1
-    for extent in reversed(shape):
-        strides.append(below)
-        below = below * extent
-    return tuple(reversed(strides))
 
 
 def _hints(op: Op) -> tuple[str, ...]:
