@@ -48,6 +48,10 @@ NO_IMPORTS: Mapping[str, int] = MappingProxyType({})
 NO_CALLABLES: Mapping[str, Callable[..., Any]] = MappingProxyType({})
 
 
+STAGES = ("graph", "loop", "fused", "recomputed", "split", "host")
+"""The names of the stages of a graph, in their order."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Journey:
     """A graph at every stage, for those who ask."""
@@ -64,6 +68,13 @@ class Journey:
     """The kernels with a layout on every tile, by name."""
     refusals: tuple[Refusal, ...]
     target: Target
+
+    @property
+    def stages(self) -> Mapping[str, Module]:
+        """The stages by their names; each is IR that runs."""
+        alone = self.graph, self.loop, self.fused, self.recomputed, self.split
+        modules = (*(Module((function,)) for function in alone), self.module)
+        return dict(zip(STAGES, modules, strict=True))
 
     @property
     def module(self) -> Module:

@@ -12,7 +12,7 @@ print(swiglu.explain(x, gate))
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial, update_wrapper
@@ -21,13 +21,13 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_map_only
 
-from fusec.compiler import Journey, compile_graph, kernel_text
+from fusec.compiler import STAGES, Journey, compile_graph, kernel_text
 from fusec.errors import UserError
 from fusec.explain import explain as report
 from fusec.frontend.aten_graph import compile_aten_graph
 from fusec.frontend.capture import compile_dynamo_graph
 from fusec.frontend.intake import Imported
-from fusec.ir.printer import format_function, format_module
+from fusec.ir.printer import format_module
 from fusec.logs import enable
 from fusec.options import Options
 
@@ -69,13 +69,13 @@ class Jitted:
         return self if instance is None else partial(self, instance)
 
     def ir(self, stage: str, *args: Any, **kwargs: Any) -> str:
-        """The IR of a call at "graph", "loop", "fused", "split" or "host" (with its
-        kernels)."""
-        if stage not in _STAGES:
-            names = ", ".join(map(repr, _STAGES))
+        """The IR of a call at "graph", "loop", "fused", "recomputed", "split" or "host"
+        (with its kernels)."""
+        if stage not in STAGES:
+            names = ", ".join(map(repr, STAGES))
             raise UserError(f"no stage {stage!r}", fix=f"the stages are {names}")
-        show = _STAGES[stage]
-        return "\n".join(show(graph.journey) for graph in self.graphs(*args, **kwargs))
+        journeys = [graph.journey for graph in self.graphs(*args, **kwargs)]
+        return "\n".join(format_module(journey.stages[stage]) for journey in journeys)
 
     def source(self, *args: Any, **kwargs: Any) -> str:
         """The LLVM code of the kernels that a call runs, before LLVM compiles it."""
@@ -127,15 +127,6 @@ def jit(function: Callable[..., Any] | None = None, **options: object) -> Any:
     if function is None:
         return partial(Jitted, options=chosen)
     return Jitted(function, chosen)
-
-
-_STAGES: Mapping[str, Callable[[Journey], str]] = {
-    "graph": lambda journey: format_function(journey.graph),
-    "loop": lambda journey: format_function(journey.loop),
-    "fused": lambda journey: format_function(journey.fused),
-    "split": lambda journey: format_function(journey.split),
-    "host": lambda journey: format_module(journey.module),
-}
 
 
 def _explained(graph: Compiled) -> str:

@@ -14,7 +14,17 @@ from fusec import __version__
 if TYPE_CHECKING:
     _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
-STAGES = ("graph", "loop", "fused", "split", "tile", "host", "llvm", "asm")
+STAGES = (
+    "graph",
+    "loop",
+    "fused",
+    "recomputed",
+    "split",
+    "tile",
+    "host",
+    "llvm",
+    "asm",
+)
 
 TARGET_HELP = """\
 TARGET is `file.py:name` or `module:name`, and names what to call and with what:

@@ -12,7 +12,7 @@ from fusec.compiler import Journey, kernel_text
 from fusec.errors import UserError
 from fusec.frontend.record import Recorded
 from fusec.ir.arguments import names_of, save_npz
-from fusec.ir.core import Module
+from fusec.ir.core import Function, Module
 from fusec.ir.printer import format_module
 from fusec.runtime.launcher_arrays import to_array
 
@@ -36,18 +36,16 @@ def _text(taken: Taken, arguments: Namespace) -> str:
         mark = ";" if arguments.stage == "llvm" else "#"
         parts = [f"{mark} {name}\n{text}" for name, text in texts.items()]
         return "\n".join(parts)
-    functions = {
-        "graph": (journey.graph,),
-        "loop": (journey.loop,),
-        "fused": (journey.fused,),
-        "split": (journey.split,),
-        "tile": tuple(kernels.values()),
-        "host": (journey.lowered.host, *kernels.values()),
-    }[arguments.stage]
-    return format_module(Module(functions), locations=arguments.locations)
+    chosen = tuple(kernels.values())
+    modules = {
+        **journey.stages,
+        "tile": Module(chosen),
+        "host": Module((journey.lowered.host, *chosen)),
+    }
+    return format_module(modules[arguments.stage], locations=arguments.locations)
 
 
-def _kernels(journey: Journey, only: str | None) -> Mapping[str, object]:
+def _kernels(journey: Journey, only: str | None) -> Mapping[str, Function]:
     laid_out = journey.laid_out
     if only is None:
         return laid_out

@@ -111,11 +111,9 @@ def corpus() -> tuple[str, ...]:
     options = Options.from_mapping({"target": "x86-64-v3"})
     for text in GRAPHS:
         journey = lower(parse_function(text), options)
-        stages = (journey.graph, journey.loop, journey.fused, journey.split)
-        texts += [format_function(stage) for stage in stages]
+        texts += [format_module(module) for module in journey.stages.values()]
         laid_out = journey.laid_out.values()
         texts += [format_function(kernel) for kernel in laid_out]
-        texts.append(format_module(journey.module))
         mined = [stripmined(kernel, journey.target) for kernel in laid_out]
         texts += [format_function(kernel) for kernel in mined]
     return tuple(texts)
