@@ -21,7 +21,7 @@ from functools import reduce
 from typing import Any
 
 from fusec.analysis.accesses import Access, Accesses
-from fusec.analysis.schedule import Schedule
+from fusec.analysis.schedule import Schedule, Split
 from fusec.ir.builder import Builder
 from fusec.ir.core import Affine, Function, Level, Op, Value, Values
 from fusec.ir.dims import Dim, Facts, exact_div
@@ -102,9 +102,25 @@ class _Tiling:
             rest = b(TruncDiv, rest, b.size(count)) if k else rest
             self.origin[axis] = b(Mul, place, b.size(step)) if step != 1 else place
         for dim, split in enumerate(schedule.tile):
-            if split.blocked and exact_div(split.axis.extent, split.extent) is None:
-                exist = b(Sub, b.size(split.axis.extent), self.origin[split.axis])
+            whole = exact_div(split.axis.extent, split.extent) is not None
+            if not split.blocked or whole:
+                continue
+            origin, extent = self.origin[split.axis], b.size(split.axis.extent)
+            if self.may_overlap(split):
+                last = b.size(split.axis.extent - split.extent)
+                self.origin[split.axis] = b(Minimum, origin, last)
+            else:
+                exist = b(Sub, extent, origin)
                 self.limit[dim] = b(Minimum, exist, b.size(split.extent))
+
+    def may_overlap(self, split: Split) -> bool:
+        """Whether the last program may begin early instead of ending late, and write
+        some elements a second time: to sweep whole registers takes no masks.
+
+        A region that sweeps never writes over what it reads (see `in_place`).
+        """
+        known = isinstance(split.axis.extent, int) and isinstance(split.extent, int)
+        return known and bool(self.accesses.swept)
 
     # Values
 
