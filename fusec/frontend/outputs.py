@@ -20,7 +20,7 @@ from torch import fx
 from torch.utils._pytree import tree_map_only
 
 from fusec.frontend.shapes import Untranslatable, to_dim
-from fusec.frontend.torch_private import OpOverload
+from fusec.frontend.torch_private import OpOverload, reinterpreted
 from fusec.ir.dims import product
 
 Program = Callable[[list[Any]], list[Any]]
@@ -202,33 +202,61 @@ def deliver(program: Program, outputs: Sequence[Output]) -> Program:
         return program if all_of_them else lambda arguments: program(arguments)[:count]
     bases = [o.base if isinstance(o, (View, Replay)) else o for o in outputs]
     passed = [base.index for base in bases if isinstance(base, Argument)]
+    picks = [_picker(output) for output in outputs]
 
     def run(arguments: list[Any]) -> list[Any]:
         kept = {k: arguments[k] for k in passed}
         made = program(arguments)
-        return [_pick(output, made, kept) for output in outputs]
+        return [pick(made, kept) for pick in picks]
 
     return run
 
 
-def _pick(output: Output, made: list[Any], kept: Mapping[int, Any]) -> Any:
+_Pick = Callable[[list[Any], Mapping[int, Any]], Any]
+"""Finds an output among what a call made, and the arguments that it kept."""
+
+
+def _picker(output: Output) -> _Pick:
     match output:
         case Argument(index):
-            return kept[index]
-        case View(base, shape, strides, offset):
-            held = _pick(base, made, kept)
-            start = held.storage_offset() + _number(offset, made)
-            dims = ([_number(n, made) for n in part] for part in (shape, strides))
-            return held.as_strided(*dims, start)
+            return lambda made, kept: kept[index]
+        case View():
+            return _viewer(output)
         case Replay(base, calls):
-            held = _pick(base, made, kept)
-            for call, arguments, keywords in calls:
-                held = call(held, *_filled(arguments, made), **_filled(keywords, made))
-            return held
+            return _replayer(_picker(base), calls)
         case None:
-            return None
+            return lambda made, kept: None
         case _:
-            return made[output]
+            return lambda made, kept: made[output]
+
+
+def _viewer(view: View) -> _Pick:
+    base, offset = _picker(view.base), view.offset
+    parts: Any = view.shape, view.strides
+    if any(isinstance(n, Yielded) for n in (*view.shape, *view.strides, offset)):
+
+        def pick(made: list[Any], kept: Mapping[int, Any]) -> Any:
+            held = base(made, kept)
+            shape, strides = ([_number(n, made) for n in part] for part in parts)
+            start = held.storage_offset() + _number(offset, made)
+            return held.as_strided(shape, strides, start)
+
+        return pick
+
+    def pick_known(made: list[Any], kept: Mapping[int, Any]) -> Any:
+        return reinterpreted(base(made, kept), *parts, offset)  # type: ignore[arg-type]
+
+    return pick_known
+
+
+def _replayer(base: _Pick, calls: Sequence[Any]) -> _Pick:
+    def pick(made: list[Any], kept: Mapping[int, Any]) -> Any:
+        held = base(made, kept)
+        for call, arguments, keywords in calls:
+            held = call(held, *_filled(arguments, made), **_filled(keywords, made))
+        return held
+
+    return pick
 
 
 def _filled(arguments: Any, made: list[Any]) -> Any:

@@ -6,7 +6,7 @@ These names move between releases: what breaks with a new torch breaks here, or 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -45,6 +45,7 @@ __all__ = [
     "functorch_config",
     "keys_of_ours",
     "min_cut_rematerialization_partition",
+    "reinterpreted",
     "symbol_hint",
     "unset_fake_temporarily",
 ]
@@ -74,6 +75,18 @@ def _unless_ours(register: Callable[[], None]) -> Callable[[], None]:
 if hasattr(codecache, "init_backend_registration"):
     register = codecache.init_backend_registration  # pyright: ignore
     codecache.init_backend_registration = _unless_ours(register)  # pyright: ignore
+
+
+def _strided(
+    x: torch.Tensor, shape: Sequence[int], strides: Sequence[int], offset: int
+) -> torch.Tensor:
+    return x.as_strided(shape, strides, x.storage_offset() + offset)
+
+
+_guards: Any = getattr(torch._C, "_dynamo").guards  # noqa: B009
+reinterpreted = getattr(_guards, "_reinterpret_tensor", _strided)
+"""A tensor in the memory of another, `offset` elements on: torch's own way around its
+dispatcher, as Inductor takes it."""
 
 
 def all_overloads() -> list[str]:

@@ -160,7 +160,7 @@ class Program:
         that nothing holds a program but its users."""
         if _is_straight(self._plan):
             return self._straight(self._plan, self._addresses)
-        return self
+        return self if self._steps or self.count else _nothing
 
     def __call__(self, arguments: list[Any]) -> list[Any]:
         """Run the program; the results in the order of the function's yields."""
@@ -240,6 +240,12 @@ def in_memory(x: Any) -> Any:
     if isinstance(x, torch.Tensor) and x._is_zerotensor():
         return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype).zero_()
     return x
+
+
+def _nothing(arguments: list[Any]) -> list[Any]:
+    """A program without results: those of its graph are its arguments, or lie there."""
+    arguments.clear()
+    return []
 
 
 def _is_straight(plan: HostPlan) -> bool:
