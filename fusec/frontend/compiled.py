@@ -127,7 +127,7 @@ def _revived(data: bytes) -> CompiledGraph:
 
 
 def _assembled(program: Program, outputs: Sequence[Output], backward: bool) -> Program:
-    delivered = deliver(program, outputs)
+    delivered = deliver(program, outputs, gradients=backward)
     return _resolved(delivered) if backward else delivered
 
 

@@ -20,7 +20,7 @@ from torch import fx
 from torch.utils._pytree import tree_map_only
 
 from fusec.frontend.shapes import Untranslatable, to_dim
-from fusec.frontend.torch_private import OpOverload, reinterpreted
+from fusec.frontend.torch_private import OpOverload, part_of, view_of
 from fusec.ir.dims import product
 
 Program = Callable[[list[Any]], list[Any]]
@@ -193,8 +193,13 @@ def fills(node: fx.Node) -> bool:
         return False
 
 
-def deliver(program: Program, outputs: Sequence[Output]) -> Program:
-    """The program with the outputs of the graph in place of the function's yields."""
+def deliver(
+    program: Program, outputs: Sequence[Output], *, gradients: bool = False
+) -> Program:
+    """The program with the outputs of the graph in place of the function's yields.
+
+    Of what a gradient is a view nobody asks.
+    """
     count = len(outputs)
     all_of_them = getattr(program, "count", None) == count
     program = getattr(program, "run", program)
@@ -202,7 +207,8 @@ def deliver(program: Program, outputs: Sequence[Output]) -> Program:
         return program if all_of_them else lambda arguments: program(arguments)[:count]
     bases = [o.base if isinstance(o, (View, Replay)) else o for o in outputs]
     passed = [base.index for base in bases if isinstance(base, Argument)]
-    picks = [_picker(output) for output in outputs]
+    take = part_of if gradients else view_of
+    picks = [_picker(output, take) for output in outputs]
 
     def run(arguments: list[Any]) -> list[Any]:
         kept = {k: arguments[k] for k in passed}
@@ -216,35 +222,34 @@ _Pick = Callable[[list[Any], Mapping[int, Any]], Any]
 """Finds an output among what a call made, and the arguments that it kept."""
 
 
-def _picker(output: Output) -> _Pick:
+def _picker(output: Output, take: Callable[..., Any]) -> _Pick:
     match output:
         case Argument(index):
             return lambda made, kept: kept[index]
         case View():
-            return _viewer(output)
+            return _viewer(output, take)
         case Replay(base, calls):
-            return _replayer(_picker(base), calls)
+            return _replayer(_picker(base, take), calls)
         case None:
             return lambda made, kept: None
         case _:
             return lambda made, kept: made[output]
 
 
-def _viewer(view: View) -> _Pick:
-    base, offset = _picker(view.base), view.offset
+def _viewer(view: View, take: Callable[..., Any]) -> _Pick:
+    base, offset = _picker(view.base, take), view.offset
     parts: Any = view.shape, view.strides
     if any(isinstance(n, Yielded) for n in (*view.shape, *view.strides, offset)):
 
         def pick(made: list[Any], kept: Mapping[int, Any]) -> Any:
             held = base(made, kept)
             shape, strides = ([_number(n, made) for n in part] for part in parts)
-            start = held.storage_offset() + _number(offset, made)
-            return held.as_strided(shape, strides, start)
+            return take(held, shape, strides, _number(offset, made))
 
         return pick
 
     def pick_known(made: list[Any], kept: Mapping[int, Any]) -> Any:
-        return reinterpreted(base(made, kept), *parts, offset)  # type: ignore[arg-type]
+        return take(base(made, kept), *parts, offset)
 
     return pick_known
 

@@ -45,9 +45,10 @@ __all__ = [
     "functorch_config",
     "keys_of_ours",
     "min_cut_rematerialization_partition",
-    "reinterpreted",
+    "part_of",
     "symbol_hint",
     "unset_fake_temporarily",
+    "view_of",
 ]
 
 
@@ -77,16 +78,17 @@ if hasattr(codecache, "init_backend_registration"):
     codecache.init_backend_registration = _unless_ours(register)  # pyright: ignore
 
 
-def _strided(
+def view_of(
     x: torch.Tensor, shape: Sequence[int], strides: Sequence[int], offset: int
 ) -> torch.Tensor:
+    """A view of a tensor, `offset` elements on; torch knows what it is a view of."""
     return x.as_strided(shape, strides, x.storage_offset() + offset)
 
 
 _guards: Any = getattr(torch._C, "_dynamo").guards  # noqa: B009
-reinterpreted = getattr(_guards, "_reinterpret_tensor", _strided)
-"""A tensor in the memory of another, `offset` elements on: torch's own way around its
-dispatcher, as Inductor takes it."""
+part_of = getattr(_guards, "_reinterpret_tensor", view_of)
+"""The same as a tensor of its own in that memory: torch's way around its dispatcher, as
+Inductor takes it."""
 
 
 def all_overloads() -> list[str]:
