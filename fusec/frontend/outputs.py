@@ -48,13 +48,15 @@ Size = int | Yielded
 class View:
     """An output that lies in the memory of an argument or of a yield.
 
-    Strides and offset count elements; the offset is from where the base begins.
+    Strides and offset count elements; the offset is from where the base begins, or, of
+    an absolute view, from where the memory does that the base lies in.
     """
 
     base: int | Argument
     shape: tuple[Size, ...]
     strides: tuple[Size, ...]
     offset: Size
+    absolute: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,16 @@ def offset_in(
     """
     around = base if _storage(base) == _storage(node) else updates[base]
     return _tensor(node).storage_offset() - _tensor(around).storage_offset()
+
+
+def is_absolute(node: fx.Node, base: fx.Node) -> bool:
+    """Whether a view counts from the beginning of its base's memory, as `as_strided`
+    with an offset does: it stays where it is, wherever a later base begins."""
+    calls = view_calls(node, (base,)) or ()
+    strided = [c for c in calls if c.target is torch.ops.aten.as_strided.default]
+    # as_strided(x, sizes, strides, storage_offset)
+    starts = ([*c.args[3:], c.kwargs.get("storage_offset")] for c in strided)
+    return any(start[0] is not None for start in starts)
 
 
 def view_calls(node: fx.Node, base: Collection[fx.Node]) -> list[fx.Node] | None:
@@ -211,9 +223,10 @@ def _pick(output: Output, made: list[Any], kept: Mapping[int, Any]) -> Any:
     match output:
         case Argument(index):
             return kept[index]
-        case View(base, shape, strides, offset):
+        case View(base, shape, strides, offset, absolute):
             held = _pick(base, made, kept)
-            start = held.storage_offset() + _number(offset, made)
+            first = 0 if absolute else held.storage_offset()
+            start = first + _number(offset, made)
             dims = ([_number(n, made) for n in part] for part in (shape, strides))
             return held.as_strided(*dims, start)
         case Replay(base, calls):
