@@ -57,7 +57,7 @@ def compile_dynamo_graph(
 
     # Dynamo looks here whether AOTAutograd ran, when it splits the graphs of DDP.
     counters["aot_autograd"]["total"] += 1
-    with salted(gm, salt) as keep:
+    with salted(gm, example_inputs, salt) as keep:
         made = aot_module_simplified(
             gm,
             list(example_inputs),

@@ -4,7 +4,7 @@ The cache finds entries by a hash of Dynamo's graph, the forms of its inputs, an
 torch's version and settings. What else a compiled graph depends on is the salt, an
 attribute of the graph while its key is made:
 
-    with salted(gm, salt) as keep:
+    with salted(gm, inputs, salt) as keep:
         aot_module_simplified(gm, inputs, fw_compiler=keep(compile), …)
 
 An entry holds the forward and the backward pass, so both are compiled at once, not the
@@ -13,7 +13,7 @@ backward pass where it is first run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,17 +30,20 @@ Keep = Callable[[Callable[..., Any]], Any]
 
 
 @contextmanager
-def salted(gm: Any, salt: str | None) -> Iterator[Keep]:
+def salted(gm: Any, inputs: Sequence[Any], salt: str | None) -> Iterator[Keep]:
     """Use torch's cache inside; `keep` marks a compiler whose results it may hold.
 
-    Without a salt the cache is not used, unless torch insists as it makes a package.
+    Without a salt the cache is not used, unless torch insists as it makes a package;
+    nor is it where an entry would not have all that guards it.
     """
-    if salt is None and not functorch_config.force_autograd_cache:
+    places = _shared(inputs)
+    guarded = bool(places) and any(map(_varies, inputs))
+    if (salt is None or guarded) and not functorch_config.force_autograd_cache:
         yield lambda compiler: compiler
         return
     # A graph with module inputs comes wrapped.
     graph = getattr(gm, "gm", gm)
-    graph.fusec_salt = salt, _lines(graph)
+    graph.fusec_salt = salt, _lines(graph), places
     settings = {
         "bundled_autograd_cache": True,
         "force_non_lazy_backward_lowering": True,
@@ -50,6 +53,38 @@ def salted(gm: Any, salt: str | None) -> Iterator[Keep]:
             yield lambda compiler: SerializableAOTDispatchCompiler(OutputCode, compiler)
     finally:
         del graph.fusec_salt
+
+
+def _shared(inputs: Sequence[Any]) -> list[tuple[int, int, str]]:
+    """The inputs that share memory with others: which, with whom, from which element.
+
+    What a graph does to one of them shows in the others, and is compiled so.
+    """
+    owners: dict[int, list[int]] = {}
+    for k, x in enumerate(inputs):
+        if isinstance(x, torch.Tensor) and x.layout is torch.strided:
+            owners.setdefault(_memory(x), []).append(k)
+    groups = [group for group in owners.values() if len(group) > 1]
+    return [(k, ks[0], str(inputs[k].storage_offset())) for ks in groups for k in ks]
+
+
+def _memory(x: torch.Tensor) -> int:
+    try:
+        return x.untyped_storage()._cdata
+    except NotImplementedError:  # a subclass has its memory in other tensors
+        return id(x)
+
+
+def _varies(x: Any) -> bool:
+    """Whether a size of an input is a symbol.
+
+    torch then guards that inputs which it found apart do not overlap later; an entry of
+    its cache lacks that guard.
+    """
+    if not isinstance(x, torch.Tensor):
+        return isinstance(x, torch.SymInt)
+    sizes = *x.shape, *(x.stride() if x.layout is torch.strided else ())
+    return any(isinstance(n, torch.SymInt) for n in sizes)
 
 
 def _lines(gm: Any) -> list[str]:

@@ -142,6 +142,20 @@ def test_an_error_names_the_line_of_this_program(
         assert f"{path}:{lines + 5}" in machine.process([str(path)]).stdout
 
 
+def test_arguments_that_share_memory_find_no_entry_of_those_that_do_not(
+    machine: Machine,
+) -> None:
+    """Nor the other way about: torch's own key does not tell them apart."""
+    for name in ("overlapping", "apart", "side_by_side", "overlapping"):
+        machine(name)
+
+
+def test_what_is_guarded_to_lie_apart_is_compiled_each_time(machine: Machine) -> None:
+    """torch's entries lack the guard."""
+    for _ in range(2):
+        assert not machine("apart_at_first")["apart_at_first"]["hits"]
+
+
 SAVE = """
 import sys, torch, fusec
 
