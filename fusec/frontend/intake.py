@@ -272,6 +272,8 @@ class _Intake:
         old, new = self.env[target], self.env[source]
         if isinstance(old.value.type, Opaque):
             raise _unsupported(node, "it writes to a tensor that fusec cannot read")
+        if target.meta["val"].is_neg():
+            raise _unsupported(node, "it writes to a tensor that is negated lazily")
         self.sources[target] = source
         self.updates[target] = new.cast(old.dtype).broadcast(old.shape)
         return self.updates[target]
