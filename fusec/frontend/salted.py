@@ -13,13 +13,17 @@ backward pass where it is first run.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_leaves
 
 from fusec.frontend.torch_private import (
+    OpOverload,
+    OpOverloadPacket,
     OutputCode,
     SerializableAOTDispatchCompiler,
     functorch_config,
@@ -34,15 +38,17 @@ def salted(gm: Any, inputs: Sequence[Any], salt: str | None) -> Iterator[Keep]:
     """Use torch's cache inside; `keep` marks a compiler whose results it may hold.
 
     Without a salt the cache is not used, unless torch insists as it makes a package;
-    nor is it where an entry would not have all that guards it.
+    nor is it where an entry would not have all that guards it, nor where what a graph
+    does is not in its key.
     """
     places = _shared(inputs)
     guarded = bool(places) and any(map(_varies, inputs))
-    if (salt is None or guarded) and not functorch_config.force_autograd_cache:
-        yield lambda compiler: compiler
-        return
     # A graph with module inputs comes wrapped.
     graph = getattr(gm, "gm", gm)
+    kept = salt is not None and not guarded and not _has_custom_ops(graph)
+    if not kept and not functorch_config.force_autograd_cache:
+        yield lambda compiler: compiler
+        return
     graph.fusec_salt = salt, _lines(graph), places
     settings = {
         "bundled_autograd_cache": True,
@@ -87,11 +93,45 @@ def _varies(x: Any) -> bool:
     return any(isinstance(n, torch.SymInt) for n in sizes)
 
 
+_NAMESPACES = frozenset({"aten", "prims", "prim", "quantized", "_c10d_functional"})
+"""Of operators that change with torch's version only."""
+
+
+def _has_custom_ops(gm: Any) -> bool:
+    """Whether a graph has operators of the user's, of which the key has the names.
+
+    Python code says how they are differentiated, and what they give for tracing.
+    """
+    ops = (
+        n.target
+        for n in _nodes(gm)
+        if isinstance(n.target, OpOverload | OpOverloadPacket)
+    )
+    return any(str(op).partition(".")[0] not in _NAMESPACES for op in ops)
+
+
+def _nodes(gm: Any) -> Iterator[Any]:
+    """The nodes of a graph, and of those that it calls."""
+    for module in gm.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            yield from module.graph.nodes
+
+
 def _lines(gm: Any) -> list[str]:
     """Where the user wrote what may raise an error of ours: what reads integers, which
     may be indices out of range or zeros to divide by. The error names the line."""
-    readers = (n for n in gm.graph.nodes if any(map(_is_integer, n.all_input_nodes)))
-    return [node.meta.get("stack_trace", "") for node in readers]
+    return [n.meta.get("stack_trace", "") for n in _nodes(gm) if _reads_integers(n)]
+
+
+def _reads_integers(node: Any) -> bool:
+    indexes = node.target in (operator.getitem, operator.setitem)
+    if indexes and any(map(_is_list, tree_leaves(node.args, is_leaf=_is_list))):
+        return True
+    return any(map(_is_integer, node.all_input_nodes))
+
+
+def _is_list(index: Any) -> bool:
+    return isinstance(index, list)
 
 
 def _is_integer(node: Any) -> bool:

@@ -24,7 +24,7 @@ from torch._inductor import codecache
 from torch._inductor.output_code import OutputCode
 from torch._inductor.runtime.cache_dir_utils import cache_dir as aot_cache_dir
 from torch._library.fake_class_registry import FakeScriptObject
-from torch._ops import OpOverload
+from torch._ops import OpOverload, OpOverloadPacket
 from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
@@ -33,6 +33,7 @@ __all__ = [
     "FakeScriptObject",
     "FakeTensor",
     "OpOverload",
+    "OpOverloadPacket",
     "OutputCode",
     "SerializableAOTDispatchCompiler",
     "ShapeEnv",
