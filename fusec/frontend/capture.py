@@ -25,6 +25,7 @@ from fusec.frontend.torch_private import (
     TracingContext,
     aot_module_simplified,
     counters,
+    flatten_graph_inputs,
 )
 
 
@@ -50,6 +51,11 @@ def compile_dynamo_graph(
     callables are looked for in torch's cache first, and kept there. Raises what
     `compile` raises.
     """
+
+    if any(isinstance(x, (list, tuple, dict)) for x in example_inputs):
+        # Compiled autograd gives a list of what the backward pass saved.
+        make = partial(compile_dynamo_graph, compile=compile, salt=salt)
+        return flatten_graph_inputs(gm, example_inputs, make)
 
     def backward(gm: fx.GraphModule, examples: Sequence[Any]) -> Callable[..., Any]:
         _donate_nothing()

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch._decomp import core_aten_decompositions
-from torch._dynamo.utils import counters
+from torch._dynamo.utils import counters, flatten_graph_inputs
 from torch._functorch import config as functorch_config
 from torch._functorch._aot_autograd.autograd_cache import BypassAOTAutogradCache
 from torch._functorch._aot_autograd.schemas import SerializableAOTDispatchCompiler
@@ -43,6 +43,7 @@ __all__ = [
     "aot_module_simplified",
     "core_aten_decompositions",
     "counters",
+    "flatten_graph_inputs",
     "functorch_config",
     "keys_of_ours",
     "min_cut_rematerialization_partition",
