@@ -8,11 +8,12 @@ from itertools import islice, pairwise
 
 from fusec.analysis.cost import weigh
 from fusec.ir.core import Affine, Block, Function, Op, Value, walk
-from fusec.ir.dims import Dim
+from fusec.ir.dims import Dim, Symbol
 from fusec.ir.ops.elementwise import Elementwise
 from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.loop import Load, Region, Store
 from fusec.ir.ops.reduction import Reduce, Scan
+from fusec.ir.sizes import dims_of, used_symbols
 from fusec.ir.types import Axis, Tensor
 
 
@@ -121,10 +122,15 @@ class Regions:
         return [value for op in ops for value in (*op.operands, *op.results)]
 
     def needs(self) -> list[set[int]]:
-        """The ops that each op waits for: those with effects keep their order."""
+        """The ops that each op waits for: what makes its operands, and what finds out
+        its sizes. Those with effects keep their order."""
         needs = [
             {self.maker[v] for v in op.operands if v in self.maker} for op in self.ops
         ]
+        tellers = _tellers(self.function)
+        for k, op in enumerate(self.ops if tellers else ()):
+            told = [tellers[s] for s in used_symbols(Block((), (op,))) if s in tellers]
+            needs[k].update(teller for teller in told if teller < k)
         effects = [k for k, op in enumerate(self.ops) if _has_effect(op)]
         for earlier, later in pairwise(effects):
             needs[later].add(earlier)
@@ -161,6 +167,17 @@ def shape_of(value: Value) -> tuple[Dim, ...]:
 
 def _has_effect(op: Op) -> bool:
     return not isinstance(op, Region) and not op.pure
+
+
+def _tellers(function: Function) -> dict[Symbol, int]:
+    """The first extern to find out each symbol that no argument tells."""
+    given = {n for x in function.params for n in dims_of(x.type)}
+    named = {Symbol(x.hint) for x in function.params if x.hint}
+    found: dict[Symbol, int] = {}
+    for k, op in enumerate(function.body.ops):
+        for symbol in op.told - given - named if isinstance(op, Extern) else ():
+            found.setdefault(symbol, k)
+    return found
 
 
 def _readers(function: Function) -> dict[Value, tuple[int, ...]]:

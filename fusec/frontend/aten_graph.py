@@ -86,7 +86,15 @@ def _compiled(
     if imported.fallbacks and not options.fallback:
         raise UnsupportedError(imported.fallbacks)
     program = compile(imported)
-    return compiled(program, imported.outputs, backward=role == "backward")
+    # Gradients come as they like; other arguments as they were when traced.
+    backward = role == "backward"
+    negated = backward or any(map(_is_negated, gm.graph.nodes))
+    return compiled(program, imported.outputs, backward=backward, negated=negated)
+
+
+def _is_negated(node: fx.Node) -> bool:
+    value = node.meta.get("val") if node.op == "placeholder" else None
+    return isinstance(value, torch.Tensor) and value.is_neg()
 
 
 def _check_devices(gm: fx.GraphModule) -> None:

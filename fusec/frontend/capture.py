@@ -25,6 +25,7 @@ from fusec.frontend.torch_private import (
     TracingContext,
     aot_module_simplified,
     counters,
+    flatten_graph_inputs,
 )
 
 
@@ -51,13 +52,18 @@ def compile_dynamo_graph(
     `compile` raises.
     """
 
+    if any(isinstance(x, (list, tuple, dict)) for x in example_inputs):
+        # Compiled autograd gives a list of what the backward pass saved.
+        make = partial(compile_dynamo_graph, compile=compile, salt=salt)
+        return flatten_graph_inputs(gm, example_inputs, make)
+
     def backward(gm: fx.GraphModule, examples: Sequence[Any]) -> Callable[..., Any]:
         _donate_nothing()
         return _untraced(compile(gm, examples, "backward"))
 
     # Dynamo looks here whether AOTAutograd ran, when it splits the graphs of DDP.
     counters["aot_autograd"]["total"] += 1
-    with salted(gm, salt) as keep:
+    with salted(gm, example_inputs, salt) as keep:
         made = aot_module_simplified(
             gm,
             list(example_inputs),

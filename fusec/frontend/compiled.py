@@ -46,21 +46,27 @@ class Kept:
     artifact: Artifact
     outputs: Sequence[Output]
     backward: bool
+    negated: bool
 
 
 def compiled(
-    program: Program, outputs: Sequence[Output], *, backward: bool = False
+    program: Program,
+    outputs: Sequence[Output],
+    *,
+    backward: bool = False,
+    negated: bool = False,
 ) -> Program:
     """A boxed callable for a graph whose outputs a program computes.
 
-    It can be pickled by way of the `CompiledGraph` that it wraps, if the program has an
+    Arguments may come as lazy negations of their memory where they may be `negated`. It
+    can be pickled by way of the `CompiledGraph` that it wraps, if the program has an
     `artifact`.
     """
-    call = _assembled(program, outputs, backward)
+    call = _assembled(program, outputs, backward, negated)
     artifact = getattr(program, "artifact", None)
     if artifact is None:
         return boxed(call, CompiledGraph())
-    return boxed(call, CompiledGraph(Kept(artifact, outputs, backward)))
+    return boxed(call, CompiledGraph(Kept(artifact, outputs, backward, negated)))
 
 
 def boxed(run: Program, graph: CompiledGraph) -> Program:
@@ -111,7 +117,8 @@ class CompiledGraph(OutputCode):
         """Load the program into this process."""
         with unset_fake_temporarily():  # constants are real
             kept = pickle.loads(self._bytes[_DIGEST:])
-        self._run = _assembled(kept.artifact.load(), kept.outputs, kept.backward)
+        program = kept.artifact.load()
+        self._run = _assembled(program, kept.outputs, kept.backward, kept.negated)
 
     def set_triton_bundle(self, triton_bundle: Any) -> None:
         """There is none."""
@@ -126,21 +133,29 @@ def _revived(data: bytes) -> CompiledGraph:
     return graph
 
 
-def _assembled(program: Program, outputs: Sequence[Output], backward: bool) -> Program:
-    delivered = deliver(program, outputs, gradients=backward)
-    return _resolved(delivered) if backward else delivered
+def _assembled(
+    program: Program, outputs: Sequence[Output], backward: bool, negated: bool
+) -> Program:
+    resolving = _resolving(program) if negated else program
+    return deliver(resolving, outputs, gradients=backward)
 
 
-def _resolved(program: Program) -> Program:
-    """A program for gradients, which may come as lazy negations of their memory.
-
-    Of other arguments torch checks that they are as they were when traced.
-    """
+def _resolving(program: Program) -> Program:
+    """The program for arguments of which some may be lazy negations of their memory."""
+    program = getattr(program, "run", program)
 
     def run(arguments: list[Any]) -> list[Any]:
         for k, x in enumerate(arguments):
             if isinstance(x, torch.Tensor) and x.is_neg():
-                arguments[k] = x.resolve_neg()
+                arguments[k] = _resolved(x)
         return program(arguments)
 
     return run
+
+
+def _resolved(x: torch.Tensor) -> torch.Tensor:
+    """A lazy negation as memory, with the strides that it has."""
+    memory = torch.ops.aten._neg_view(x)
+    reach = sum((n - 1) * s for n, s in zip(x.shape, x.stride(), strict=True))
+    line = memory.as_strided((reach + 1 if x.numel() else 0,), (1,))
+    return (-line).as_strided(x.shape, x.stride())

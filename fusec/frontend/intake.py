@@ -48,6 +48,7 @@ from fusec.frontend.outputs import (
     View,
     Yielded,
     fills,
+    is_absolute,
     offset_in,
     take_from_the_origin,
     view_bases,
@@ -271,6 +272,8 @@ class _Intake:
         old, new = self.env[target], self.env[source]
         if isinstance(old.value.type, Opaque):
             raise _unsupported(node, "it writes to a tensor that fusec cannot read")
+        if target.meta["val"].is_neg():
+            raise _unsupported(node, "it writes to a tensor that is negated lazily")
         self.sources[target] = source
         self.updates[target] = new.cast(old.dtype).broadcast(old.shape)
         return self.updates[target]
@@ -331,14 +334,18 @@ class _Intake:
         loc, base, meta = loc_of(node), self.bases[node], node.meta["val"]
         under = self._output(base, yields, places)
         assert isinstance(under, (int, Argument))
-        start = offset_in(node, base, self.sources)
+        absolute = is_absolute(node, base)
+        start = meta.storage_offset()
+        if not absolute:
+            start = offset_in(node, base, self.sources)
         dims = [size_of(n, loc) for n in (*meta.shape, *meta.stride(), start)]
         known = self.bound.keys() - self.displaced
         if not all(symbols(dim) <= known for dim in dims):
             return Replay(under, self._replay(node, base, yields))
         *sizes, offset = (self._number(dim, yields) for dim in dims)
         rank = len(meta.shape)
-        return View(under, tuple(sizes[:rank]), tuple(sizes[rank:]), offset)
+        shape, strides = tuple(sizes[:rank]), tuple(sizes[rank:])
+        return View(under, shape, strides, offset, absolute)
 
     def _replay(
         self, node: fx.Node, base: fx.Node, yields: list[Value]

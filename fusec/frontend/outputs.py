@@ -52,13 +52,15 @@ Size = int | Yielded
 class View:
     """An output that lies in the memory of an argument or of a yield.
 
-    Strides and offset count elements; the offset is from where the base begins.
+    Strides and offset count elements; the offset is from where the base begins, or, of
+    an absolute view, from where the memory does that the base lies in.
     """
 
     base: int | Argument
     shape: tuple[Size, ...]
     strides: tuple[Size, ...]
     offset: Size
+    absolute: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,16 @@ def offset_in(
     """
     around = base if _storage(base) == _storage(node) else updates[base]
     return _tensor(node).storage_offset() - _tensor(around).storage_offset()
+
+
+def is_absolute(node: fx.Node, base: fx.Node) -> bool:
+    """Whether a view counts from the beginning of its base's memory, as `as_strided`
+    with an offset does: it stays where it is, wherever a later base begins."""
+    calls = view_calls(node, (base,)) or ()
+    strided = [c for c in calls if c.target is torch.ops.aten.as_strided.default]
+    # as_strided(x, sizes, strides, storage_offset)
+    starts = ([*c.args[3:], c.kwargs.get("storage_offset")] for c in strided)
+    return any(start[0] is not None for start in starts)
 
 
 def view_calls(node: fx.Node, base: Collection[fx.Node]) -> list[fx.Node] | None:
@@ -237,19 +249,23 @@ def _picker(output: Output, take: Callable[..., Any]) -> _Pick:
 
 
 def _viewer(view: View, take: Callable[..., Any]) -> _Pick:
-    base, offset = _picker(view.base, take), view.offset
+    base, absolute = _picker(view.base, take), view.absolute
     parts: Any = view.shape, view.strides
+    offset: Any = view.offset
     if any(isinstance(n, Yielded) for n in (*view.shape, *view.strides, offset)):
 
         def pick(made: list[Any], kept: Mapping[int, Any]) -> Any:
             held = base(made, kept)
             shape, strides = ([_number(n, made) for n in part] for part in parts)
-            return take(held, shape, strides, _number(offset, made))
+            first = held.storage_offset() if absolute else 0
+            return take(held, shape, strides, _number(offset, made) - first)
 
         return pick
 
     def pick_known(made: list[Any], kept: Mapping[int, Any]) -> Any:
-        return take(base(made, kept), *parts, offset)
+        held = base(made, kept)
+        first = held.storage_offset() if absolute else 0
+        return take(held, *parts, offset - first)
 
     return pick_known
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch._decomp import core_aten_decompositions
-from torch._dynamo.utils import counters
+from torch._dynamo.utils import counters, flatten_graph_inputs
 from torch._functorch import config as functorch_config
 from torch._functorch._aot_autograd.autograd_cache import BypassAOTAutogradCache
 from torch._functorch._aot_autograd.schemas import SerializableAOTDispatchCompiler
@@ -24,7 +24,7 @@ from torch._inductor import codecache
 from torch._inductor.output_code import OutputCode
 from torch._inductor.runtime.cache_dir_utils import cache_dir as aot_cache_dir
 from torch._library.fake_class_registry import FakeScriptObject
-from torch._ops import OpOverload
+from torch._ops import OpOverload, OpOverloadPacket
 from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
@@ -33,6 +33,7 @@ __all__ = [
     "FakeScriptObject",
     "FakeTensor",
     "OpOverload",
+    "OpOverloadPacket",
     "OutputCode",
     "SerializableAOTDispatchCompiler",
     "ShapeEnv",
@@ -42,6 +43,7 @@ __all__ = [
     "aot_module_simplified",
     "core_aten_decompositions",
     "counters",
+    "flatten_graph_inputs",
     "functorch_config",
     "keys_of_ours",
     "min_cut_rematerialization_partition",

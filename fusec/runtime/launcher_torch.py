@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -31,7 +31,7 @@ from torch.autograd import profiler
 
 from fusec import lazy
 from fusec.errors import InternalError
-from fusec.ir.core import Function, Op, Value
+from fusec.ir.core import Function, Value
 from fusec.ir.dims import Symbol
 from fusec.ir.dtypes import DType
 from fusec.ir.ops.cast import Cast
@@ -310,7 +310,7 @@ class _Binder:
             case _:
                 raise InternalError(f"the host cannot run {step}")
 
-    def slots(self, values: Sequence[Value], symbols: Sequence[Symbol]) -> Action:
+    def slots(self, values: Sequence[Value], symbols: Collection[Symbol]) -> Action:
         """What tells native code the addresses of tensors and sizes."""
         known = self.plan.slots
         tensors = [(known[v], self.number(v)) for v in values if v in known]
@@ -377,7 +377,7 @@ class _Binder:
         call = bind(op, self.callables)
         sources = [self.number(v) for v in op.operands]
         targets = [self.number(v) for v in op.results]
-        tell = self.slots(op.results, [Symbol(name) for name in _fresh(op)])
+        tell = self.slots(op.results, op.told)
 
         def step(frame: Frame) -> None:
             tensors = frame.tensors
@@ -567,19 +567,10 @@ empty_strided = getattr(_guards, "_empty_strided_cpu", _plain_empty_strided)
 """Torch's own way around its dispatcher, a third of the time."""
 
 
-def _fresh(op: Op) -> set[str]:
-    """The symbols whose values an extern may find out (see `runtime.extern`)."""
-    scalars = [v for v in op.results if isinstance(v.type, Scalar)]
-    found = {value.hint for value in scalars if value.hint}
-    types = [v.type for v in op.results if isinstance(v.type, Tensor)]
-    extents = [n for type_ in types for n in type_.shape]
-    return found | {n.name for n in extents if isinstance(n, Symbol)}
-
-
 def _defined(function: Function) -> set[str]:
     """The symbols whose values externs find out."""
     externs = [op for op in function.body.ops if isinstance(op, Extern)]
-    found = set[str]().union(*map(_fresh, externs))
+    found = {symbol.name for op in externs for symbol in op.told}
     given = [v.type.shape for v in function.params if isinstance(v.type, Tensor)]
     names = {n.name for shape in given for n in shape if isinstance(n, Symbol)}
     return found - names - {param.hint for param in function.params}

@@ -49,3 +49,24 @@ def test_places_in_memory(argument: str, verify: bool) -> None:
     for name, got, want in zip(TAKEN, compiled(x), f(x), strict=True):
         assert torch.equal(got, want), name
         assert got.stride() == want.stride(), name
+
+
+VIEWS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "from the beginning": lambda x: x.as_strided((3,), (1,), 1),
+    "a part of that": lambda x: x.as_strided((3,), (1,), 1)[1:],
+    "from there": lambda x: x[1:].as_strided((3,), (1,)),
+    "both": lambda x: x[1:].as_strided((3,), (1,), 2)[1:].as_strided((1,), (1,)),
+}
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_views_of_an_argument_wherever_it_begins(name: str) -> None:
+    """One program serves arguments that begin at any place in their memory."""
+    base, f = torch.arange(20.0), VIEWS[name]
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda x: (f(x), x + 1), backend="fusec")
+    for start in (3, 6, 0):
+        x = base[start : start + 5]
+        (got, _), want = compiled(x), f(x)
+        assert torch.equal(got, want)
+        assert got.data_ptr() == want.data_ptr()

@@ -74,3 +74,17 @@ def test_a_graph_is_gone_backward_through_twice(
         y.backward()
         found.append(x.grad)
     torch.testing.assert_close(*found)
+
+
+def test_a_backward_pass_within_the_graph(agree: Agree) -> None:
+    """Compiled autograd hands over what was saved as one list."""
+    net = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.GELU())
+
+    def step(x: torch.Tensor) -> torch.Tensor:
+        loss = (net(x) * x[:, :5].exp()).sum()
+        loss.backward()
+        return loss.detach()
+
+    with torch._dynamo.config.patch(compiled_autograd=True):
+        x = torch.linspace(-1, 1, 24).reshape(4, 6).requires_grad_()
+        agree(step, x)

@@ -104,6 +104,32 @@ def test_declared_facts_about_unbacked_sizes(compare: Compare) -> None:
     assert run.compilations == 1
 
 
+def counted(x: torch.Tensor) -> int:
+    return int((x > 0).sum().item())
+
+
+TOLD: dict[str, Callable[[torch.Tensor], Any]] = {
+    "number": lambda x: x * counted(x),
+    "size": lambda x: (x * 2, torch.zeros(counted(x)) + 1),
+    "both": lambda x: (x * counted(x), torch.zeros(counted(x)) + 1, x.nonzero()),
+    "of another tensor": lambda x: (x * x.nonzero().shape[0], x.sum(0)),
+    "of a kernel's": lambda x: (x.exp().sum(0), x.exp() * counted(x.exp() - 1)),
+}
+
+
+@pytest.mark.parametrize("name", TOLD)
+@torch._dynamo.config.patch(
+    capture_scalar_outputs=True, capture_dynamic_output_shape_ops=True
+)
+def test_numbers_that_data_tell_are_read_after_they_are_told(
+    compare: Compare, name: str
+) -> None:
+    """What reads one is not fused into what it comes from."""
+    run = compare(TOLD[name], fullgraph=True)
+    for end in (1.0, 3.0, 0.0, -0.5):
+        run(torch.linspace(-1, end, 9))
+
+
 SEVERAL: dict[str, Callable[..., Any]] = {
     "outer": lambda x, y: x[:, None] * y[None, :] + x.shape[0],
     "concatenated": lambda x, y: torch.cat([x, y, x]) * y.shape[0],

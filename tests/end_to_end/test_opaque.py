@@ -75,3 +75,42 @@ def test_sizes_stay_open(agree: Agree) -> None:
 def test_it_is_verified_too(agree: Agree) -> None:
     f, args = AMID["rotary"]
     agree(f, *args, options={"verify": True})
+
+
+NEGATED = {
+    "whole": lambda x: x,
+    "a part": lambda x: x[1:4],
+    "repeated": lambda x: x[:4, None].expand(4, 3),
+    "nothing": lambda x: x[:0],
+    "one": lambda x: x[2],
+}
+
+
+@pytest.mark.parametrize("name", NEGATED)
+def test_arguments_that_are_lazy_negations(name: str) -> None:
+    """torch negates the memory when it reads; a kernel does not."""
+    torch._dynamo.reset()
+    z = torch.complex(torch.arange(6.0), torch.arange(6.0) + 1)
+    x = NEGATED[name](z.conj().imag)
+    assert x.is_neg()
+
+    def f(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return x * 2, x.sin() + 1, x.sum(0), x.view_as(x)
+
+    for got, want in zip(torch.compile(f, backend="fusec")(x), f(x), strict=True):
+        torch.testing.assert_close(got, want)
+    assert got.data_ptr() == x.data_ptr()
+
+
+def test_gradients_of_lazy_negations() -> None:
+    torch._dynamo.reset()
+    found: list[list[torch.Tensor]] = []
+    for wrap in (lambda f: f, lambda f: torch.compile(f, backend="fusec")):
+        z = torch.complex(torch.arange(6.0), torch.ones(6)).requires_grad_()
+        weight = torch.ones(6, requires_grad=True)
+        wrap(lambda x, w: (x * w).sin())(z.conj().imag, weight).sum().backward()
+        assert z.grad is not None
+        assert weight.grad is not None
+        found.append([z.grad, weight.grad])
+    for want, got in zip(*found, strict=True):
+        torch.testing.assert_close(got, want)

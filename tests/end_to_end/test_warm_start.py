@@ -125,10 +125,12 @@ import sys, torch
 import fusec
 {blank}
 f = torch.compile(lambda table, at: table[at].tanh(), backend="fusec")
-try:
-    f(torch.ones(3, 3), torch.tensor([3]))
-except IndexError as error:
-    print(error)
+g = torch.compile(lambda table: table[:, [0, 3]].tanh(), backend="fusec")
+for run in (lambda x: f(x, torch.tensor([3])), g):
+    try:
+        run(torch.ones(3, 3))
+    except IndexError as error:
+        print(error)
 """
 
 
@@ -139,7 +141,46 @@ def test_an_error_names_the_line_of_this_program(
     for lines in (0, 3):
         path = tmp_path / f"program{lines}.py"
         path.write_text(GATHER.format(blank="\n" * lines))
-        assert f"{path}:{lines + 5}" in machine.process([str(path)]).stdout
+        told = machine.process([str(path)]).stdout
+        assert f"{path}:{lines + 5}" in told
+        assert f"{path}:{lines + 6}" in told
+
+
+def test_arguments_that_share_memory_find_no_entry_of_those_that_do_not(
+    machine: Machine,
+) -> None:
+    """Nor the other way about: torch's own key does not tell them apart."""
+    for name in ("overlapping", "apart", "side_by_side", "overlapping"):
+        machine(name)
+
+
+def test_what_is_guarded_to_lie_apart_is_compiled_each_time(machine: Machine) -> None:
+    """torch's entries lack the guard."""
+    for _ in range(2):
+        assert not machine("apart_at_first")["apart_at_first"]["hits"]
+
+
+CUSTOM = """
+import sys, torch
+import fusec
+
+@torch.library.custom_op("fusec_tests::triple", mutates_args=())
+def triple(x: torch.Tensor) -> torch.Tensor:
+    return x * 3
+
+triple.register_fake(torch.empty_like)
+triple.register_autograd(lambda context, gradient: gradient * {factor})
+x = torch.ones(3, requires_grad=True)
+torch.compile(lambda x: triple(x).sum(), backend="fusec")(x).backward()
+print(x.grad.tolist())
+"""
+
+
+def test_custom_operators_are_compiled_each_time(machine: Machine) -> None:
+    """Their derivatives are code of the user's, which may have changed."""
+    for factor in (3.0, 4.0):
+        done = machine.process(["-c", CUSTOM.format(factor=factor)])
+        assert done.stdout.strip() == str([factor] * 3), done.stderr
 
 
 SAVE = """

@@ -114,6 +114,36 @@ def branches(compile: Callable[..., Any]) -> Any:
     return compile(f)(inputs(3, 3))
 
 
+def doubled(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    first.mul_(2)
+    return second + 1
+
+
+def overlapping(compile: Callable[..., Any]) -> Any:
+    x = inputs(9)
+    return [compile(doubled)(x[:5], x[2:7]), x]
+
+
+def side_by_side(compile: Callable[..., Any]) -> Any:
+    x = inputs(10)
+    return [compile(doubled)(x[:5], x[5:]), x]
+
+
+def apart(compile: Callable[..., Any]) -> Any:
+    x, y = inputs(5), inputs(5, seed=1)
+    return [compile(doubled)(x, y), x, y]
+
+
+def apart_at_first(compile: Callable[..., Any]) -> Any:
+    def f(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        first.mul_(3)
+        second.add_(1)
+        return first + second
+
+    run, x = compile(f, dynamic=True), inputs(12)
+    return [run(x[:5], x[5:10]), run(x[:6], x[6:]), run(x[:5], x[2:7]), x]
+
+
 KEPT: dict[str, Case] = {
     f.__name__: f
     for f in (
@@ -130,6 +160,9 @@ KEPT: dict[str, Case] = {
     )
 }
 CASES: dict[str, Case] = {**KEPT, "branches": branches}
+SHARING: dict[str, Case] = {
+    f.__name__: f for f in (overlapping, side_by_side, apart, apart_at_first)
+}
 
 
 def listed(result: Any) -> Any:
@@ -156,8 +189,9 @@ def run(case: Case) -> dict[str, Any]:
 
 def main(names: list[str]) -> None:
     """Run cases, each compiled anew."""
-    found = {name: run(CASES[name]) for name in names}
-    eager = {name: listed(CASES[name](lambda f, **_: f)) for name in names}
+    cases = CASES | SHARING
+    found = {name: run(cases[name]) for name in names}
+    eager = {name: listed(cases[name](lambda f, **_: f)) for name in names}
     print(json.dumps({"found": found, "eager": eager}))
 
 

@@ -28,7 +28,8 @@ class Adds:
 
 def graph(backward: bool = False) -> CompiledGraph:
     view = View(0, (2,), (1,), 1)
-    return CompiledGraph(Kept(Adds(0.5), (Argument(0), 0, view), backward))
+    kept = Kept(Adds(0.5), (Argument(0), 0, view), backward, negated=backward)
+    return CompiledGraph(kept)
 
 
 def through_pickle(thing: CompiledGraph) -> CompiledGraph:

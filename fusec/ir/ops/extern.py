@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from fusec.ir.core import Block, Level, Op, Values
+from fusec.ir.dims import Symbol
 from fusec.ir.opdef import attr, operands
-from fusec.ir.types import Type
+from fusec.ir.types import Scalar, Tensor, Type
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,20 @@ class Extern(Op, name="extern", levels=(Level.GRAPH, Level.LOOP, Level.HOST)):
     arguments = attr("tree")
     keywords = attr("tree")
     types = attr((Type,))
+
+    @property
+    def told(self) -> frozenset[Symbol]:
+        """The symbols whose values a call may find out: a number is one if it is called
+        so, and an extent of a tensor is."""
+        numbers = [v for v in self.results if isinstance(v.type, Scalar)]
+        tensors = [v.type for v in self.results if isinstance(v.type, Tensor)]
+        extents = [n for type_ in tensors for n in type_.shape]
+        return frozenset(
+            (
+                *(Symbol(value.hint) for value in numbers if value.hint),
+                *(n for n in extents if isinstance(n, Symbol)),
+            )
+        )
 
     @classmethod
     def infer(
