@@ -139,3 +139,13 @@ def test_verified_programs_check_too() -> None:
     assert torch.equal(f(x, y), x // y)
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
         f(x, y - 3)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_remainders_of_a_number(dtype: torch.dtype) -> None:
+    x = torch.arange(1, 71).to(dtype)
+    f = native(lambda x: (17 % x) * 2)
+    assert torch.equal(f(x), (17 % x) * 2)
+    x[69] = 0
+    with pytest.raises(RuntimeError, match=r"^ZeroDivisionError \(.*_division\.py:\d+"):
+        f(x)

@@ -117,7 +117,9 @@ def floor_divide(e: Emitter, x: Operand, y: Operand) -> Term | None:
     return _quotient(e, ops.FloorDiv, x, y)
 
 
-@lowers("aten.remainder.Tensor", "aten.remainder.Scalar")
+@lowers(
+    "aten.remainder.Tensor", "aten.remainder.Scalar", "aten.remainder.Scalar_Tensor"
+)
 def remainder(e: Emitter, x: Operand, y: Operand) -> Term | None:
     return _divided(e, elementwise, ops.Rem, x, y)
 
