@@ -2,9 +2,9 @@
 
 The functions read and write 64 elements, so all that is timed is the way to the kernels
 and back: Dynamo's guards, AOTAutograd's wrappers, and the launcher. A step of SmolLM2's
-shape reads 134 million weights; the same with 64 features reads so few that its 215
-launches and 211 products are what counts. Caches grow, so sizes are symbolic, as they
-are where a model generates.
+shape reads its weights; the same with 64 features reads so few that its hundreds of
+launches and products are what counts. Caches grow, so sizes are symbolic, as they are
+where a model generates.
 """
 
 from __future__ import annotations

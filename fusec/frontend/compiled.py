@@ -106,7 +106,8 @@ class CompiledGraph(OutputCode):
         try:
             payload = pickle.dumps(self._kept, pickle.HIGHEST_PROTOCOL)
         except (pickle.PicklingError, TypeError, AttributeError) as error:
-            raise BypassAOTAutogradCache(f"fusec cannot keep it: {error}") from error
+            what = "fusec cannot keep a graph that calls what only this process has"
+            raise BypassAOTAutogradCache(f"{what}: {error}") from error
         self._bytes = hashlib.sha256(payload).digest() + payload
 
     def __reduce__(self) -> tuple[Callable[..., CompiledGraph], tuple[bytes]]:

@@ -76,8 +76,8 @@ def _unless_ours(register: Callable[[], None]) -> Callable[[], None]:
 
 
 if hasattr(codecache, "init_backend_registration"):
-    register = codecache.init_backend_registration  # pyright: ignore
-    codecache.init_backend_registration = _unless_ours(register)  # pyright: ignore
+    _register = codecache.init_backend_registration  # pyright: ignore
+    codecache.init_backend_registration = _unless_ours(_register)  # pyright: ignore
 
 
 def view_of(
