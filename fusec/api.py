@@ -57,7 +57,8 @@ class Backend:
 
     def reset(self) -> None:
         """Called by `torch.compiler.reset`: fusec itself keeps nothing per model."""
-        aten_graph.forget_warnings()
+        if lazy.is_loaded(aten_graph):
+            aten_graph.forget_warnings()
 
 
 backend = Backend()

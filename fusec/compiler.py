@@ -18,7 +18,9 @@ from typing import Any
 from fusec.analysis.fusion import Fusion, Refusal
 from fusec.codegen.backend import backend
 from fusec.codegen.llvm_host import emit_host
+from fusec.codegen.llvm_launcher import TEXT as LAUNCHER
 from fusec.codegen.llvm_object import VERSION, compile_object
+from fusec.codegen.native_calls import callable_natively
 from fusec.errors import InternalError
 from fusec.frontend.intake import Imported
 from fusec.ir.core import Function, Module
@@ -34,17 +36,17 @@ from fusec.passes.lower_to_loops import lower_to_loops
 from fusec.passes.pipeline import lower_kernel, stripmined
 from fusec.passes.recompute import recompute
 from fusec.passes.split_reductions import split_reductions
-from fusec.runtime.artifact import Artifact, addresses_of
+from fusec.runtime.artifact import Artifact
 from fusec.runtime.cache import cache_at, cache_key
-from fusec.runtime.launcher_cpu import Code, load
+from fusec.runtime.image import Code
+from fusec.runtime.launcher_cpu import PARALLEL, link, load
 from fusec.runtime.launcher_torch import Program, exported_shims
 from fusec.runtime.launcher_verified import Stage, Verified
 from fusec.runtime.plan import plan_host
-from fusec.runtime.shims import callable_natively
+from fusec.runtime.write import write
 from fusec.target import Target, check_runs_here, resolve
 
 NO_HINTS: Mapping[Symbol, int] = MappingProxyType({})
-NO_IMPORTS: Mapping[str, int] = MappingProxyType({})
 NO_CALLABLES: Mapping[str, Callable[..., Any]] = MappingProxyType({})
 
 
@@ -173,27 +175,9 @@ def compile_module(
     callables: Mapping[str, Callable[..., Any]] = NO_CALLABLES,
 ) -> Program:
     """Compile a host function and the laid out kernels that follow it."""
-    host, *kernels = module.functions
     build = _Build(options)
-    shims = exported_shims()
-    # LLVM lets Python go on meanwhile: it compiles one text as the next is written.
-    with ThreadPoolExecutor(1, "fusec-llvm") as llvm:
-        texts = ((k.name, _text(k, build.target)) for k in kernels)
-        made = {n: llvm.submit(build.code, text, (n,)) for n, text in texts}
-        plan = plan_host(host, callable_natively(shims))
-        text = emit_host(plan, {k.name: k for k in kernels}, build.target)
-        built = {name: future.result() for name, future in made.items()}
-    code = [found for found, _ in built.values()]
-    images = {name: image for name, (_, image) in built.items()}
-    around = b""
-    if plan.segments:
-        names = [segment.name for segment in plan.segments]
-        imports = {**addresses_of(code), **shims}
-        # It runs each instruction once, between calls: they need not be the best.
-        found, around = build.code(text, names, imports, opt=0)
-        code.append(found)
-    artifact = Artifact(plan, images, around, callables, options.threads)
-    program = artifact.bound(code)
+    artifact, code = build.artifact(module, callables)
+    program = Program(artifact.recipe, code, callables, options.threads)
     program.artifact = artifact
     return program
 
@@ -266,36 +250,53 @@ def _text(kernel: Function, target: Target) -> str:
 
 
 class _Build:
-    """Makes object code, or finds it in the cache."""
+    """Makes the code of a program; objects of it may be in the cache."""
 
     def __init__(self, options: Options) -> None:
+        self.threads = options.threads
         self.target = resolve(options.target)
         check_runs_here(self.target)
         self.cache = cache_at(options.cache_dir) if options.cache else None
 
-    def code(
-        self,
-        text: str,
-        names: Sequence[str],
-        imports: Mapping[str, int] = NO_IMPORTS,
-        opt: int = 1,
-    ) -> tuple[Code, bytes]:
-        """The functions of a module, loaded, and the object code that they are in;
-        compiled anew if the cache's does not load."""
+    def artifact(
+        self, module: Module, callables: Mapping[str, Callable[..., Any]]
+    ) -> tuple[Artifact, Code]:
+        """A host function and the kernels that follow it, and their code, loaded."""
+        host, *kernels = module.functions
+        # LLVM lets Python go on meanwhile: it compiles one text as the next is written.
+        with ThreadPoolExecutor(1, "fusec-llvm") as llvm:
+            texts = ((k.name, _text(k, self.target)) for k in kernels)
+            found = {n: llvm.submit(self.object, text, (n,)) for n, text in texts}
+            plan = plan_host(host, callable_natively(exported_shims()))
+            names = [segment.name for segment in plan.segments]
+            objects = [self.object(LAUNCHER, (PARALLEL,))]
+            if names:
+                text = emit_host(plan, {k.name: k for k in kernels}, self.target)
+                # It runs each instruction once, between calls: they need not be best.
+                objects.append(self.object(text, names, opt=0))
+            objects += [future.result() for future in found.values()]
+        image = link(objects, [PARALLEL, *names, *found])
+        artifact = Artifact(write(plan), image, callables, self.threads)
+        return artifact, load(image, exported_shims())
+
+    def object(self, text: str, names: Sequence[str], opt: int = 1) -> bytes:
+        """The object code of a module, compiled anew if the cache's does not have the
+        functions `names`."""
         cpu, features = self.target.cpu, self.target.feature_string
         key = cache_key("llvm-object", VERSION, text, cpu, features, str(opt))
         kept = self.cache.get(key) if self.cache else None
         logger("cache").debug("%s %s", "hit" if kept else "miss", key)
         if kept is not None:
             try:
-                return load(kept, names, imports), kept
+                link([kept], names)
+                return kept
             except InternalError as error:
                 reason = "dropped the cache entry %s: %s"
                 logger("cache").warning(reason, key, error.what)
         image = compile_object(text, cpu, features, opt)
         if self.cache:
             self.cache.put(key, image, "object")
-        return load(image, names, imports), image
+        return image
 
 
 def _count(journey: Journey) -> None:

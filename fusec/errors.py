@@ -22,7 +22,7 @@ Errors cross process boundaries: all of them pickle.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -54,6 +54,13 @@ class Loc:
 
 
 Loc.UNKNOWN = Loc("", 0)
+
+
+CHECK_ERRORS: Mapping[str, type[Exception]] = {
+    "IndexError": IndexError,
+    "RuntimeError": RuntimeError,
+}
+"""What a check in a program may fail with, by name: what eager torch raises there."""
 
 
 class FusecError(Exception):

@@ -6,6 +6,7 @@ compiler.compile_graph(…)                now it is
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -21,3 +22,8 @@ class _Lazy(ModuleType):
 def module(name: str) -> Any:
     """A stand-in for the module `name`, which need not exist until it is used."""
     return _Lazy(name)
+
+
+def is_loaded(module: ModuleType) -> bool:
+    """Whether what a stand-in stands for has been used."""
+    return module.__name__ in sys.modules

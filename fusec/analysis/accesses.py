@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from fusec.ir.calls import Slot
 from fusec.ir.core import Affine, Op, Value, walk
 from fusec.ir.dims import Dim, product
-from fusec.ir.ops.extern import Slot
 from fusec.ir.ops.loop import Coordinate, Load, Region, Store
 from fusec.ir.ops.reduction import Reduce, Scan
 from fusec.ir.types import Axis, Points, Tensor, strides_of

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import cast
 
 from fusec.analysis.affine import split, turned
+from fusec.ir.calls import Slot
 from fusec.ir.core import Affine, Value
 from fusec.ir.dims import Dim
-from fusec.ir.ops.extern import Slot
 from fusec.ir.ops.loop import Load
 from fusec.ir.types import Axis, Points
 

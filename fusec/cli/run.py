@@ -9,7 +9,7 @@ from fusec.cli.arguments import chosen
 from fusec.cli.files import read_module
 from fusec.cli.loading import load
 from fusec.cli.output import Output, progress
-from fusec.errors import UserError
+from fusec.errors import CHECK_ERRORS, UserError
 from fusec.ir.arguments import (
     load_npz,
     matched,
@@ -19,7 +19,6 @@ from fusec.ir.arguments import (
 )
 from fusec.ir.core import Level, Module, Value, walk
 from fusec.ir.interpreter import interpret, run_kernel
-from fusec.ir.ops.checks import ERRORS
 from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.tile import StoreTile
 from fusec.ir.printer import format_type
@@ -36,7 +35,7 @@ def run(arguments: Namespace) -> Output:
     with progress(f"running {arguments.file}"):
         try:
             results = _results(module, values, arguments, options, how)
-        except tuple(ERRORS.values()) as error:  # a check of the program's own
+        except tuple(CHECK_ERRORS.values()) as error:  # a check of the program's own
             raise UserError(f"the program failed: {error}") from error
     if arguments.save:
         save_npz(arguments.save, {name: x for name, _, x in results})

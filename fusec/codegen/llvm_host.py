@@ -27,21 +27,16 @@ from dataclasses import dataclass
 from fusec.codegen.llvm_index import Index
 from fusec.codegen.llvm_lanes import Lanes
 from fusec.codegen.llvm_text import Writer, module, symbol
+from fusec.codegen.native_calls import SCALAR_TYPES, factors_of, inputs_of
 from fusec.ir.core import Block, Function, Value, walk
 from fusec.ir.dims import Dim, Symbol, product, substitute
 from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.host import Launch
 from fusec.ir.ops.tile import StoreTile
 from fusec.ir.types import Tensor, Tile, strides_of
-from fusec.runtime.plan import FRAME, STATUS_SLOT, HostPlan, Segment
-from fusec.runtime.shims import (
-    CREATE,
-    DELETE,
-    SCALAR_TYPES,
-    SHIMS,
-    factors_of,
-    inputs_of,
-)
+from fusec.runtime.plan import HostPlan, Segment
+from fusec.runtime.recipe import FRAME, STATUS_SLOT
+from fusec.runtime.shims import CREATE, DELETE, SHIMS
 from fusec.target import Target
 
 SERIAL_WORK = 1 << 15

@@ -28,6 +28,7 @@ The first import of llvmlite costs over 100 ms: import this file lazily.
 
 from __future__ import annotations
 
+import os
 import re
 from functools import lru_cache
 from typing import Any
@@ -39,6 +40,15 @@ from fusec.errors import InternalError
 
 # llvmlite carries no annotations: its objects are `Any` from here on.
 llvm: Any = _binding
+
+# llvmlite lets one thread at a time into LLVM. Holding its lock over a fork keeps the
+# child from inheriting one that nobody releases.
+_lock: Any = llvm.ffi.lib._lock
+os.register_at_fork(
+    before=lambda: _lock.__enter__(),
+    after_in_parent=lambda: _lock.__exit__(None, None, None),
+    after_in_child=lambda: _lock.__exit__(None, None, None),
+)
 
 VERSION = f"llvmlite {llvmlite.__version__}, LLVM {llvm.llvm_version_info}"
 """What made the object code."""

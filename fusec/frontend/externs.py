@@ -22,9 +22,10 @@ from fusec.frontend.aten.term import Emitter, Term
 from fusec.frontend.meta import leaves, loc_of, row_major, traced, type_of
 from fusec.frontend.shapes import symbol_of
 from fusec.frontend.torch_private import OpOverload
+from fusec.ir.calls import Named, Slot
 from fusec.ir.core import Value
 from fusec.ir.dims import Expr
-from fusec.ir.ops.extern import Extern, Named, Slot
+from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.view import Restride
 from fusec.ir.types import Tensor, Type
 

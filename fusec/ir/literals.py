@@ -23,12 +23,12 @@ from difflib import get_close_matches
 from typing import Any, cast
 
 from fusec.ir import types
+from fusec.ir.calls import Named, Slot
 from fusec.ir.core import Affine, Monoid
 from fusec.ir.dims import Dim, Expr, Symbol, dim_max, dim_min, fold, terms_of
 from fusec.ir.dtypes import DType, parse_dtype
 from fusec.ir.layout import Layout, on_known_axes, parse_layout
 from fusec.ir.monoids import monoid
-from fusec.ir.ops.extern import Named, Slot
 from fusec.ir.printer import RESERVED
 from fusec.ir.types import Axis, Buffer, Points, Scalar, Tensor, Tile, Type
 

@@ -38,13 +38,13 @@ from lark.lexer import PatternStr
 import fusec.ir.ops as _ops
 from fusec.errors import Loc, ParseError
 from fusec.ir import literals
+from fusec.ir.calls import Slot
 from fusec.ir.core import Affine, Block, Function, Level, Module, Monoid, Op, Value
 from fusec.ir.dims import Dim, Facts, Symbol
 from fusec.ir.dtypes import codebook
 from fusec.ir.layout import Layout
 from fusec.ir.literals import Misfit, Quoted, Tuple, listing, nearest, short
 from fusec.ir.opdef import REGISTRY, REQUIRED, Attr
-from fusec.ir.ops.extern import Slot
 from fusec.ir.printer import (
     IDENTIFIER,
     INDEX,

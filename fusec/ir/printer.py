@@ -37,11 +37,11 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from fusec.ir.builder import attrs_key
+from fusec.ir.calls import Named, Slot
 from fusec.ir.core import Affine, Block, Function, Module, Monoid, Op, Value, walk
 from fusec.ir.dims import Dim, Expr, Facts, Max, Min, Symbol, format_dim
 from fusec.ir.dtypes import DType, Kind
 from fusec.ir.layout import Layout
-from fusec.ir.ops.extern import Named, Slot
 from fusec.ir.types import (
     Axis,
     Buffer,

@@ -45,11 +45,12 @@ from math import inf
 from typing import Any, NoReturn, cast
 
 from fusec.errors import Loc, VerificationError
+from fusec.ir.calls import Named, Slot
 from fusec.ir.core import Affine, Block, Function, Level, Module, Monoid, Op, Value
 from fusec.ir.dims import Dim, Expr, symbols
 from fusec.ir.dtypes import DType, i64
 from fusec.ir.layout import Layout
-from fusec.ir.ops.extern import Extern, Named, Slot
+from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.host import Free, Launch
 from fusec.ir.ops.loop import Load, Region, Store, View
 from fusec.ir.ops.pointwise import Elementwise

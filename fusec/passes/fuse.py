@@ -28,12 +28,12 @@ from fusec.analysis.placement import (
     placed,
 )
 from fusec.ir.builder import Builder, without_dead_ops
+from fusec.ir.calls import Slot
 from fusec.ir.core import Affine, Block, Function, Op, Value, Values, definitions
 from fusec.ir.dims import Dim, Symbol
 from fusec.ir.dtypes import i64
 from fusec.ir.ops.checks import Check
 from fusec.ir.ops.elementwise import Add, And, Ge, Lt, Mul, Not, Or, Select
-from fusec.ir.ops.extern import Slot
 from fusec.ir.ops.loop import Coordinate, Load, Region, Store
 from fusec.ir.ops.reduction import Reduce, Scan
 from fusec.passes.views import affine_value

@@ -19,12 +19,13 @@ from typing import Any
 
 from fusec.analysis.factors import factors
 from fusec.ir.builder import Builder, attrs_key
+from fusec.ir.calls import Slot
 from fusec.ir.core import Affine, Function, Level, Op, Value, Values
 from fusec.ir.dims import Dim
 from fusec.ir.monoids import VALUES_ONLY, monoid
 from fusec.ir.ops.constant import Const, SizeOf
 from fusec.ir.ops.contraction import Matmul
-from fusec.ir.ops.extern import Extern, Slot
+from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.loop import Region, View
 from fusec.ir.ops.reduction import ScanDim
 from fusec.ir.ops.view import Broadcast, Permute, Reshape, Restride, Slice

@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 from fusec.analysis.factors import Factors
 from fusec.ir.builder import Builder, without_dead_ops
+from fusec.ir.calls import Named, Slot
 from fusec.ir.core import Affine, Block, Op, Value
 from fusec.ir.dtypes import bool_, f64, i64
 from fusec.ir.ops.cast import Cast
 from fusec.ir.ops.checks import Check
 from fusec.ir.ops.elementwise import And, Ge, Lt
-from fusec.ir.ops.extern import Extern, Named, Slot
+from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.loop import Load, Store
 from fusec.ir.types import Axis, Scalar, Tensor
 from fusec.passes.views import VIEWS, Coord, coordinate

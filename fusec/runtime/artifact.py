@@ -1,36 +1,34 @@
 """A compiled graph as data: everything that a process needs to run it.
 
-    compile_module ─▶ Artifact(plan, object code) ─load─▶ Program
+    compile_module ─▶ Artifact(recipe, image) ─load─▶ Program
 
-An artifact can be pickled. It is right for the machine that it was made for, and for
-the sources that made it; both belong in the key of whatever keeps it (see `salt`).
+An artifact can be pickled, and loading one takes neither the compiler nor LLVM. It is
+right for the machine that it was made for, and for the sources that made it; both
+belong in the key of whatever keeps it (see `salt`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from fusec.runtime.cache import Cache, cache_key
-from fusec.runtime.launcher_cpu import Code, load
+from fusec.runtime.launcher_cpu import Linked, load
 from fusec.runtime.launcher_torch import Program, exported_shims
-from fusec.runtime.plan import HostPlan
+from fusec.runtime.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A host function's plan, the object code of its kernels, and of its segments."""
+    """What a host function does, and the code of its kernels and segments."""
 
-    plan: HostPlan
-    kernels: Mapping[str, bytes]
-    """Object code by the name of the kernel in it."""
-    segments: bytes
-    """Object code of all segments; empty where there are none."""
+    recipe: Recipe
+    image: Linked
     callables: Mapping[str, Callable[..., Any]]
     """What externs call that has no name in torch. Some of it only this process has:
     then the artifact cannot be pickled."""
@@ -39,26 +37,10 @@ class Artifact:
     def load(self) -> Program:
         """The program, bound to addresses of this process.
 
-        Raises `InternalError` where the object code is damaged.
+        Raises `InternalError` where something that the code needs is not there.
         """
-        code = [load(image, (name,)) for name, image in self.kernels.items()]
-        if self.segments:
-            names = [segment.name for segment in self.plan.segments]
-            imports = {**addresses_of(code), **exported_shims()}
-            code.append(load(self.segments, names, imports))
-        return self.bound(code)
-
-    def bound(self, code: Sequence[Code]) -> Program:
-        """The program on object code that is loaded already."""
-        plan, addresses = self.plan, addresses_of(code)
-        program = Program(plan.function, addresses, self.callables, self.threads, plan)
-        program.code = code
-        return program
-
-
-def addresses_of(code: Iterable[Code]) -> dict[str, int]:
-    """The functions of several objects, by name."""
-    return {name: at for each in code for name, at in each.addresses.items()}
+        code = load(self.image, exported_shims())
+        return Program(self.recipe, code, self.callables, self.threads)
 
 
 def salt(kept: Cache, *facts: object) -> str | None:

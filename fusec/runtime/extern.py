@@ -20,14 +20,14 @@ from typing import Any
 import torch
 
 from fusec.errors import InternalError, UserError
-from fusec.ir.core import Value
+from fusec.ir.calls import Named, Slot
 from fusec.ir.dims import Dim, Expr, Symbol, evaluate
-from fusec.ir.ops.extern import Extern, Named, Slot
-from fusec.ir.types import Opaque, Scalar, Tensor, strides_of
+from fusec.runtime.launcher_tensors import torch_dtype
+from fusec.runtime.recipe import Call, Counted, Form, Result
 
 Sizes = dict[Any, int]
 """What symbols are in a call, and what was made of them so far."""
-Call = Callable[[Sequence[Any], Sizes], tuple[Any, ...]]
+Bound = Callable[[Sequence[Any], Sizes], tuple[Any, ...]]
 """Operands (tensors, and numbers for scalars) and sizes → results, flat."""
 
 _Fill = Callable[[Sequence[Any], Sizes], Any]
@@ -54,34 +54,36 @@ def resolve(target: str, callables: Mapping[str, Callable[..., Any]]) -> Any:
     return _copying(op) if _aliases(op) else op
 
 
-def bind(op: Extern, callables: Mapping[str, Callable[..., Any]]) -> Call:
-    """Prepare an extern op. Each call gives its results in the order of the op's.
+def bind(call: Call, callables: Mapping[str, Callable[..., Any]]) -> Bound:
+    """Prepare a call. Each time it gives its results in their order.
 
-    A call raises what the op raises, and `InternalError` for a result of another dtype
-    or shape than the op's type says.
+    It raises what the op raises, and `InternalError` for a result of another dtype or
+    shape than its form says.
     """
-    function = resolve(op.target, callables)
-    arguments = _fill_tuple(op.arguments)
-    keywords = {name: _fill(value) for name, value in op.keywords}
-    receive = tuple(_receiver(op, value) for value in op.results)
+    function = resolve(call.target, callables)
+    arguments = _fill_tuple(call.arguments)
+    keywords = {name: _fill(value) for name, value in call.keywords}
+    receive = tuple(_receiver(call, result) for result in call.results)
 
-    def call(operands: Sequence[Any], sizes: Sizes) -> tuple[Any, ...]:
+    def run(operands: Sequence[Any], sizes: Sizes) -> tuple[Any, ...]:
         named = {name: fill(operands, sizes) for name, fill in keywords.items()}
         made = _leaves(function(*arguments(operands, sizes), **named))
         return tuple([r(x, sizes) for r, x in zip(receive, made, strict=True)])
 
-    return call
+    return run
 
 
-def _receiver(op: Extern, value: Value) -> Callable[[Any, Sizes], Any]:
+def _receiver(call: Call, form: Result) -> Callable[[Any, Sizes], Any]:
     """What takes one result: it learns sizes from it and checks its form."""
-    type_ = value.type
-    if isinstance(type_, Scalar):
-        return _scalar_receiver(value.hint)
-    if isinstance(type_, Opaque):
+    if isinstance(form, Counted):
+        return _scalar_receiver(form.name)
+    if form is None:
         return lambda result, sizes: result
-    assert isinstance(type_, Tensor)
-    shape, strides, width = type_.shape, strides_of(type_), type_.dtype.bits // 8
+    return _tensor_receiver(call, form)
+
+
+def _tensor_receiver(call: Call, form: Form) -> Callable[[Any, Sizes], Any]:
+    shape, strides, width = form.shape, form.strides, torch_dtype(form.dtype).itemsize
     fresh = tuple((d, n) for d, n in enumerate(shape) if isinstance(n, Symbol))
 
     def receive(result: torch.Tensor, sizes: Sizes) -> torch.Tensor:
@@ -92,9 +94,9 @@ def _receiver(op: Extern, value: Value) -> Callable[[Any, Sizes], Any]:
         same = result.itemsize == width or result.numel() == 0
         if result.shape != wanted or not same:
             raise InternalError(
-                f"{op.target} gave {result.dtype}{list(result.shape)},"
-                f" but was traced to give {type_.dtype.name}{list(wanted)}",
-                op.loc,
+                f"{call.target} gave {result.dtype}{list(result.shape)},"
+                f" but was traced to give {form.dtype}{list(wanted)}",
+                call.loc,
             )
         return _with_strides(result, evaluated(strides, sizes))
 

@@ -23,7 +23,8 @@ from fusec.ir.interpreter import bind_symbols
 from fusec.ir.ops.extern import Extern
 from fusec.ir.types import Opaque, Tensor, Type, strides_of
 from fusec.runtime.extern import bind
-from fusec.runtime.launcher_torch import TORCH_DTYPES, in_memory
+from fusec.runtime.launcher_tensors import TORCH_DTYPES, in_memory
+from fusec.runtime.write import call_of
 
 
 def call(
@@ -64,7 +65,9 @@ def extern_calls(
     def run(target: str, arguments: Any, keywords: Any, passed: Any) -> list[Any]:
         op = next(externs)
         tensors = [operand(x, v) for x, v in zip(passed, op.operands, strict=True)]
-        results = zip(op.results, bind(op, callables)(tensors, sizes), strict=True)
+        results = zip(
+            op.results, bind(call_of(op), callables)(tensors, sizes), strict=True
+        )
         return [x if isinstance(v.type, Opaque) else to_array(x) for v, x in results]
 
     return run

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fusec.ir.core import Function, Op, Value
-from fusec.ir.dims import Dim, Symbol, product
+from fusec.ir.dims import Symbol, product
 from fusec.ir.ops.cast import Cast
 from fusec.ir.ops.checks import Raise
 from fusec.ir.ops.constant import Const, SizeOf
@@ -33,26 +33,17 @@ from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.host import Alloc, Free, Launch
 from fusec.ir.ops.loop import View
 from fusec.ir.types import Opaque, Tensor
-
-ALIGNMENT = 64
-"""Bytes: a cache line, and the widest vector register."""
+from fusec.runtime.recipe import (
+    ALIGNMENT,
+    BASE_SLOT,
+    FIRST_SLOT,
+    FRAME,
+    WORD,
+    Place,
+)
 
 LONGEST = 32
 """Ops of a segment: Python looks for Ctrl-C, and frees tensors, between segments."""
-
-WORD = 8
-"""Bytes of a slot."""
-
-BASE_SLOT = 0
-"""The slot of the address of the arena block."""
-
-FRAME = -1
-"""In place of a slot: the tensor lies in the frame itself."""
-
-STATUS_SLOT = 1
-"""The slot where a segment tells which of its ops failed, counted from 1, or 0."""
-
-_FIRST_SLOT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +52,6 @@ class ArenaPlan:
 
     offsets: Mapping[Value, int]
     nbytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a tensor begins: `offset` bytes after the address in a slot."""
-
-    slot: int
-    offset: Dim
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +213,7 @@ class _Planner:
         """Slots for what segments read, the place of every tensor there, and how many
         slots there are."""
         slots: dict[Value | Symbol, int] = {}
-        size = _FIRST_SLOT
+        size = FIRST_SLOT
         for value, count in self.flags.items():
             slots[value] = size
             size += count

@@ -11,11 +11,12 @@ from texts import read, same_meaning
 
 from fusec.analysis.fusion import Fusion
 from fusec.ir.builder import Builder
+from fusec.ir.calls import Slot
 from fusec.ir.core import Function, Level, Value
 from fusec.ir.dtypes import f32
 from fusec.ir.monoids import monoid
 from fusec.ir.ops.elementwise import Abs, Eq, Maximum, Neg, Select
-from fusec.ir.ops.extern import Extern, Slot
+from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.reduction import ReduceDims
 from fusec.ir.ops.view import Broadcast, Index, Iota, Permute, Reshape
 from fusec.ir.types import Tensor

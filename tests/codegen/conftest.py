@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from fusec.codegen import llvm
+from fusec.codegen.llvm_launcher import TEXT as LAUNCHER
 from fusec.codegen.llvm_object import compile_object
 from fusec.ir.core import Function
 from fusec.passes.expand import expand
-from fusec.runtime.launcher_cpu import Code, launch, load, slots
+from fusec.runtime.image import Code
+from fusec.runtime.launcher_cpu import PARALLEL, Launcher, link, load, slots
 from fusec.target import TARGETS, Target, host
 
 RUNNABLE = [
@@ -32,14 +34,15 @@ def build(function: Function, target: Target) -> Code:
     """The function as native code."""
     closed = expand(function, partial(llvm.supports, target=target))
     text = llvm.emit(closed, target)
-    code = compile_object(text, target.cpu, target.feature_string)
-    return load(code, [function.name])
+    kind = target.cpu, target.feature_string
+    objects = [compile_object(each, *kind) for each in (text, LAUNCHER)]
+    return load(link(objects, [function.name, PARALLEL]))
 
 
 @pytest.fixture
 def run(target: Target) -> Run:
     """`run(function, arrays, grid=1, symbols=())`: the kernel on these arrays."""
-    built: dict[Function, Code] = {}
+    built: dict[Function, Launcher] = {}
 
     def go(
         function: Function,
@@ -48,8 +51,8 @@ def run(target: Target) -> Run:
         symbols: Sequence[int] = (),
     ) -> None:
         if function not in built:
-            built[function] = build(function, target)
+            built[function] = Launcher(build(function, target))
         arguments = slots([*(a.ctypes.data for a in arrays), *symbols])
-        launch(built[function][function.name], arguments, grid, 1)
+        built[function](function.name, arguments, grid, 1)
 
     return go

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 from end_to_end import warm_programs
-from end_to_end.warm_programs import CASES, KEPT
+from end_to_end.warm_programs import CASES, HEAVY, KEPT
 
 import fusec
 
@@ -40,6 +40,10 @@ class Machine:
 
     def __call__(self, *names: str) -> dict[str, Any]:
         """Run cases in a process; what each found. Results are held to eager's."""
+        return self.run(*names)["found"]
+
+    def run(self, *names: str) -> dict[str, Any]:
+        """The same, and what the process imported."""
         program = [warm_programs.__file__, *names]
         done = self.process(program)
         assert done.returncode == 0, done.stderr
@@ -47,7 +51,7 @@ class Machine:
         told = json.loads(done.stdout.splitlines()[-1])
         for name in names:
             _same(told["found"][name]["results"], told["eager"][name])
-        return told["found"]
+        return told
 
     def process(self, command: list[str]) -> subprocess.CompletedProcess[str]:
         around = {
@@ -102,6 +106,14 @@ def test_the_second_compiles_nothing(used: tuple[Machine, dict[str, Any]]) -> No
     for name, case in second.items():
         assert case["results"] == first[name]["results"]
         assert (case["hits"] > 0, case["compiled"] == 0) == (name in KEPT,) * 2
+
+
+def test_a_process_that_compiles_nothing_imports_no_compiler(
+    used: tuple[Machine, dict[str, Any]],
+) -> None:
+    machine, _ = used
+    assert machine.run(*KEPT)["imported"] == []
+    assert machine.run("branches")["imported"] == list(HEAVY)
 
 
 def test_damaged_entries_are_compiled_anew(
@@ -204,7 +216,7 @@ with open(sys.argv[1], "rb") as file:
     run = torch.compiler.load_compiled_function(file)
 with torch.no_grad():
     torch.testing.assert_close(run(x, x), torch.load(sys.argv[2]))
-assert "fusec.compiler" not in sys.modules
+assert not {"fusec.compiler", "fusec.ir.core", "llvmlite"} & {*sys.modules}
 """
 
 

@@ -1,7 +1,8 @@
 """What a process compiles, and what a later one should find already compiled.
 
 Run as a program, with the names of cases: prints for each how often torch's cache was
-hit and missed, how many graphs fusec compiled, and the results, as JSON.
+hit and missed, how many graphs fusec compiled, and the results, and what the process
+imported for it, as JSON.
 """
 
 from __future__ import annotations
@@ -165,6 +166,10 @@ SHARING: dict[str, Case] = {
 }
 
 
+HEAVY = ("fusec.compiler", "fusec.ir.core", "fusec.runtime.elf", "llvmlite")
+"""What a process that compiles nothing does without."""
+
+
 def listed(result: Any) -> Any:
     if isinstance(result, torch.Tensor):
         return result.tolist()
@@ -192,7 +197,8 @@ def main(names: list[str]) -> None:
     cases = CASES | SHARING
     found = {name: run(cases[name]) for name in names}
     eager = {name: listed(cases[name](lambda f, **_: f)) for name in names}
-    print(json.dumps({"found": found, "eager": eager}))
+    imported = [name for name in HEAVY if name in sys.modules]
+    print(json.dumps({"found": found, "eager": eager, "imported": imported}))
 
 
 if __name__ == "__main__":

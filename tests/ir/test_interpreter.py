@@ -13,6 +13,7 @@ from hypothesis.extra.numpy import arrays
 
 from fusec.errors import Loc
 from fusec.ir.builder import Builder
+from fusec.ir.calls import Named, Slot
 from fusec.ir.core import Function, Level, Module, Monoid, Op
 from fusec.ir.dims import Symbol
 from fusec.ir.dtypes import (
@@ -34,7 +35,7 @@ from fusec.ir.interpreter.elements import combine, fold, identity
 from fusec.ir.monoids import monoid
 from fusec.ir.ops.cast import Bitcast, Cast
 from fusec.ir.ops.elementwise import Add, Div, Exp, Mul, Neg, Select, Sub
-from fusec.ir.ops.extern import Extern, Named, Slot
+from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.view import Broadcast, Slice
 from fusec.ir.types import Scalar, Tensor, Token
 

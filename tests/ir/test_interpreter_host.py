@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fusec.ir.builder import Builder
+from fusec.ir.calls import Slot
 from fusec.ir.core import Function, Level, Module, Op, Value
 from fusec.ir.dims import Symbol, ceil_div
 from fusec.ir.dtypes import f32, i64
@@ -13,7 +14,7 @@ from fusec.ir.interpreter import InterpretError, interpret
 from fusec.ir.layout import row_major
 from fusec.ir.ops.checks import Raise
 from fusec.ir.ops.elementwise import Add, Mul, Neg, Sub
-from fusec.ir.ops.extern import Extern, Slot
+from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.host import Alloc, CopyInto, Free, Launch
 from fusec.ir.ops.loop import View
 from fusec.ir.ops.tile import LoadTile, ProgramId, StoreTile

@@ -8,15 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fusec.errors import CHECK_ERRORS
 from fusec.ir.builder import Builder
+from fusec.ir.calls import Slot
 from fusec.ir.core import Affine, Block, Function, Level, Op, Value, Values
 from fusec.ir.dims import Dim, Symbol
 from fusec.ir.dtypes import bool_, f32, i32, i64
 from fusec.ir.interpreter import InterpretError, interpret
 from fusec.ir.monoids import monoid
-from fusec.ir.ops.checks import ERRORS, Check
+from fusec.ir.ops.checks import Check
 from fusec.ir.ops.elementwise import Add, Exp, Lt, Mul, Neg, Sub
-from fusec.ir.ops.extern import Extern, Slot
+from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.loop import Coordinate, Load, Region, Store, View
 from fusec.ir.ops.reduction import Reduce, ReduceDims
 from fusec.ir.types import Axis, Points, Scalar, Tensor
@@ -174,7 +176,7 @@ def test_an_unmasked_load_is_checked() -> None:
         interpret(f, [counted(3)])
 
 
-@pytest.mark.parametrize("error", ERRORS)
+@pytest.mark.parametrize("error", CHECK_ERRORS)
 def test_a_check_must_hold_at_every_point(error: str) -> None:
     (i,) = axes(i=3)
 
@@ -185,7 +187,7 @@ def test_a_check_must_hold_at_every_point(error: str) -> None:
 
     f = region([Tensor(f32, (3,))], [Tensor(f32, (3,))], body)
     assert interpret(f, [np.ones(3, np.float32)])[0].tolist() == [1, 1, 1]
-    with pytest.raises(ERRORS[error], match="too large"):
+    with pytest.raises(CHECK_ERRORS[error], match="too large"):
         interpret(f, [counted(3)])
 
 

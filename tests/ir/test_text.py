@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from fusec.errors import Loc, ParseError, VerificationError
 from fusec.ir.builder import Builder, attrs_key
+from fusec.ir.calls import Named, Slot
 from fusec.ir.core import Affine, Block, Function, Level, Module, Op, Value
 from fusec.ir.dims import Dim, Facts, Symbol, ceil_div, dim_max, dim_min
 from fusec.ir.dtypes import bool_, codebook, f16, f32, f64, float_, i64
@@ -24,7 +25,7 @@ from fusec.ir.opdef import REGISTRY
 from fusec.ir.ops.cast import Bitcast, Cast
 from fusec.ir.ops.constant import Const, SizeOf
 from fusec.ir.ops.elementwise import Add, Exp, Lt, Mul, Neg, Select, Sub
-from fusec.ir.ops.extern import Extern, Named, Slot
+from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.host import Alloc, CopyInto, Launch
 from fusec.ir.ops.loop import Coordinate, Load, Region, Store, View
 from fusec.ir.ops.reduction import Reduce, ReduceDims, ReduceTile

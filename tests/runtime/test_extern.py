@@ -8,12 +8,15 @@ import pytest
 import torch
 
 from fusec.errors import InternalError, UserError
+from fusec.ir.calls import Named, Slot
 from fusec.ir.core import Value
 from fusec.ir.dims import Symbol
 from fusec.ir.dtypes import f32, i64
-from fusec.ir.ops.extern import Extern, Named, Slot
+from fusec.ir.ops.extern import Extern
 from fusec.ir.types import Scalar, Tensor, Type
 from fusec.runtime.extern import bind, resolve
+from fusec.runtime.recipe import Call
+from fusec.runtime.write import call_of
 
 n = Symbol("n")
 
@@ -24,10 +27,10 @@ def call(
     *types: Type,
     keywords: tuple[Any, ...] = (),
     hints: tuple[str, ...] = (),
-) -> Extern:
+) -> Call:
     names = hints or ("",) * len(types)
     results = tuple(Value(t, h) for t, h in zip(types, names, strict=True))
-    return Extern((), (target, arguments, keywords, types), (), results)
+    return call_of(Extern((), (target, arguments, keywords, types), (), results))
 
 
 def test_operands_and_sizes_fill_the_arguments() -> None:

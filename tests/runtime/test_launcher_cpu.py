@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-import gc
 import itertools
 import multiprocessing
+import pickle
 import subprocess
 import sys
 import threading
@@ -19,10 +19,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fusec.codegen.llvm_launcher import TEXT as LAUNCHER
 from fusec.codegen.llvm_object import compile_object, host_cpu, host_features
 from fusec.errors import InternalError
 from fusec.runtime import launcher_cpu
-from fusec.runtime.launcher_cpu import Code, launch, load, parallel_address, slots
+from fusec.runtime.image import Code
+from fusec.runtime.launcher_cpu import PARALLEL, Launcher, link, load, slots
 
 # args: y, x, a.  y[i] += a[0] * x[i]
 SAXPY = """
@@ -100,10 +102,14 @@ def compiled(text: str) -> bytes:
     return compile_object(text, host_cpu(), host_features())
 
 
+def loaded(text: str, *names: str) -> Code:
+    return load(link([compiled(text), compiled(LAUNCHER)], [*names, PARALLEL]))
+
+
 @pytest.fixture(scope="module")
 def code() -> Code:
     names = ["saxpy", "parts", "host", "count", "batch"]
-    return load(compiled(SAXPY + PARTS + COUNT + HOST), names)
+    return loaded(SAXPY + PARTS + COUNT + HOST, *names)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -116,14 +122,14 @@ def two_threads() -> Iterator[None]:
 
 def parts(code: Code, grid: int, threads: int) -> list[tuple[int, int]]:
     ends = np.zeros(grid, np.int64)
-    launch(code["parts"], slots([ends.ctypes.data]), grid, threads)
+    Launcher(code)("parts", slots([ends.ctypes.data]), grid, threads)
     return [(int(lo), int(ends[lo])) for lo in np.nonzero(ends)[0]]
 
 
 def saxpy(code: Code, a: float, x: np.ndarray, y: np.ndarray, threads: int) -> None:
     scale = np.array([a], np.float32)
     args = slots([y.ctypes.data, x.ctypes.data, scale.ctypes.data])
-    launch(code["saxpy"], args, len(y), threads)
+    Launcher(code)("saxpy", args, len(y), threads)
 
 
 @given(grid=st.integers(0, 3000), threads=st.integers(1, 70))
@@ -157,24 +163,16 @@ def test_one_thread_or_one_program_runs_whole(code: Code) -> None:
 
 def test_an_empty_grid_runs_nothing(code: Code) -> None:
     untouched = np.full(1, 7, np.int64)
-    launch(code["parts"], slots([untouched.ctypes.data]), 0, 2)
+    Launcher(code)("parts", slots([untouched.ctypes.data]), 0, 2)
     assert untouched[0] == 7
 
 
-def test_native_code_launches_by_symbol_and_by_address(code: Code) -> None:
+def test_native_code_launches(code: Code) -> None:
     signature = ctypes.CFUNCTYPE(
         ctypes.c_int32, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64
     )
     ends = np.zeros(10, np.int64)
     assert signature(code["host"])(slots([ends.ctypes.data]), 10, 2) == 0
-    assert ends.tolist() == [5, 0, 0, 0, 0, 10, 0, 0, 0, 0]
-
-    given_address = HOST.replace("fusec_parallel", "given")
-    other = load(
-        compiled(PARTS + given_address), ["host"], {"given": parallel_address()}
-    )
-    ends[:] = 0
-    assert signature(other["host"])(slots([ends.ctypes.data]), 10, 2) == 0
     assert ends.tolist() == [5, 0, 0, 0, 0, 10, 0, 0, 0, 0]
 
 
@@ -195,12 +193,12 @@ def test_python_threads_launch_at_once(code: Code) -> None:
 
 
 def test_python_threads_load_at_once(code: Code) -> None:
-    object_code = compiled(PARTS)
+    program = link([compiled(PARTS), compiled(LAUNCHER)], ["parts", PARALLEL])
     start = threading.Barrier(4)
 
     def work(_: int) -> list[tuple[int, int]]:
         start.wait()
-        return parts(load(object_code, ["parts"]), 8, 1)
+        return parts(load(program), 8, 1)
 
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(work, range(4))) == [[(0, 8)]] * 4
@@ -213,7 +211,7 @@ def test_an_error_of_the_pool_is_reported(code: Code) -> None:
         *[ctypes.c_void_p] * 2,
     )
     failing = prototype(lambda lo, hi, grain, function, context: 3)
-    pool = launcher_cpu._native().pool
+    pool = launcher_cpu._pool
     real, pool.value = pool.value, ctypes.cast(failing, ctypes.c_void_p).value
     try:
         with pytest.raises(InternalError, match="error code 3"):
@@ -224,7 +222,7 @@ def test_an_error_of_the_pool_is_reported(code: Code) -> None:
 
 def run_in_child(code: Code) -> None:
     assert parts(code, 11, 2) == [(0, 11)]
-    later = load(compiled(PARTS), ["parts"])
+    later = loaded(PARTS, "parts")
     assert parts(later, 11, 2) == [(0, 11)]
 
 
@@ -243,7 +241,7 @@ def test_a_forked_child_runs_serially(code: Code) -> None:
 
 
 def compile_in_child() -> None:
-    load(compiled(PARTS), ["parts"])
+    loaded(PARTS, "parts")
 
 
 def test_a_fork_while_threads_compile(code: Code) -> None:
@@ -252,7 +250,7 @@ def test_a_fork_while_threads_compile(code: Code) -> None:
 
     def keep_compiling() -> None:
         while not stop.is_set():
-            load(compiled(SAXPY + PARTS), ["parts"])
+            loaded(SAXPY + PARTS, "parts")
 
     threads = [threading.Thread(target=keep_compiling) for _ in range(2)]
     for thread in threads:
@@ -272,85 +270,25 @@ def test_a_fork_while_threads_compile(code: Code) -> None:
             thread.join()
 
 
-def test_without_torch_kernels_run_serially(tmp_path: Path) -> None:
-    (tmp_path / "parts.o").write_bytes(compiled(PARTS))
-    program = f"""
-import ctypes, sys
-from fusec.runtime.launcher_cpu import launch, load, slots
-code = load(open({str(tmp_path / "parts.o")!r}, "rb").read(), ["parts"])
+def test_without_torch_and_llvm_kernels_run_serially(tmp_path: Path) -> None:
+    program = link([compiled(PARTS), compiled(LAUNCHER)], ["parts", PARALLEL])
+    (tmp_path / "parts").write_bytes(pickle.dumps(program))
+    script = f"""
+import ctypes, pickle, sys
+from fusec.runtime.launcher_cpu import Launcher, load, slots
+code = load(pickle.load(open({str(tmp_path / "parts")!r}, "rb")))
 ends = (ctypes.c_int64 * 10)()
-launch(code["parts"], slots([ctypes.addressof(ends)]), 10, 2)
-print(ends[:], "torch" in sys.modules)
+Launcher(code)("parts", slots([ctypes.addressof(ends)]), 10, 2)
+print(ends[:], sorted({{"torch", "llvmlite", "numpy"}} & {{*sys.modules}}))
 """
     run = subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", script],
         capture_output=True,
         text=True,
         check=True,
         cwd=Path(__file__).parents[2],
     )
-    assert run.stdout.strip() == "[10, 0, 0, 0, 0, 0, 0, 0, 0, 0] False"
-
-
-def test_libm_and_imports_resolve() -> None:
-    text = """
-declare float @sinf(float)
-declare float @offset(float)
-define float @f(float %x) {
-  %s = call float @sinf(float %x)
-  %y = call float @offset(float %s)
-  ret float %y
-}
-"""
-    function = ctypes.CFUNCTYPE(ctypes.c_float, ctypes.c_float)
-    offset = function(lambda x: x + 10)
-    at = ctypes.cast(offset, ctypes.c_void_p).value
-    assert at is not None
-    code = load(compiled(text), ["f"], {"offset": at})
-    assert function(code["f"])(1.0) == pytest.approx(10 + np.sin(1.0))
-
-
-def test_unresolved_symbols_are_named() -> None:
-    text = """
-declare void @vanished(i64)
-declare float @sinf(float)
-@lost = external global i64
-define void @f() {
-  %x = load i64, ptr @lost
-  call void @vanished(i64 %x)
-  call float @sinf(float 1.0)
-  ret void
-}
-"""
-    with pytest.raises(InternalError, match="unresolved: ") as caught:
-        load(compiled(text), ["f"])
-    named = caught.value.what.partition("unresolved: ")[2]
-    assert sorted(named.split(", ")) == ["lost", "vanished"]
-
-
-def test_a_symbol_the_object_lacks_is_named() -> None:
-    with pytest.raises(InternalError, match="absent"):
-        load(compiled(PARTS), ["parts", "absent"])
-
-
-@pytest.mark.parametrize("size", [0, 10, 200])
-def test_bytes_that_are_no_object_are_refused(size: int) -> None:
-    with pytest.raises(InternalError, match="cannot be loaded"):
-        load(compiled(PARTS)[:size], ["parts"])
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_collected_code_is_unmapped() -> None:
-    def mappings() -> int:
-        return len(Path("/proc/self/maps").read_text().splitlines())
-
-    object_code = compiled(PARTS)
-    before = mappings()
-    loaded = [load(object_code, ["parts"]) for _ in range(50)]
-    assert mappings() >= before + 50
-    del loaded
-    gc.collect()
-    assert mappings() < before + 50
+    assert run.stdout.strip() == "[10, 0, 0, 0, 0, 0, 0, 0, 0, 0] []"
 
 
 @given(
@@ -368,6 +306,6 @@ def test_a_batch_runs_each_program_of_its_launches_once(
     for args, (grid, units) in zip(held, launches, strict=True):
         entries += [code["count"], ctypes.addressof(args), total, grid, units]
         total += grid * units
-    launch(code["batch"], slots(entries), total, threads)
+    Launcher(code)("batch", slots(entries), total, threads)
     for each, (grid, _) in zip(times, launches, strict=True):
         assert each.tolist() == ([1] * grid or [0])

@@ -12,6 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fusec import compiler
+from fusec.codegen.native_calls import callable_natively
 from fusec.compiler import compile_module
 from fusec.errors import InternalError
 from fusec.frontend.dtypes import from_torch
@@ -19,9 +20,10 @@ from fusec.ir.core import Module
 from fusec.ir.parser import parse_module
 from fusec.options import Options
 from fusec.passes.pipeline import Setting, run
-from fusec.runtime.launcher_torch import TORCH_DTYPES, Program, exported_shims
+from fusec.runtime.launcher_tensors import TORCH_DTYPES
+from fusec.runtime.launcher_torch import Program, exported_shims
 from fusec.runtime.plan import Drop, Make, Segment, plan_host
-from fusec.runtime.shims import CREATE, DELETE, callable_natively
+from fusec.runtime.shims import CREATE, DELETE
 from fusec.target import resolve
 
 MLP = """

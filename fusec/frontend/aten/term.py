@@ -210,7 +210,7 @@ class Term:
         return other if isinstance(other, Term) else self.e.term(other, self.dtype)
 
     def checked(self, ok: Term, message: str, error: str) -> Term:
-        """The same; the call fails with one of `checks.ERRORS` where it is not `ok`."""
+        """The same; the call fails where it is not `ok`: one of `CHECK_ERRORS`."""
         x, ok = _aligned([self, ok])
         made = self.e.b(Checked, x.value, ok.value, message=message, error=error)
         return Term(self.e, made)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from fusec.errors import CHECK_ERRORS
 from fusec.ir.core import Value
 from fusec.ir.dtypes import Array
 from fusec.ir.interpreter import elements
@@ -16,7 +17,7 @@ from fusec.ir.interpreter.elements import fold_dims, scan_from_start
 from fusec.ir.interpreter.extern import call
 from fusec.ir.interpreter.frame import Frame, InterpretError, Rule
 from fusec.ir.interpreter.memory import along, check_within
-from fusec.ir.ops.checks import ERRORS, Checked
+from fusec.ir.ops.checks import Checked
 from fusec.ir.ops.contraction import Matmul
 from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.pointwise import dtype_of
@@ -90,7 +91,7 @@ def index(frame: Frame, op: Index) -> tuple[Array]:
 def checked(frame: Frame, op: Checked) -> tuple[Array]:
     x, ok = frame.all(op.operands)
     if not ok.all():
-        raise ERRORS[op.error](op.message)
+        raise CHECK_ERRORS[op.error](op.message)
     return (np.broadcast_arrays(x, ok)[0],)
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from fusec.errors import CHECK_ERRORS
+from fusec.ir.calls import Slot
 from fusec.ir.core import Affine, Value
 from fusec.ir.dtypes import Array
 from fusec.ir.interpreter import elements
@@ -24,8 +26,8 @@ from fusec.ir.interpreter.elements import (
 from fusec.ir.interpreter.extern import call
 from fusec.ir.interpreter.frame import Frame, InterpretError, Rule
 from fusec.ir.interpreter.memory import along, check_within, in_memory, poisoned
-from fusec.ir.ops.checks import ERRORS, Check
-from fusec.ir.ops.extern import Extern, Slot
+from fusec.ir.ops.checks import Check
+from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.loop import Coordinate, Load, Region, Store, View
 from fusec.ir.ops.pointwise import dtype_of
 from fusec.ir.ops.reduction import Reduce, Scan
@@ -171,7 +173,7 @@ def scan(frame: Frame, op: Scan) -> Iterator[Array]:
 
 def check(frame: Frame, op: Check) -> tuple[()]:
     if not frame[op.ok].all():
-        raise ERRORS[op.error](op.message)
+        raise CHECK_ERRORS[op.error](op.message)
     return ()
 
 

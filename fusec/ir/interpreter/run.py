@@ -51,7 +51,7 @@ def interpret(
     kernels that a host function launches; `extern` computes what fusec does not.
 
     Raises `InterpretError` where arguments do not fit or the program goes wrong, and
-    one of `ERRORS` where a check that the program itself makes fails.
+    one of `CHECK_ERRORS` where a check that the program itself makes fails.
     """
     context = Context(module, extern, observe)
     with np.errstate(all="ignore"):

@@ -12,20 +12,14 @@ is some number.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
+from fusec.errors import CHECK_ERRORS
 from fusec.ir.core import Block, Level, Op, Values
 from fusec.ir.dtypes import bool_
 from fusec.ir.opdef import attr, operand
 from fusec.ir.ops.space import common_space
 from fusec.ir.types import Type, with_dtype
-
-ERRORS: Mapping[str, type[Exception]] = {
-    "IndexError": IndexError,
-    "RuntimeError": RuntimeError,
-}
-"""What a check may fail with, by name: what eager torch raises there."""
 
 
 class Checked(Op, name="checked", levels=(Level.GRAPH,)):
@@ -84,7 +78,7 @@ class Raise(Op, name="raise", levels=(Level.HOST,)):
 
     def failure(self, k: int) -> Exception:
         """What flag k stands for."""
-        return ERRORS[self.errors[k]](self.messages[k])
+        return CHECK_ERRORS[self.errors[k]](self.messages[k])
 
 
 def _require(ok: Type, errors: tuple[str, ...]) -> None:
@@ -94,6 +88,6 @@ def _require(ok: Type, errors: tuple[str, ...]) -> None:
 
 
 def _require_known(errors: tuple[str, ...]) -> None:
-    unknown = [error for error in errors if error not in ERRORS]
+    unknown = [error for error in errors if error not in CHECK_ERRORS]
     if unknown:
-        raise TypeError(f"no error {unknown[0]!r}; there are {', '.join(ERRORS)}")
+        raise TypeError(f"no error {unknown[0]!r}; there are {', '.join(CHECK_ERRORS)}")

@@ -8,28 +8,12 @@ can name (a dtype, a device) is a `Named`. Nothing is looked up until the call r
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from fusec.ir.core import Block, Level, Op, Values
 from fusec.ir.dims import Symbol
 from fusec.ir.opdef import attr, operands
 from fusec.ir.types import Scalar, Tensor, Type
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """The place of an operand among the arguments of a call."""
-
-    index: int
-
-
-@dataclass(frozen=True, slots=True)
-class Named:
-    """A constant that torch knows by name: `Named("dtype", "float32")`."""
-
-    kind: str
-    name: str
 
 
 class Extern(Op, name="extern", levels=(Level.GRAPH, Level.LOOP, Level.HOST)):

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from fusec.ir.calls import Slot
 from fusec.ir.core import Affine, Block, Level, Op, Values
 from fusec.ir.dtypes import bool_, i64
 from fusec.ir.opdef import attr, block, operand, operands
-from fusec.ir.ops.extern import Slot
 from fusec.ir.ops.space import common_space
 from fusec.ir.types import Axis, Element, Points, Scalar, Tensor, Type, with_dtype
 
