@@ -150,47 +150,61 @@ class _Linker:
         self.memory = bytearray()
         self.places: dict[tuple[int, int], int] = {}
         """Of a section, by the numbers of its object and of itself."""
-        self.globals = {
-            symbol.name: (k, symbol.section, symbol.value)
-            for k, unit in enumerate(objects)
-            for symbol in unit.symbols
-            if not symbol.local and symbol.section != _UNDEFINED
-        }
+        self.globals: dict[str, tuple[int, int, int]] = {}
         self.slots: dict[Key, int] = {}
         self.stubs: dict[Key, int] = {}
 
     def run(self, exports: Sequence[str]) -> Image:
+        self.define()
         absent = [name for name in exports if name not in self.globals]
         if absent:
             raise _refused(f"it has no {', '.join(absent)}")
         relocations = list(self.relocations())
         self.place(_ALLOC | _EXECUTE)
-        for r in relocations:
-            if r.kind == _PLT32 and self.is_foreign(r.key) and r.key not in self.stubs:
-                self.stubs[r.key] = self.room(_STUB_ROOM, _STUB_ROOM)
+        self.make_stubs(relocations)
         self.room(0, mmap.PAGESIZE)
         code = len(self.memory)
         self.place(_ALLOC)
-        self.room(0, _WORD)
+        self.make_slots(relocations)
+        self.room(0, mmap.PAGESIZE)
+        for relocation in relocations:
+            self.relocate(relocation)
+        found = {name: self.at(self.globals[name]) for name in exports}
+        slots = tuple((at, self.target(key)) for key, at in self.slots.items())
+        return Image(bytes(self.memory), code, found, slots)
+
+    def define(self) -> None:
+        """Find the names that all objects know."""
+        for k, unit in enumerate(self.objects):
+            for symbol in unit.symbols:
+                if symbol.local or symbol.section == _UNDEFINED:
+                    continue
+                if symbol.name in self.globals:
+                    raise _refused(f"{symbol.name} is defined twice")
+                self.globals[symbol.name] = k, symbol.section, symbol.value
+
+    def make_stubs(self, relocations: Sequence[_Relocation]) -> None:
+        """Make room for what calls jump to whose target may be far away."""
+        for r in relocations:
+            if r.kind == _PLT32 and self.is_foreign(r.key) and r.key not in self.stubs:
+                self.stubs[r.key] = self.room(_STUB_ROOM, _STUB_ROOM)
+
+    def make_slots(self, relocations: Sequence[_Relocation]) -> None:
+        """Make room for addresses, and let the stubs jump to theirs."""
         for key in (*self.stubs, *(r.key for r in relocations if r.kind in _BY_SLOT)):
             if key not in self.slots:
                 self.slots[key] = self.room(_WORD, _WORD)
         for key, at in self.stubs.items():
             _JUMP.pack_into(self.memory, at, _JMP, self.slots[key] - at - _JUMP.size)
-        for r in relocations:
-            self.relocate(r)
-        self.room(0, mmap.PAGESIZE)
-        found = {name: self.at(self.globals[name]) for name in exports}
-        slots = tuple((at, self.target(key)) for key, at in self.slots.items())
-        return Image(bytes(self.memory), code, found, slots)
 
     def place(self, flags: int) -> None:
         """Lay out the sections of one kind."""
         for k, unit in enumerate(self.objects):
             for n, section in enumerate(unit.sections):
                 if section.is_loaded and section.flags & _KINDS == flags:
-                    at = self.room(section.size, section.align)
-                    self.memory[at:] = unit.content(section)
+                    content = unit.content(section)
+                    at = self.room(len(content), section.align)
+                    self.memory[at:] = content
                     self.places[k, n] = at
 
     def room(self, nbytes: int, align: int) -> int:

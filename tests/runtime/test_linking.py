@@ -168,6 +168,12 @@ define void @f() {
 
 
 @ours
+def test_two_functions_of_one_name_are_refused() -> None:
+    with pytest.raises(InternalError, match="look is defined twice"):
+        elf.link([compiled(TABLE)] * 2, ["look"])
+
+
+@ours
 @pytest.mark.parametrize(
     ("text", "why"),
     [
