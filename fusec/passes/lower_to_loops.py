@@ -21,7 +21,7 @@ from fusec.analysis.factors import factors
 from fusec.ir.builder import Builder, attrs_key
 from fusec.ir.calls import Slot
 from fusec.ir.core import Affine, Function, Level, Op, Value, Values
-from fusec.ir.dims import Dim
+from fusec.ir.dims import Dim, product
 from fusec.ir.monoids import VALUES_ONLY, monoid
 from fusec.ir.ops.constant import Const, SizeOf
 from fusec.ir.ops.contraction import Matmul
@@ -52,6 +52,8 @@ class _Lowering:
         self.forms = Forms(self.sources)
         self.lent = set(function.body.yields)
         """Tensors whose memory a result has, or may have."""
+        self.called = set[Value]()
+        """Tensors that calls gave."""
 
     def run(self) -> Function:
         for old in self.function.params:
@@ -82,6 +84,7 @@ class _Lowering:
         attrs = op.attrs if isinstance(op, Extern) else _matmul_call(op)
         results = self.builder.emit(Extern, operands, attrs, (), op.loc, op.hints)
         self.stored.update(zip(op.results, results, strict=True))
+        self.called.update(op.results)
 
     def lower_region(self, op: Op) -> None:
         kind = type(op), attrs_key(op.attrs)
@@ -118,6 +121,8 @@ class _Lowering:
                 found.append(self.scalar(value))
                 continue
             taken = given if k is None else replaced - {self.stored[params[k]]}
+            if k is None and value not in self.stored:
+                self.reform(value)
             held = self.materialise(value)
             found.append(self.copied(value) if held in taken else held)
             if k is None:
@@ -164,6 +169,21 @@ class _Lowering:
             if place is None or not _same_strides(place.type, strides_of(value.type)):
                 return self.materialise(value)
         return self.strided(value)
+
+    def reform(self, value: Value) -> None:
+        """Let what a call gave be a result as it lies there, but for its shape."""
+        base, place = _strided_view(self.sources, value)
+        if base not in self.called or base in self.lent or place is None:
+            return
+        assert isinstance(value.type, Tensor)
+        whole = product(value.shape) == product(base.shape) and place.offset == 0
+        if whole and _same_strides(place.type, strides_of(value.type)):
+            self.lent.add(base)
+            held, hints = self.stored[base], (value.hint,)
+            attrs = (value.type, place.offset)
+            self.stored[value] = self.builder.emit(
+                View, (held,), attrs, (), None, hints
+            )[0]
 
     def as_view(self, op: Restride) -> Value | None:
         """A tensor with these strides that is there already, if it may be shared.

@@ -25,7 +25,7 @@ from fusec.errors import CHECK_ERRORS
 from fusec.runtime.extern import Sizes, bind, evaluated, number
 from fusec.runtime.image import Code
 from fusec.runtime.launcher_cpu import Launcher, slots
-from fusec.runtime.launcher_tensors import in_memory, made, maker, torch_dtype
+from fusec.runtime.launcher_tensors import in_memory, made, maker, part, torch_dtype
 from fusec.runtime.recipe import (
     FRAME,
     STATUS_SLOT,
@@ -225,8 +225,7 @@ def _view(step: View) -> Action:
     def run(frame: Frame) -> None:
         x, sizes = frame.tensors[step.source], frame.sizes
         shape, strides = evaluated(form.shape, sizes), evaluated(form.strides, sizes)
-        start = x.storage_offset() + number(step.offset, sizes)
-        frame.tensors[step.at] = x.as_strided(shape, strides, start)
+        frame.tensors[step.at] = part(x, shape, strides, number(step.offset, sizes))
 
     return run
 

@@ -67,6 +67,16 @@ def _plain_empty_strided(
     return torch.empty_strided(shape, strides, dtype=dtype)
 
 
+def _plain_part(
+    x: torch.Tensor, shape: tuple[int, ...], strides: tuple[int, ...], offset: int
+) -> torch.Tensor:
+    return x.as_strided(shape, strides, x.storage_offset() + offset)
+
+
 _guards: Any = getattr(torch._C, "_dynamo").guards  # noqa: B009
 empty_strided = getattr(_guards, "_empty_strided_cpu", _plain_empty_strided)
 """Torch's own way around its dispatcher, a third of the time."""
+
+part = getattr(_guards, "_reinterpret_tensor", _plain_part)
+"""A tensor of a shape and strides from `offset` elements on, in the memory of another;
+to autograd it is no view."""

@@ -22,11 +22,10 @@ from dataclasses import dataclass
 from fuzz.mutants import corpus, mutant
 from fuzz.pool import READY
 
-from fusec.errors import FusecError, ParseError, VerificationError
+from fusec.errors import CHECK_ERRORS, FusecError, ParseError, VerificationError
 from fusec.ir.arguments import random_arguments
 from fusec.ir.core import Level, Module, walk
 from fusec.ir.interpreter import interpret, run_kernel
-from fusec.ir.ops.checks import ERRORS
 from fusec.ir.ops.extern import Extern
 from fusec.ir.parser import parse_module
 from fusec.ir.printer import format_module
@@ -107,7 +106,7 @@ def _run(module: Module) -> Reading:
                 interpret(entry, values, module=module)
     except _Late:
         return Reading("slow")
-    except (FusecError, *ERRORS.values()) as error:
+    except (FusecError, *CHECK_ERRORS.values()) as error:
         str(error)
         return Reading("refused")
     except Exception as error:
