@@ -124,14 +124,14 @@ def _spread(k: Kernel, v: Lanes, x: Value, count: int) -> tuple[Register, ...]:
     return (v.splat(element(dtype_of(x)), k.scalar(x)),) * count
 
 
-# Ops whose result may not depend on an operand that does not exist.
-_CHOOSING = (ew.Select, ew.And, ew.Or)
-
-
 def _is_void(op: Op, row: tuple[Register, ...]) -> bool:
     """Whether the op's elements do not exist, since those of an operand do not."""
-    missing = row.count(None)
-    return missing == len(row) if isinstance(op, _CHOOSING) else missing > 0
+    if isinstance(op, ew.Select):  # it does not depend on what it does not choose
+        cond, *choice = row
+        return cond is None or choice.count(None) == 2
+    if isinstance(op, (ew.And, ew.Or)) and dtype_of(op.result).is_bool:
+        return row.count(None) == len(row)  # one operand may decide
+    return None in row
 
 
 # ------------------------------------------------------------------- control

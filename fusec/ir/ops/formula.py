@@ -53,8 +53,9 @@ class Term:
         """`other` as a term; a number as a constant of this term's dtype."""
         if isinstance(other, Term):
             return other
-        rounded = self.dtype.quantize(np.asarray(other)).item()
-        return Term(self.b, self.b.const(rounded, self.dtype))
+        if not self.dtype.is_float:  # a float is rounded in any case
+            other = self.dtype.quantize(np.asarray(other)).item()
+        return Term(self.b, self.b.const(other, self.dtype))
 
     def emit(self, op: Any, *others: Like) -> Term:
         """`op` of this term and others."""
