@@ -17,6 +17,7 @@ after the other, each for all its registers, so that neighbours are independent.
     llvm_index     sizes as arithmetic          llvm_exchange  transposes
                                                 llvm_reduce    reductions
                                                 llvm_scan      scans
+                                                llvm_rare      what few elements need
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from typing import Any
 
 from fusec.codegen.llvm_kernel import Kernel, Register, dtype_of, hint_of
 from fusec.codegen.llvm_known import define_if_known, folded
-from fusec.codegen.llvm_lanes import Lanes, element
+from fusec.codegen.llvm_lanes import element
 from fusec.codegen.llvm_memory import load_tile, store_tile
+from fusec.codegen.llvm_rare import rare
 from fusec.codegen.llvm_reduce import reduce_tile
 from fusec.codegen.llvm_rows import spelling, supports
 from fusec.codegen.llvm_scan import scan_tile
@@ -37,6 +39,7 @@ from fusec.ir.core import Block, Function, Op, Value
 from fusec.ir.ops import elementwise as ew
 from fusec.ir.ops.cast import Bitcast, Cast
 from fusec.ir.ops.constant import Const, SizeOf
+from fusec.ir.ops.rare import Rare
 from fusec.ir.ops.reduction import ReduceTile, ScanTile
 from fusec.ir.ops.tile import (
     BroadcastTile,
@@ -70,7 +73,7 @@ def emit(function: Function, target: Target) -> str:
         k.writer.declare("void @llvm.x86.sse.sfence()")
         k.writer.effect("call void @llvm.x86.sse.sfence()")
     metadata = "!0 = !{i32 1}\n" if k.streams else ""
-    return k.writer.finish() + metadata
+    return k.text() + metadata
 
 
 def _emit_block(k: Kernel, block: Block) -> None:
@@ -103,7 +106,7 @@ def _elementwise(k: Kernel, op: Op) -> None:
     v = k.lanes(places.lanes, hint_of(op))
     if define_if_known(k, op):
         return
-    columns = [_spread(k, v, x, len(places.origins)) for x in op.operands]
+    columns = [k.spread(x, v, len(places.origins)) for x in op.operands]
     registers: list[Register] = []
     for register, row in enumerate(zip(*columns, strict=True)):
         chosen = folded(k, op, row, register)
@@ -115,13 +118,6 @@ def _elementwise(k: Kernel, op: Op) -> None:
             spell(v, *(v.zero(dtype) if x is None else x for x, dtype in filled))
         )
     k.define(result, registers)
-
-
-def _spread(k: Kernel, v: Lanes, x: Value, count: int) -> tuple[Register, ...]:
-    """The registers of an operand; a scalar in every lane of each."""
-    if not isinstance(x.type, Scalar):
-        return k.registers(x)
-    return (v.splat(element(dtype_of(x)), k.scalar(x)),) * count
 
 
 def _is_void(op: Op, row: tuple[Register, ...]) -> bool:
@@ -229,4 +225,5 @@ _HANDLERS: dict[Any, Callable[[Kernel, Any], None]] = {
     Scratch: scratch,
     ReduceTile: reduce_tile,
     ScanTile: scan_tile,
+    Rare: rare,
 }

@@ -38,6 +38,7 @@ class Builder:
         self._ops: list[Op] = []
         self._known: dict[Any, Values] = {}
         self._definitions: dict[Value, Op] = parent._definitions if parent else {}
+        self._shared: dict[Any, Block] = parent._shared if parent else {}
 
     def param(self, type_: Type, hint: str = "") -> Value:
         """A new parameter of the block."""
@@ -115,6 +116,12 @@ class Builder:
         builder = Builder(self.level)
         builder.loc = self.loc
         return builder
+
+    def shared(self, key: Any, write: Callable[[Builder], Block]) -> Block:
+        """A block that reads its parameters only: written once, then had by its key."""
+        if key not in self._shared:
+            self._shared[key] = write(self.isolated())
+        return self._shared[key]
 
     def block(self, yields: Iterable[Value] = ()) -> Block:
         """What was built, closed."""
