@@ -21,7 +21,7 @@ from typing import Any
 from fusec.errors import Loc
 from fusec.ir.core import Block, Function, Level, Op, Value, Values, walk
 from fusec.ir.dims import NO_FACTS, Dim, Facts, Symbol
-from fusec.ir.dtypes import DType
+from fusec.ir.dtypes import DType, f64
 from fusec.ir.opdef import REQUIRED, OpMeta
 from fusec.ir.ops.constant import Const, SizeOf
 from fusec.ir.types import Type
@@ -233,6 +233,8 @@ def representable(value: float | int | bool, dtype: DType) -> float | int | bool
         return bool(value)
     if not dtype.is_float:
         return int(value)
+    if dtype is f64:
+        return float(value)
     return _rounded(float(value).hex(), dtype)
 
 

@@ -55,9 +55,11 @@ class Term:
         """`other` as a term; a number as a constant of this term's dtype."""
         if isinstance(other, Term):
             return other
-        if not self.dtype.is_float:  # a float is rounded in any case
-            other = self.dtype.quantize(np.asarray(other)).item()
-        return Term(self.b, self.b.const(other, self.dtype))
+        dtype = self.dtype
+        # Only what wraps needs numpy: the builder rounds floats.
+        if not dtype.is_float and not dtype.min <= other <= dtype.max:
+            other = dtype.quantize(np.asarray(other)).item()
+        return Term(self.b, self.b.const(other, dtype))
 
     def emit(self, op: Any, *others: Like) -> Term:
         """`op` of this term and others."""
