@@ -17,6 +17,7 @@ after the other, each for all its registers, so that neighbours are independent.
     llvm_index     sizes as arithmetic          llvm_exchange  transposes
                                                 llvm_reduce    reductions
                                                 llvm_scan      scans
+                                                llvm_rare      what few elements need
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from typing import Any
 
 from fusec.codegen.llvm_kernel import Kernel, Register, dtype_of, hint_of
 from fusec.codegen.llvm_known import define_if_known, folded
-from fusec.codegen.llvm_lanes import Lanes, element
+from fusec.codegen.llvm_lanes import element
 from fusec.codegen.llvm_memory import load_tile, store_tile
+from fusec.codegen.llvm_rare import rare
 from fusec.codegen.llvm_reduce import reduce_tile
 from fusec.codegen.llvm_rows import spelling, supports
 from fusec.codegen.llvm_scan import scan_tile
@@ -37,6 +39,7 @@ from fusec.ir.core import Block, Function, Op, Value
 from fusec.ir.ops import elementwise as ew
 from fusec.ir.ops.cast import Bitcast, Cast
 from fusec.ir.ops.constant import Const, SizeOf
+from fusec.ir.ops.rare import Rare
 from fusec.ir.ops.reduction import ReduceTile, ScanTile
 from fusec.ir.ops.tile import (
     BroadcastTile,
@@ -70,7 +73,7 @@ def emit(function: Function, target: Target) -> str:
         k.writer.declare("void @llvm.x86.sse.sfence()")
         k.writer.effect("call void @llvm.x86.sse.sfence()")
     metadata = "!0 = !{i32 1}\n" if k.streams else ""
-    return k.writer.finish() + metadata
+    return k.text() + metadata
 
 
 def _emit_block(k: Kernel, block: Block) -> None:
@@ -103,7 +106,7 @@ def _elementwise(k: Kernel, op: Op) -> None:
     v = k.lanes(places.lanes, hint_of(op))
     if define_if_known(k, op):
         return
-    columns = [_spread(k, v, x, len(places.origins)) for x in op.operands]
+    columns = [k.spread(x, v, len(places.origins)) for x in op.operands]
     registers: list[Register] = []
     for register, row in enumerate(zip(*columns, strict=True)):
         chosen = folded(k, op, row, register)
@@ -117,21 +120,14 @@ def _elementwise(k: Kernel, op: Op) -> None:
     k.define(result, registers)
 
 
-def _spread(k: Kernel, v: Lanes, x: Value, count: int) -> tuple[Register, ...]:
-    """The registers of an operand; a scalar in every lane of each."""
-    if not isinstance(x.type, Scalar):
-        return k.registers(x)
-    return (v.splat(element(dtype_of(x)), k.scalar(x)),) * count
-
-
-# Ops whose result may not depend on an operand that does not exist.
-_CHOOSING = (ew.Select, ew.And, ew.Or)
-
-
 def _is_void(op: Op, row: tuple[Register, ...]) -> bool:
     """Whether the op's elements do not exist, since those of an operand do not."""
-    missing = row.count(None)
-    return missing == len(row) if isinstance(op, _CHOOSING) else missing > 0
+    if isinstance(op, ew.Select):  # it does not depend on what it does not choose
+        cond, *choice = row
+        return cond is None or choice.count(None) == 2
+    if isinstance(op, (ew.And, ew.Or)) and dtype_of(op.result).is_bool:
+        return row.count(None) == len(row)  # one operand may decide
+    return None in row
 
 
 # ------------------------------------------------------------------- control
@@ -229,4 +225,5 @@ _HANDLERS: dict[Any, Callable[[Kernel, Any], None]] = {
     Scratch: scratch,
     ReduceTile: reduce_tile,
     ScanTile: scan_tile,
+    Rare: rare,
 }

@@ -8,9 +8,9 @@ from typing import Any
 from fusec.codegen.llvm_index import Index
 from fusec.codegen.llvm_lanes import Lanes, element, literal, memory_element
 from fusec.codegen.llvm_places import Places, places_of
-from fusec.codegen.llvm_text import Loop, Writer
+from fusec.codegen.llvm_text import Loop, Writer, module
 from fusec.errors import InternalError
-from fusec.ir.core import Function, Op, Value
+from fusec.ir.core import Block, Function, Op, Value
 from fusec.ir.dims import Symbol
 from fusec.ir.dtypes import DType
 from fusec.ir.types import Buffer, Scalar, Tile
@@ -38,6 +38,8 @@ class Kernel:
         self.writer = Writer(function.name, ABI)
         self.streams = False
         """Some store bypasses the caches: the kernel ends with a fence."""
+        self.apart: dict[Block, Writer] = {}
+        """Functions beside the kernel, by what they compute."""
         self._borrowed: list[str] = []
         self._nowhere: str | None = None
         self._held: dict[Value, tuple[Register, ...]] = {}
@@ -73,6 +75,12 @@ class Kernel:
 
     def registers(self, value: Value) -> tuple[Register, ...]:
         return self._held[value]
+
+    def spread(self, value: Value, v: Lanes, count: int) -> tuple[Register, ...]:
+        """The `count` registers of a value; a scalar in every lane of each."""
+        if not isinstance(value.type, Scalar):
+            return self.registers(value)
+        return (v.splat(element(dtype_of(value)), self.scalar(value)),) * count
 
     def scalar(self, value: Value) -> str:
         """The register of a scalar or the pointer of a buffer."""
@@ -139,6 +147,10 @@ class Kernel:
         for block in self._borrowed:
             self.writer.declare("void @free(ptr)")
             self.writer.effect(f"call void @free(ptr {block})")
+
+    def text(self) -> str:
+        """The module: the kernel and what stands beside it."""
+        return module([self.writer, *self.apart.values()])
 
     def comment(self, op: Op) -> None:
         operands = [self._shown(value) for value in op.operands]

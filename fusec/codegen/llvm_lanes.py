@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 from fusec.codegen.llvm_text import Writer
 from fusec.errors import InternalError
+from fusec.ir.builder import representable
 from fusec.ir.dtypes import DType, f32, f64
 from fusec.target import Target
 
@@ -50,7 +51,7 @@ def literal(dtype: DType, number: float | int | bool) -> str:
     if dtype.is_int:
         return str(int(number))
     if dtype is f32 or dtype is f64:
-        value = float(dtype.quantize(number).item())
+        value = float(representable(number, dtype))
         return f"0x{struct.pack('>d', value).hex().upper()}"
     return str(int(dtype.encode(number).item()))
 

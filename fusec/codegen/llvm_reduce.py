@@ -21,11 +21,10 @@ from fusec.codegen.llvm_kernel import (
 from fusec.codegen.llvm_lanes import Lanes, element
 from fusec.codegen.llvm_mask import Bounds
 from fusec.codegen.llvm_places import Coords, Places, added, moved
-from fusec.codegen.llvm_rows import spelling
+from fusec.codegen.llvm_rows import computed
 from fusec.errors import InternalError
-from fusec.ir.core import Monoid, Value
+from fusec.ir.core import Monoid
 from fusec.ir.dtypes import DType
-from fusec.ir.ops.constant import Const
 from fusec.ir.ops.reduction import ReduceTile
 
 State = tuple[str, ...]
@@ -62,15 +61,7 @@ def tree(v: Lanes, monoid: Monoid, states: Sequence[State]) -> State:
 
 def combine(v: Lanes, monoid: Monoid, left: State, right: State) -> State:
     """The product of two states in every lane: the monoid's own ops."""
-    body = monoid.combine.body
-    held: dict[Value, str] = dict(zip(body.params, (*left, *right), strict=True))
-    for op in body.ops:
-        if isinstance(op, Const):
-            held[op.result] = v.number(op.dtype, op.value)
-            continue
-        dtypes = tuple(dtype_of(x) for x in (*op.operands, op.result))
-        held[op.result] = spelling(op, dtypes)(v, *(held[x] for x in op.operands))
-    return tuple(held[x] for x in body.yields)
+    return computed(v, monoid.combine.body, (*left, *right))
 
 
 def _by_origin(

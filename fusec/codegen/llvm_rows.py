@@ -9,7 +9,7 @@ contracted or reordered: no instruction carries a fast-math flag.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Any
 
@@ -25,10 +25,13 @@ from fusec.codegen.llvm_math import (
     trunc_div,
 )
 from fusec.errors import InternalError
-from fusec.ir.core import Op
+from fusec.ir.core import Block, Op, Value
 from fusec.ir.dtypes import DType, f32, f64
 from fusec.ir.ops import elementwise as ew
 from fusec.ir.ops.cast import Bitcast, Cast
+from fusec.ir.ops.constant import Const
+from fusec.ir.ops.pointwise import dtype_of
+from fusec.ir.ops.rare import Rare
 from fusec.target import Target
 
 
@@ -73,6 +76,8 @@ def supports(op_class: Any, dtype: DType, target: Target) -> bool:
     """
     if op_class is Cast:
         return castable(dtype)
+    if op_class is Rare:
+        return family(dtype) not in (None, BOOL)
     if op_class is ew.Ldexp and not target.has("avx512dq"):
         return False
     return (op_class, family(dtype)) in ROWS
@@ -91,6 +96,13 @@ def spelling(op: Op, dtypes: tuple[DType, ...]) -> Callable[..., str]:
             return change(v, dtypes[0], dtypes[-1], x)
 
         return converted
+    if isinstance(op, Rare):
+
+        def chosen(v: Lanes, condition: str, usual: str, *xs: str) -> str:
+            (far,) = computed(v, op.body, xs)
+            return select(v, dtypes[-1], condition, far, usual)
+
+        return chosen
     dtype = dtypes[1] if isinstance(op, ew.Select) else dtypes[0]
     kind: type[Op] = type(op)
     row = ROWS.get((kind, family(dtype)))
@@ -103,6 +115,18 @@ def spelling(op: Op, dtypes: tuple[DType, ...]) -> Callable[..., str]:
         return row(v, dtype, *xs)
 
     return spelled
+
+
+def computed(v: Lanes, block: Block, xs: Iterable[str]) -> tuple[str, ...]:
+    """What a block of elementwise ops on scalars yields, in every lane."""
+    held: dict[Value, str] = dict(zip(block.params, xs, strict=True))
+    for op in block.ops:
+        if isinstance(op, Const):
+            held[op.result] = v.number(op.dtype, op.value)
+            continue
+        dtypes = tuple(dtype_of(x) for x in (*op.operands, op.result))
+        held[op.result] = spelling(op, dtypes)(v, *(held[x] for x in op.operands))
+    return tuple(held[x] for x in block.yields)
 
 
 # ------------------------------------------------------------------- kinds of rows

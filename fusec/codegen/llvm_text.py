@@ -50,11 +50,24 @@ class Loop:
     """The first trip is certain."""
 
 
-class Writer:
-    """Collects one function. `parameters` are LLVM's, all of them known everywhere."""
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """Open code behind a condition."""
 
-    def __init__(self, name: str, parameters: str) -> None:
-        self._head = f"define void {symbol(name)}({parameters})"
+    label: str
+    condition: str
+
+
+class Writer:
+    """Collects one function. `parameters` are LLVM's, all of them known everywhere.
+
+    One `apart` is for the others of its module, which seldom call it.
+    """
+
+    def __init__(self, name: str, parameters: str, apart: bool = False) -> None:
+        self.called = name
+        linkage, self._kind = ("internal ", "cold ") if apart else ("", "")
+        self._head = f"define {linkage}void {symbol(name)}({parameters})"
         self._scopes = [_Scope("entry")]
         self._levels: dict[str, int] = {}
         self._used: dict[str, int] = {"entry": 1, "leave": 1}
@@ -145,6 +158,28 @@ class Writer:
             results.append(self.read(text, _stem(last)))
         return tuple(results)
 
+    def open_arm(self, condition: str, hint: str) -> Arm:
+        """Enter code that runs where the condition holds, until `close_arm`."""
+        label = self.name(hint)
+        self._scopes.append(_Scope(label[1:]))
+        return Arm(label, condition)
+
+    def close_arm(
+        self, arm: Arm, ways: Sequence[tuple[str, str, str]]
+    ) -> tuple[str, ...]:
+        """Leave it. `ways` are types, values from inside, and values without it."""
+        join = self.name("join")
+        self.effect(f"br label {join}")
+        body, outer = self._scopes.pop(), self._scopes[-1]
+        before, inside = f"%{outer.block}", f"%{body.block}"
+        self.effect(f"br i1 {arm.condition}, label {arm.label}, label {join}")
+        outer.lines += [f"{arm.label[1:]}:", *body.lines, f"{join[1:]}:"]
+        outer.block = join[1:]
+        return tuple(
+            self.read(f"phi {type_} [ {x}, {inside} ], [ {y}, {before} ]", _stem(x))
+            for type_, x, y in ways
+        )
+
     def choose(self, condition: str, then: Sequence[str], other: Sequence[str]) -> None:
         """Run one of two lists of instructions, none of which has a result."""
         labels = [self.name(hint) for hint in ("then", "else", "join")]
@@ -174,14 +209,10 @@ class Writer:
         entry.block = onward[1:]
         self._leaves = True
 
-    def finish(self) -> str:
-        """The module. Every loop is closed."""
-        return module([self])
-
     def definition(self) -> list[str]:
-        """The lines of the function alone."""
+        """The lines of the function. Every loop is closed."""
         (entry,) = self._scopes
-        lines = [f"{self._head} nounwind {{", "entry:", *entry.lines]
+        lines = [f"{self._head} {self._kind}nounwind {{", "entry:", *entry.lines]
         if self._leaves:
             lines += ["  br label %leave", "leave:"]
         return [*lines, "  ret void", "}"]

@@ -21,7 +21,7 @@ from typing import Any
 from fusec.errors import Loc
 from fusec.ir.core import Block, Function, Level, Op, Value, Values, walk
 from fusec.ir.dims import NO_FACTS, Dim, Facts, Symbol
-from fusec.ir.dtypes import DType
+from fusec.ir.dtypes import DType, f64
 from fusec.ir.opdef import REQUIRED, OpMeta
 from fusec.ir.ops.constant import Const, SizeOf
 from fusec.ir.types import Type
@@ -38,6 +38,7 @@ class Builder:
         self._ops: list[Op] = []
         self._known: dict[Any, Values] = {}
         self._definitions: dict[Value, Op] = parent._definitions if parent else {}
+        self._shared: dict[Any, Block] = parent._shared if parent else {}
 
     def param(self, type_: Type, hint: str = "") -> Value:
         """A new parameter of the block."""
@@ -115,6 +116,12 @@ class Builder:
         builder = Builder(self.level)
         builder.loc = self.loc
         return builder
+
+    def shared(self, key: Any, write: Callable[[Builder], Block]) -> Block:
+        """A block that reads its parameters only: written once, then had by its key."""
+        if key not in self._shared:
+            self._shared[key] = write(self.isolated())
+        return self._shared[key]
 
     def block(self, yields: Iterable[Value] = ()) -> Block:
         """What was built, closed."""
@@ -226,6 +233,8 @@ def representable(value: float | int | bool, dtype: DType) -> float | int | bool
         return bool(value)
     if not dtype.is_float:
         return int(value)
+    if dtype is f64:
+        return float(value)
     return _rounded(float(value).hex(), dtype)
 
 

@@ -11,7 +11,7 @@ The invariants, by number; an error names the one that is broken:
      6. The symbols of a function are declared once, and no dim has others.
      7. A loop function makes tensors by regions, externs and views, all else is scalar.
      8. A region takes its operands, then its results, as parameters and yields nothing.
-     9. A region reads its parameters only; it stores each result, nothing else.
+     9. A closed block reads its parameters only; a region stores each result, no more.
     10. An index has an axis once per dimension and uses each computed index once.
     11. A store reaches other elements at other points: its index has all their axes.
     12. A loop counts in i64 by a positive step.
@@ -137,7 +137,7 @@ class _Frame:
     ops: Iterator[Op]
     defined: list[Value]
     region: int
-    """The depth of the innermost region around it; 0 outside of regions."""
+    """The depth of the innermost closed block around it; 0 outside of such."""
 
 
 class _Verifier:
@@ -219,9 +219,11 @@ class _Verifier:
             self.fail(3, f"{self.name(value)} is not defined before it is read", fix)
         if depth < frame.region:
             scalar = isinstance(value.type, Scalar)
-            fix = "make it an operand of the region, and read the parameter"
+            owner = self.frames[frame.region - 1].owner
+            closed = owner.name if owner else "block"
+            fix = f"make it an operand of the {closed}, and read the parameter"
             fix = "compute it inside" if scalar else fix
-            self.fail(9, f"{self.name(value)} comes from outside of the region", fix)
+            self.fail(9, f"{self.name(value)} comes from outside of the {closed}", fix)
         if self.memory.get(value, value) in self.freed:
             fix = "free it after its last use"
             self.fail(16, f"{self.name(value)} was freed before", fix)
@@ -245,7 +247,7 @@ class _Verifier:
             self.define(value)
         for block in op.blocks:
             depth = len(self.frames) + 1
-            self.enter(block, op, depth if isinstance(op, Region) else frame.region)
+            self.enter(block, op, depth if op.closed else frame.region)
 
     def check_form(self, op: Op) -> None:
         cls = type(op)

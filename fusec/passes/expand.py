@@ -24,6 +24,7 @@ from fusec.ir.dtypes import DType, bf16, f16, f32, i16, i32
 from fusec.ir.ops.cast import Bitcast, Cast
 from fusec.ir.ops.elementwise import Elementwise, Select
 from fusec.ir.ops.pointwise import dtype_of
+from fusec.ir.ops.rare import Rare
 from fusec.ir.ops.reduction import ReduceTile, ScanTile
 
 Supports = Callable[[Any, DType], bool]
@@ -62,6 +63,12 @@ class _Expander(Builder):
     def nested(self) -> Builder:
         return _Expander(self.level, self._supports, self)
 
+    def isolated(self) -> Builder:
+        builder = _Expander(self.level, self._supports)
+        builder.loc, builder._open = self.loc, self._open
+        builder._monoids = self._monoids
+        return builder
+
     def emit(
         self,
         op_class: Any,
@@ -75,12 +82,20 @@ class _Expander(Builder):
         if op_class in (ReduceTile, ScanTile):
             along, monoid = attrs
             attrs = (along, self._expanded(monoid))
+        if op_class is Rare and not self._supports(Rare, dtype_of(operands[1])):
+            return (self._chosen(blocks[0], operands),)
         if not self._lacks(op_class, operands, attrs):
             return super().emit(op_class, operands, attrs, blocks, loc, hints)
         simpler = op_class.simplify(self, operands, attrs)
         if simpler is not None:
             return simpler
         return (self._expand(op_class, operands),)
+
+    def _chosen(self, block: Block, operands: Values) -> Value:
+        """The block on every element, and a choice: without a branch."""
+        cond, usual, *xs = operands
+        (far,) = self.inline(block, xs)
+        return self(Select, cond, far, usual)
 
     def _expanded(self, monoid: Monoid) -> Monoid:
         if monoid not in self._monoids:

@@ -52,3 +52,13 @@ def test_parts_of_every_size(parts: int, width: int) -> None:
 
     xs = [torch.randn(6, width) for _ in range(parts)]
     assert torch.equal(fusec.jit(f)(*xs), f(*xs))
+
+
+def test_registers_without_elements_choose_nothing() -> None:
+    def f(x: torch.Tensor) -> torch.Tensor:
+        return x.exp().sum(-1)
+
+    x = torch.randn(4, 1000)
+    compiled = fusec.jit(f)
+    torch.testing.assert_close(compiled(x), f(x))
+    assert "select <8 x i1> splat (i1 false)" not in compiled.source(x)

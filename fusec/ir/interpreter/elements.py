@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from fusec.ir.core import Monoid, Op, Value
+from fusec.ir.core import Block, Monoid, Op, Value
 from fusec.ir.dtypes import Array, DType
 from fusec.ir.interpreter.frame import Frame, InterpretError, Rule
 from fusec.ir.ops.cast import Bitcast, Cast, convert, reinterpret
 from fusec.ir.ops.constant import Const, SizeOf
-from fusec.ir.ops.pointwise import Elementwise, dtype_of
+from fusec.ir.ops.pointwise import Elementwise, dtype_of, where
+from fusec.ir.ops.rare import Rare
 from fusec.ir.types import Axis, Points, Type
 
 
@@ -42,7 +43,19 @@ def compute(op: Op, arrays: Sequence[Array]) -> Array:
         return reinterpret(arrays[0], dtype_of(op.x), dtype)
     if isinstance(op, Elementwise):
         return dtype.quantize(np.asarray(op.numpy(*arrays)))
+    if isinstance(op, Rare):
+        cond, usual, *xs = arrays
+        (far,) = evaluate(op.body, xs)
+        return where(cond, far, usual)
     raise InterpretError(f"{type(op).name} is no arithmetic")
+
+
+def evaluate(block: Block, arrays: Sequence[Array]) -> list[Array]:
+    """What a block of arithmetic on scalars yields, for every element of arrays."""
+    held: dict[Value, Array] = dict(zip(block.params, arrays, strict=True))
+    for op in block.ops:
+        held[op.result] = compute(op, [held[v] for v in op.operands])
+    return [held[v] for v in block.yields]
 
 
 def scalar(value: Value, number: Any) -> Array:
@@ -80,6 +93,7 @@ RULES: Mapping[type, Rule] = {
     Cast: elementwise,
     Bitcast: elementwise,
     Elementwise: elementwise,
+    Rare: elementwise,
     SizeOf: size_of,
 }
 
@@ -92,11 +106,8 @@ State = tuple[Array, ...]
 
 def combine(monoid: Monoid, left: State, right: State) -> State:
     """The product of two states, element by element."""
-    body = monoid.combine.body
-    held: dict[Value, Any] = dict(zip(body.params, (*left, *right), strict=True))
-    for op in body.ops:
-        held[op.result] = compute(op, [held[v] for v in op.operands])
-    return tuple(np.broadcast_to(held[v], left[0].shape) for v in body.yields)
+    made = evaluate(monoid.combine.body, (*left, *right))
+    return tuple(np.broadcast_to(x, left[0].shape) for x in made)
 
 
 def fold(monoid: Monoid, state: State) -> State:

@@ -16,7 +16,7 @@ from typing import Any, Union
 
 import numpy as np
 
-from fusec.ir.core import Value
+from fusec.ir.core import Block, Value
 from fusec.ir.dtypes import DType, f32, f64, int_
 from fusec.ir.ops.arithmetic import (
     Abs,
@@ -33,7 +33,9 @@ from fusec.ir.ops.bitwise import And, Not, Or, Shl, Shr, Xor
 from fusec.ir.ops.cast import Bitcast, Cast
 from fusec.ir.ops.comparison import Eq, Ge, Gt, Le, Lt, Ne, Select
 from fusec.ir.ops.pointwise import dtype_of
+from fusec.ir.ops.rare import Rare
 from fusec.ir.ops.rounding import Floor, Round, Trunc
+from fusec.ir.types import Scalar
 
 Like = Union["Term", float, int, bool]
 
@@ -53,8 +55,11 @@ class Term:
         """`other` as a term; a number as a constant of this term's dtype."""
         if isinstance(other, Term):
             return other
-        rounded = self.dtype.quantize(np.asarray(other)).item()
-        return Term(self.b, self.b.const(rounded, self.dtype))
+        dtype = self.dtype
+        # Only what wraps needs numpy: the builder rounds floats.
+        if not dtype.is_float and not dtype.min <= other <= dtype.max:
+            other = dtype.quantize(np.asarray(other)).item()
+        return Term(self.b, self.b.const(other, dtype))
 
     def emit(self, op: Any, *others: Like) -> Term:
         """`op` of this term and others."""
@@ -197,6 +202,21 @@ class Term:
 
 
 Formula = Callable[..., Term]
+
+
+def rarely(condition: Term, formula: Formula, xs: Sequence[Term], usual: Term) -> Term:
+    """The formula of `xs` where the condition holds, as it does for few elements, else
+    `usual`. The formula is written once for all that ask for the same function."""
+    b, dtypes = condition.b, tuple(x.dtype for x in xs)
+
+    def write(inner: Any) -> Block:
+        params = [Term(inner, inner.param(Scalar(dtype))) for dtype in dtypes]
+        return inner.block((formula(*params).value,))
+
+    block = b.shared((formula, dtypes), write)
+    operands = [term.value for term in (condition, usual, *xs)]
+    (value,) = b.emit(Rare, operands, (), (block,))
+    return Term(b, value)
 
 
 def expand_with(formula: Formula, b: Any, *xs: Value) -> Value | None:

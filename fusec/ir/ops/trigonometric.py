@@ -8,20 +8,26 @@ from typing import Any
 import numpy as np
 
 from fusec.ir.core import Value
-from fusec.ir.dtypes import f32
-from fusec.ir.ops.formula import Term, expand_in_double, expand_with
+from fusec.ir.dtypes import f32, f64
+from fusec.ir.ops.formula import Term, expand_in_double, expand_with, rarely
 from fusec.ir.ops.pointwise import Binary, Unary, dtype_of, floating, in_double
 from fusec.ir.ops.polynomials import ASIN, ATAN, COS, EIGHTH_TURNS, HALF_PI, SIN
-from fusec.ir.ops.quarter_turns import Turns, quarter_turns
+from fusec.ir.ops.turns import (
+    FAR,
+    HalfTurns,
+    QuarterTurns,
+    half_turns,
+    quarter_turns,
+)
 
 
 class Sin(Unary, name="sin"):
     """sin x: −0 at −0, NaN at ±inf."""
 
-    cost = 78.0
+    cost = 30.0
     takes = staticmethod(floating)
     aten = ("aten.sin.default",)
-    ulps = (0.8, 0.95)
+    ulps = (0.51, 0.95)
 
     @staticmethod
     def numpy(x: Any) -> Any:
@@ -35,10 +41,10 @@ class Sin(Unary, name="sin"):
 class Cos(Unary, name="cos"):
     """cos x: NaN at ±inf."""
 
-    cost = 76.0
+    cost = 32.0
     takes = staticmethod(floating)
     aten = ("aten.cos.default",)
-    ulps = (0.85, 0.95)
+    ulps = (0.51, 0.95)
 
     @staticmethod
     def numpy(x: Any) -> Any:
@@ -52,7 +58,7 @@ class Cos(Unary, name="cos"):
 class Tan(Unary, name="tan"):
     """tan x: −0 at −0, NaN at ±inf."""
 
-    cost = 170.0
+    cost = 70.0
     takes = staticmethod(floating)
     aten = ("aten.tan.default",)
     ulps = (0.51, 2.3)
@@ -156,29 +162,64 @@ class Hypot(Binary, name="hypot"):
 
 
 def sin(x: Term) -> Term:
-    """±sine or ±cosine of what is left after whole quarter turns."""
-    turns = quarter_turns(abs(x))
-    sine, cosine = _sine_cosine(turns)
-    size = turns.odd.select(cosine, sine)
-    negative = turns.upper ^ (x.bits() < 0)
-    return _finite(x, negative.select(-size, size))
+    """±sine or ±cosine of what is left after whole turns."""
+    return rarely(abs(x) > FAR, _far_sin, (x,), _sin(x, far=False))
 
 
 def cos(x: Term) -> Term:
     """As `sin`, a quarter turn ahead."""
-    turns = quarter_turns(abs(x))
-    sine, cosine = _sine_cosine(turns)
-    size = turns.odd.select(sine, cosine)
-    return _finite(x, (turns.upper ^ turns.odd).select(-size, size))
+    return rarely(abs(x) > FAR, _far_cos, (x,), _cos(x, far=False))
 
 
 def tan(x: Term) -> Term:
     """sine / cosine, or −cosine / sine after an odd number of quarter turns."""
-    turns = quarter_turns(abs(x))
+    return rarely(abs(x) > FAR, _far_tan, (x,), _tan(x, far=False))
+
+
+def _far_sin(x: Term) -> Term:
+    return _finite(x, _sin(x, far=True))
+
+
+def _far_cos(x: Term) -> Term:
+    return _finite(x, _cos(x, far=True))
+
+
+def _far_tan(x: Term) -> Term:
+    return _finite(x, _tan(x, far=True))
+
+
+def _sin(x: Term, far: bool) -> Term:
+    if x.dtype is f32:
+        return _signed_sine(half_turns(x, 0.0, far))
+    turns = quarter_turns(abs(x), far)
+    sine, cosine = _sine_cosine(turns)
+    size = turns.odd.select(cosine, sine)
+    negative = turns.upper ^ (x.bits() < 0)
+    return negative.select(-size, size)
+
+
+def _cos(x: Term, far: bool) -> Term:
+    if x.dtype is f32:
+        return _signed_sine(half_turns(x, 0.5, far))
+    turns = quarter_turns(abs(x), far)
+    sine, cosine = _sine_cosine(turns)
+    size = turns.odd.select(sine, cosine)
+    return (turns.upper ^ turns.odd).select(-size, size)
+
+
+def _tan(x: Term, far: bool) -> Term:
+    turns = quarter_turns(abs(x), far)
     sine, cosine = _sine_cosine(turns)
     above, below = turns.odd.select(-cosine, sine), turns.odd.select(sine, cosine)
     size = above / below
-    return _finite(x, (x.bits() < 0).select(-size, size))
+    return (x.bits() < 0).select(-size, size)
+
+
+def _signed_sine(turns: HalfTurns) -> Term:
+    """In f64, rounded to f32 last."""
+    r = turns.rest
+    sine = r * (r * r).horner((1.0, *SIN[f32]))  # −0 at −0
+    return (sine.cast(f32).bits() ^ turns.flip).bitcast(f32)
 
 
 def _finite(x: Term, result: Term) -> Term:
@@ -186,15 +227,15 @@ def _finite(x: Term, result: Term) -> Term:
     return (abs(x) < np.inf).select(result, math.nan)
 
 
-def _sine_cosine(turns: Turns) -> tuple[Term, Term]:
+def _sine_cosine(turns: QuarterTurns) -> tuple[Term, Term]:
     """Of r + tail in [−π/4, π/4]: series in r, first order in the tail."""
     r, tail = turns.rest, turns.tail
     z = r * r
     half = z * 0.5
     near = 1.0 - half
     lost = (1.0 - near) - half
-    sine = (r * z).fma(z.horner(SIN[r.dtype]), tail.fma(-half, tail))
-    bend = (z * z).fma(z.horner(COS[r.dtype]), tail.fma(-r, lost))
+    sine = (r * z).fma(z.horner(SIN[f64]), tail.fma(-half, tail))
+    bend = (z * z).fma(z.horner(COS), tail.fma(-r, lost))
     return r + sine, near + bend
 
 

@@ -103,7 +103,8 @@ def adversarial(dtype: np.dtype[Any]) -> Any:
     numbers += [0.55, math.log(2), math.log(2) / 2, 0.41421356, 2.41421356, 4.0, 27.2]
     numbers += [87.0, 88.72, 89, 103, 104, 709, 709.79, 710, 745.2, 746, 1e-5, 1e-10]
     numbers += [info.max, info.max / 2, info.tiny, info.tiny * 1.5, info.eps, 1e30]
-    numbers += [info.eps / 2, info.eps / 4, info.smallest_subnormal, 2.0**52, 2.0**24]
+    numbers += [info.eps / 2, info.eps / 4, info.smallest_subnormal]
+    numbers += [2.0**52, 2.0**24, 2.0**20]
     values = np.array(numbers, dtype)
     values = np.concatenate(
         [
