@@ -98,3 +98,22 @@ def test_it_is_one_kernel(
     assert after.externs == before.externs
     exact = function(*(x.double() if x.is_floating_point() else x for x in arguments))
     torch.testing.assert_close(result.double(), exact, rtol=2e-5, atol=2e-5)
+
+
+def test_what_products_give_is_not_copied(tmp_path: Path) -> None:
+    """Logits and gradients of weights are what the product made, in another shape."""
+    torch.manual_seed(0)
+    torch.compiler.reset()
+    options = {"fallback": False, "cache_dir": str(tmp_path)}
+    layer, x = torch.nn.Linear(8, 50, bias=False), torch.randn(4, 6, 8)
+    compiled = torch.compile(layer, backend="fusec", options=options)
+    before = statistics()
+    logits = compiled(x.requires_grad_())
+    logits.backward(torch.ones_like(logits))
+    assert statistics().kernels == before.kernels
+    assert statistics().externs - before.externs == 3
+    torch.testing.assert_close(logits, x @ layer.weight.t())
+    assert layer.weight.grad is not None
+    wanted = torch.ones(24, 50).t() @ x.detach().reshape(24, 8)
+    torch.testing.assert_close(layer.weight.grad, wanted)
+    assert layer.weight.grad.is_contiguous()

@@ -45,6 +45,42 @@ def test_a_permutation_is_an_index_in_another_order() -> None:
     )
 
 
+CALLED = """
+        graph @f(%x: f32[4, 6], %w: f32[6, 6]) -> ({types}) {{
+          %p = extern %x, %w {{target="aten.mm.default", arguments=($0, $1), keywords=()}} : f32[4, 6]
+          {ops}
+          yield {yields}
+        }}
+"""  # noqa: E501
+FLAT = "%a = reshape %p {shape=(24,)} : f32[24]"
+TALL = "%b = reshape %p {shape=(6, 4)} : f32[6, 4]"
+TURNED = "%t = permute %p {order=(1, 0)} : f32[6, 4]"
+BACK = TURNED + "\n %u = permute %t {order=(1, 0)} : f32[4, 6]"
+PART = "%s = slice %p {dim=0, start=0, length=2, step=1} : f32[2, 6]"
+
+
+@pytest.mark.parametrize(
+    ("ops", "yields", "types", "kinds"),
+    [
+        ("", "%p", "f32[4, 6]", ["extern"]),
+        (FLAT, "%a", "f32[24]", ["view"]),
+        (BACK, "%u", "f32[4, 6]", ["view"]),
+        # What lies otherwise, is only a part, or is a result already, is copied.
+        (TURNED, "%t", "f32[6, 4]", ["region"]),
+        (PART, "%s", "f32[2, 6]", ["region"]),
+        (FLAT, "%a, %p", "f32[24], f32[4, 6]", ["region", "extern"]),
+        (f"{FLAT}\n {TALL}", "%a, %b", "f32[24], f32[6, 4]", ["view", "region"]),
+    ],
+)
+def test_what_a_call_gave_is_a_result_in_another_shape(
+    ops: str, yields: str, types: str, kinds: list[str]
+) -> None:
+    """Without a copy, as long as no two results lie in one memory."""
+    loops = lower_to_loops(read(CALLED.format(ops=ops, yields=yields, types=types)))
+    made = {value: op for op in loops.body.ops for value in op.results}
+    assert [type(made[value]).name for value in loops.body.yields] == kinds
+
+
 def test_slices_compose_into_one_stride_and_start() -> None:
     lowers(
         """
