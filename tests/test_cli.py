@@ -64,6 +64,15 @@ rows_inputs = torch.rand(64, 100)
 torch.manual_seed(0)
 layer = Layer()
 pair = (torch.nn.Softmax(-1), (torch.rand(3, 70),))
+numbered = torch.nn.Sequential(torch.nn.LayerNorm(8), torch.nn.Linear(8, 4))
+numbered_inputs = torch.rand(3, 8)
+
+
+def counted(x, **more):
+    return (x + more["1"]).sort().values
+
+
+counted_inputs = {"x": torch.rand(3), "1": torch.rand(3)}
 
 
 def broken(x):
@@ -160,6 +169,15 @@ def test_what_is_dumped_reads_back_as_it_was(
     verify(module)
     assert format_module(module) == text
     assert fusec("opt", "k.fir").out == text
+
+
+@pytest.mark.parametrize("target", ["numbered", "counted"])
+def test_names_need_not_be_names_of_symbols(fusec: Fusec, target: str) -> None:
+    """Weights of a Sequential begin with a digit."""
+    for flags in ((), ("--backward",)) if target == "numbered" else ((),):
+        assert "launch" in fusec("explain", f"model.py:{target}", *flags).out
+        text = dumped(fusec, f"model.py:{target}", *flags)
+        assert format_module(parse_module(text)) == text
 
 
 @pytest.mark.parametrize("flag", ["--dynamic", "--backward"])

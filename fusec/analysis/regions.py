@@ -172,11 +172,12 @@ def _has_effect(op: Op) -> bool:
 def _tellers(function: Function) -> dict[Symbol, int]:
     """The first extern to find out each symbol that no argument tells."""
     given = {n for x in function.params for n in dims_of(x.type)}
-    named = {Symbol(x.hint) for x in function.params if x.hint}
+    named = {x.hint for x in function.params}
     found: dict[Symbol, int] = {}
     for k, op in enumerate(function.body.ops):
-        for symbol in op.told - given - named if isinstance(op, Extern) else ():
-            found.setdefault(symbol, k)
+        for symbol in op.told - given if isinstance(op, Extern) else ():
+            if symbol.name not in named:
+                found.setdefault(symbol, k)
     return found
 
 
