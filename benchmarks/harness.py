@@ -31,6 +31,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from fusec.runtime.memory import advise_huge
+
 RESULTS = Path(__file__).parent / "results"
 LEAST_SAMPLE = 2e-3
 """Seconds that one sample takes at least: calls are repeated until it does."""
@@ -94,13 +96,14 @@ def streams(read: int, written: int) -> dict[str, Call]:
     Candidates for the same rounds as what they are the limit of: the faster one is the
     roofline. What is both read and written is copied, by torch (whose threads start
     quickly) or by memcpy (which writes past the caches); the rest is searched for a
-    byte that is not there, or filled.
+    byte that is not there, or filled. What is read lies as inputs do, what is written
+    on huge pages.
     """
     both, rest = min(read, written), read - written
     threads = torch.get_num_threads()
     pool = ThreadPoolExecutor(threads)
-    source, target = (torch.full((max(both, 1),), 1, dtype=torch.uint8) for _ in "ab")
-    more = torch.full((max(abs(rest), 1),), 1, dtype=torch.uint8)
+    source, target = _bytes(both, huge=False), _bytes(both, huge=True)
+    more = _bytes(abs(rest), huge=rest < 0)
     sources, targets, parts = (
         np.array_split(x.numpy(), threads) for x in (source, target, more)
     )
@@ -127,6 +130,14 @@ def streams(read: int, written: int) -> dict[str, Call]:
         return target
 
     return {"copy": copy, "memcpy": memcpy}
+
+
+def _bytes(count: int, huge: bool) -> torch.Tensor:
+    """So many bytes, at least one, each 1."""
+    made = torch.empty(max(count, 1), dtype=torch.uint8)
+    if huge:
+        advise_huge(made.data_ptr(), made.nbytes)
+    return made.fill_(1)
 
 
 # Memory.
