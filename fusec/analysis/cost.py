@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fusec.ir.core import Op
+from fusec.ir.core import Monoid, Op
 from fusec.ir.dims import Dim, Symbol, evaluate, symbols
 from fusec.ir.ops.elementwise import Elementwise
 from fusec.ir.ops.reduction import Reduce, Scan, ScanTile
@@ -24,10 +24,8 @@ LAUNCH = 1.5e-6
 """Seconds to start a kernel and to join its threads."""
 MIDDLING = 512
 """A size to reckon with where none was seen."""
-
-
-SCAN = 8.0
-"""How often a scan combines for each vector of elements, about."""
+SCAN = 5.0
+"""How often a scan along the lanes combines for each vector of elements, about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +47,13 @@ def weigh(op: Op) -> float:
     if isinstance(op, Reduce):
         return float(len(op.results))
     if isinstance(op, (Scan, ScanTile)):
-        return SCAN * len(op.monoid.combine.body.ops)
+        return SCAN * combining(op.monoid)
     return op.cost if isinstance(op, Elementwise) else 0.0
+
+
+def combining(monoid: Monoid) -> float:
+    """The simple operations that it takes to combine two elements."""
+    return sum(max(1.0, weigh(op)) for op in monoid.combine.body.ops)
 
 
 def likely(dim: Dim, hints: Mapping[Symbol, int]) -> int:

@@ -20,7 +20,7 @@ from math import prod
 
 from fusec.analysis.accesses import Access, Accesses
 from fusec.analysis.coalesce import Extents, coalesced
-from fusec.analysis.cost import Work, likely, seconds, weigh
+from fusec.analysis.cost import Work, combining, likely, seconds, weigh
 from fusec.ir.core import Op, Value
 from fusec.ir.dims import Dim, Symbol, ceil_div, format_dim, product
 from fusec.ir.ops.loop import Coordinate
@@ -178,11 +178,13 @@ class _Choices:
         one make.
 
         Where an access is contiguous along that axis only, or where a column is
-        reduced: then several rows are combined before they meet what others gave.
+        reduced: then several rows are combined before they meet what others gave. A
+        scan across lanes takes as many steps as lanes have digits; down a column, one.
         """
         if axis is lane:
             return False
-        if axis in self.accesses.swept and lane in self.accesses.grid:
+        down = axis in self.accesses.swept and lane in self.accesses.grid
+        if down and axis not in self.accesses.scanned:
             return axis in self.accesses.reduced
         return any(
             a.address.stride(axis) == 1 and lane in a.address.axes
@@ -242,7 +244,8 @@ class _Choices:
     def row(self, row: Axis, lane: Axis) -> Split:
         """The dimension that gives a tile several rows."""
         if row in self.accesses.swept and lane in self.accesses.grid:
-            return self.whole(row, REGISTERS)
+            scanned = row in self.accesses.scanned
+            return self.whole(row, self.lanes if scanned else REGISTERS)
         most = max(2, LINE * 8 // self.accesses.narrowest)
         split = self.whole(row, min(most, 16))
         return self.block(split, SQUARE) if row in self.accesses.grid else split
@@ -326,7 +329,9 @@ def work(accesses: Accesses, schedule: Schedule, hints: Mapping[Symbol, int]) ->
     for each in schedule.tile:
         extent = likely(each.extent, hints)
         waste *= likely(each.trips, hints) * each.chunk / extent if extent else 1.0
-    operations = sum(weigh(op) * points(accesses.merged(_axes(op))) for op in body)
+    operations = sum(
+        _weight(op, lane) * points(accesses.merged(_axes(op))) for op in body
+    )
     for access in accesses.all:
         computed = (accesses.merged(_axes_of(value)) for value, _ in access.computed)
         across = {axis for axes in computed for axis in axes}
@@ -342,6 +347,13 @@ def work(accesses: Accesses, schedule: Schedule, hints: Mapping[Symbol, int]) ->
     total = operations * waste + folds + programs * PROGRAM * split.lanes
     moved = likely(accesses.bytes, hints)
     return Work(moved, 0, total, programs)
+
+
+def _weight(op: Op, lane: Axis) -> float:
+    """The operations of an element: across lanes, a scan combines it once."""
+    if isinstance(op, Scan) and op.axis is not lane:
+        return combining(op.monoid)
+    return weigh(op)
 
 
 def _states(

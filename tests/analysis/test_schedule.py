@@ -93,6 +93,36 @@ def test_a_column_that_is_reduced_has_its_lanes_along_the_row() -> None:
     assert schedule.tile[-1].blocked
 
 
+SCAN = """
+    loop @f(%x: f32[ROWS, 1000]) -> (f32[ROWS, 1000]) {
+      %y = region %x over i:ROWS, j:1000 : f32[ROWS, 1000] {
+        ^(%a: f32[ROWS, 1000], %b: f32[ROWS, 1000]):
+        %0 = load %a [i, j] : f32{i, j}
+        %1 = scan %0 {axis=j, monoid=MONOID<f32>} : f32{i, j}
+        store %1, %b [i, j]
+      }
+      yield %y
+    }
+"""
+
+
+@pytest.mark.parametrize(
+    ("monoid", "rows", "lanes", "chunk"),
+    [
+        ("sum", 4096, "j", [64]),  # a few steps within a register
+        ("logaddexp", 4096, "i", [16, 16]),  # one a row, for a square that is turned
+        ("logaddexp", 3, "j", [64]),  # too few rows to fill lanes
+    ],
+)
+def test_what_is_dear_to_combine_is_scanned_across_rows(
+    monoid: str, rows: int, lanes: str, chunk: list[int]
+) -> None:
+    text = SCAN.replace("ROWS", str(rows)).replace("MONOID", monoid)
+    _, schedule = scheduled(text)
+    assert schedule.tile[-1].axis.name == lanes
+    assert [split.chunk for split in schedule.tile] == chunk
+
+
 def test_large_results_bypass_the_caches_and_small_ones_do_not() -> None:
     large = scheduled(exp_of("8192, 8192", "i, j", "i:8192, j:8192"))[1]
     small = scheduled(exp_of("8, 8", "i, j", "i:8, j:8"))[1]
