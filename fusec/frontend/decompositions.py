@@ -29,6 +29,7 @@ _KEPT_WHOLE = (
     "addcmul",
     "hardsigmoid",
     "hardswish",
+    "index_fill",
     "lerp",
     "masked_fill",
     "select_scatter",
