@@ -16,6 +16,8 @@ import torch
 from fusec.frontend import foreach
 from fusec.frontend.torch_private import OpOverload, core_aten_decompositions
 
+aten = torch.ops.aten
+
 _KEPT_WHOLE = (
     # ATen's kernels: the parts would be many and slower.
     "_scaled_dot_product_flash_attention_for_cpu",
@@ -29,6 +31,7 @@ _KEPT_WHOLE = (
     "addcmul",
     "hardsigmoid",
     "hardswish",
+    "index_fill",
     "lerp",
     "masked_fill",
     "select_scatter",
@@ -62,10 +65,15 @@ decompositions = _Table()
 
 @cache
 def _table() -> dict[Any, Callable[..., Any]]:
-    kept = {getattr(torch.ops.aten, name) for name in _KEPT_WHOLE}
+    kept = {getattr(aten, name) for name in _KEPT_WHOLE}
     full = core_aten_decompositions()
     table = {op: rule for op, rule in full.items() if _packet(op) not in kept}
-    return table | foreach.decompositions()
+    return table | foreach.decompositions() | {aten._unique.default: _unique}
+
+
+def _unique(x: Any, sorted: bool = True, return_inverse: bool = False) -> Any:
+    """Before torch 2.13, only the other form has a size that the call finds out."""
+    return aten._unique2(x, sorted, return_inverse)[:2]
 
 
 def _packet(op: Any) -> Any:

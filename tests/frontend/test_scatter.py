@@ -27,6 +27,8 @@ PUT = {
     "no index": lambda x, s: x.scatter(1, INDEX[:, :0], s),
     "rows": lambda x, s: x.index_copy(0, ROWS[:2], s[ROWS[:2]]),
     "filled": lambda x, s: x.index_fill(-1, ROWS - 3, 1),
+    "filled, transposed": lambda x, s: x.mT.index_fill(0, ROWS, s[1, 1]),
+    "filled, of no dimensions": lambda x, s: x[0, 0].index_fill(0, ROWS[1], 1),
     "assigned": lambda x, s: x.index_put((ROWS, ROWS - 5), s[0, :3]),
     "assigned rows": lambda x, s: x.index_put((ROWS,), s[0, 0]),
     "assigned masked": lambda x, s: x.index_put((x > s,), s[1, 1]),

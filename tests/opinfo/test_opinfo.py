@@ -31,6 +31,7 @@ NATIVE = """
 BY_ATEN = """
     fft.ifft-float32-forward tensor_split-float32-forward cholesky-float64-gradient
     nn.functional.dropout-float32-forward empty_permuted-float32-forward
+    index_fill-float32-gradient
 """.split()
 
 

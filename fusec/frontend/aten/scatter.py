@@ -390,6 +390,15 @@ def _masked(
     return where(mask, SUM.call(x, value) if accumulate else value, x)
 
 
+@lowers("aten.index_fill.int_Scalar", "aten.index_fill.int_Tensor")
+def index_fill(
+    e: Emitter, x: Term, dim: int, index: Term, value: Operand
+) -> Term | None:
+    indices = (*(None for _ in range(x.wrap(dim))), index)
+    made = index_put(e, ranked(x), indices, e.term(value, x.dtype))
+    return None if made is None else made.reshape(x.shape)
+
+
 @lowers("aten.put.default")
 def put(
     e: Emitter, x: Term, index: Term, source: Term, accumulate: bool = False
