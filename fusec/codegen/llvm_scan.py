@@ -5,7 +5,8 @@
 
 The totals of registers are combined apart from what came before the tile, so that a
 loop over tiles waits for one combination a trip. Where lanes lie along another
-dimension, each register is combined with the one before it.
+dimension, each register is combined with the one before it, and with what came before
+the tile at once or, where that rounds, in the end.
 """
 
 from __future__ import annotations
@@ -91,14 +92,11 @@ class _Scan:
         """The scanned registers of a chain, and what they come to."""
         states = [tuple(_present(held[r]) for held in self.held) for r in chain]
         if self.along == 1:
-            found: list[State] = []
-            for state in states:
-                start = combine(self.wide, self.monoid, start, state)
-                found.append(start)
-            return found, start
+            found = self.chained(states, start)
+            return found, found[-1]
         local = [self.doubled(state) for state in states]
         before: State | None = None
-        found = []
+        found: list[State] = []
         for state in local:
             ahead = start if before is None else self.joined(start, before)
             found.append(combine(self.wide, self.monoid, self.broadcast(ahead), state))
@@ -106,6 +104,19 @@ class _Scan:
             before = total if before is None else self.joined(before, total)
         assert before is not None
         return found, self.joined(start, before)
+
+    def chained(self, states: Sequence[State], start: State) -> list[State]:
+        """Each state after those before it. Where that rounds, they are combined among
+        themselves first, so that a long chain has one link for all of them."""
+        apart = self.monoid.rounds
+        found: list[State] = []
+        for state in states:
+            before = found[-1] if found else None if apart else start
+            found.append(state if before is None else self.after(before, state))
+        return [self.after(start, state) for state in found] if apart else found
+
+    def after(self, left: State, right: State) -> State:
+        return combine(self.wide, self.monoid, left, right)
 
     def joined(self, left: State, right: State) -> State:
         return combine(self.narrow, self.monoid, left, right)

@@ -4,7 +4,7 @@
     any, all                  bool
     argmax, argmin            (value, index): the first extreme wins, NaN over all
     lastmax, lastmin          (value, index): the last extreme or NaN wins, in order
-    logaddexp                 log(exp a + exp b)
+    logsumexp                 (max, Σ exp (x − max)): log Σ exp x, the log taken apart
     welford                   (mean, m2, count): Chan's parallel variance
 
 `monoid(name, dtype)` gives one object per name and dtype, so monoids compare by
@@ -28,10 +28,8 @@ from fusec.ir.ops.elementwise import (
     Exp,
     Ge,
     Gt,
-    IsInf,
     IsNan,
     Le,
-    Log1p,
     Lt,
     Maximum,
     Minimum,
@@ -59,7 +57,7 @@ def monoid(name: str, dtype: DType) -> Monoid:
     left = tuple(b.param(Scalar(d), f"a{k}") for k, d in enumerate(dtypes))
     right = tuple(b.param(Scalar(d), f"b{k}") for k, d in enumerate(dtypes))
     function = b.function(name, combine(b, left, right))
-    rounds = dtype.is_float and name in ("sum", "prod", "welford")
+    rounds = dtype.is_float and name in ("sum", "prod", "logsumexp", "welford")
     commutes = name not in ("lastmax", "lastmin")
     # ATen's sums begin with 0: of nothing but −0 they are 0.
     start = (0.0,) if dtype.is_float and name == "sum" else ()
@@ -151,16 +149,21 @@ def _last(as_good: type, worst: Callable[[DType], Number]) -> Maker:
     return make
 
 
-def _logaddexp(dtype: DType) -> Parts:
-    """Two infinities of one sign have no difference to take the exponential of."""
+def _logsumexp(dtype: DType) -> Parts:
+    """The largest element, and the sum of exponentials of distances to it: no element
+    is lost below a large one, nor do digits go where the logarithm grows. Two
+    infinities of one sign are no distance apart."""
 
     def emit(b: Builder, left: Values, right: Values) -> Values:
-        top = b(Maximum, left[0], right[0])
-        gap = b(Sub, b(Minimum, left[0], right[0]), top)
-        more = b(Add, top, b(Log1p, b(Exp, gap)))
-        return (b(Select, b(IsInf, top), top, more),)
+        (x, x_sum), (y, y_sum) = left, right
+        top = b(Maximum, x, y)
+        distance = b(Sub, b(Minimum, x, y), top)
+        distance = b(Select, b(Eq, x, y), b.const(0.0, dtype), distance)
+        less = b(Lt, x, y)
+        lower = b(Mul, b(Select, less, x_sum, y_sum), b(Exp, distance))
+        return top, b(Add, b(Select, less, y_sum, x_sum), lower)
 
-    return (-math.inf,), (dtype,), emit
+    return (-math.inf, 0.0), (dtype, dtype), emit
 
 
 def _welford(dtype: DType) -> Parts:
@@ -190,7 +193,7 @@ MAKERS: dict[str, Maker] = {
     "argmin": _arg(Lt, _highest),
     "lastmax": _last(Ge, _lowest),
     "lastmin": _last(Le, _highest),
-    "logaddexp": _logaddexp,
+    "logsumexp": _logsumexp,
     "welford": _welford,
 }
 

@@ -181,7 +181,7 @@ REDUCED = [
 ]
 
 
-SCANNED = {"lastmax", "lastmin", "logaddexp"}
+SCANNED = {"lastmax", "lastmin", "logsumexp"}
 """Monoids that do not commute, or whose ops are expanded before LLVM sees them."""
 
 

@@ -89,6 +89,18 @@ def test_sums_of_f32_are_as_near_as_eagers(check: Any) -> None:
     assert check(lambda x: x.cumsum(0), x, exact=True).fallbacks == set()
 
 
+@pytest.mark.parametrize("shape", [(3, 4000), (70, 700), (700, 70)], ids=str)
+def test_sums_of_exponentials_lose_no_digits(
+    check: Any, shape: tuple[int, ...]
+) -> None:
+    """However they are scanned, and however far the logarithm has grown."""
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)) + 50
+    x[0, :9] = torch.tensor([-torch.inf, -torch.inf, 0, 1e30, -1e30, 3, -0.0, 0, 5])
+    compiled = check(lambda x: x.logcumsumexp(1), x)
+    exact = x.double().logcumsumexp(1)
+    torch.testing.assert_close(compiled.result.double(), exact, rtol=2e-7, atol=0)
+
+
 def test_gradients_run_from_the_other_end(capture: Any) -> None:
     def f(x: torch.Tensor) -> torch.Tensor:
         return (x.cumsum(1) * x.exp().cumsum(0)).square()

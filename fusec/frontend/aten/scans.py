@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fusec.frontend.aten.reductions import from_zero
+from fusec.frontend.aten.functions import log
 from fusec.frontend.aten.registry import lowers
 from fusec.frontend.aten.term import Emitter, Term, scan
 from fusec.ir.dtypes import f32, f64, i64
@@ -35,7 +35,9 @@ def _accumulated(name: str, x: Term, dim: int) -> Term:
 def logcumsumexp(e: Emitter, x: Term, dim: int) -> Term:
     if x.rank == 0:
         return x
-    return from_zero(scan("logaddexp", (x.wide(),), x.wrap(dim))[0])
+    x = x.wide()
+    top, total = scan("logsumexp", (x, x.e.full(1, x.shape, x.dtype)), x.wrap(dim))
+    return top + log(total)
 
 
 @lowers("aten.cummax.default")
