@@ -115,8 +115,8 @@ def import_graph(
     for node, example in zip(placeholders, example_inputs, strict=True):
         node.meta.setdefault("val", example)
     for node in gm.graph.nodes:
-        if node.target in _IN_MEMORY:
-            take_from_the_origin(node)
+        if node.target in _IN_MEMORY and not take_from_the_origin(node):
+            raise _unsupported(node, "it reads memory that holds another type")
         intake.take(node)
     return intake.finish(name)
 

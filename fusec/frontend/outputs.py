@@ -176,22 +176,26 @@ def _storage(node: fx.Node) -> int:
     return _tensor(node).untyped_storage()._cdata if _is_dense(node) else id(node)
 
 
-def take_from_the_origin(node: fx.Node) -> None:
+def take_from_the_origin(node: fx.Node) -> bool:
     """as_strided (view x) → as_strided x, where x made the memory of its views.
 
     It counts from the beginning of that memory, which a view that is stored as a tensor
-    of its own does not have.
+    of its own does not have. False where it would have to, as the memory holds elements
+    of another type.
     """
     first, *rest = node.args
     origin = _origin(first) if isinstance(first, fx.Node) else first
     if origin is first or not isinstance(origin, fx.Node):
-        return
+        return True
+    assert isinstance(first, fx.Node)
+    if _tensor(origin).dtype != _tensor(first).dtype:
+        return fills(first)
     start = rest[2] if len(rest) > 2 else node.kwargs.get("storage_offset")
-    start = _tensor(first).storage_offset() if start is None else start  # type: ignore
-    if _form(origin) != _form(first) or isinstance(start, torch.SymInt):  # type: ignore
-        return
-    node.args = (origin, *rest[:2])
-    node.kwargs = {**node.kwargs, "storage_offset": start}
+    start = _tensor(first).storage_offset() if start is None else start
+    if _form(origin) == _form(first) and not isinstance(start, torch.SymInt):
+        node.args = (origin, *rest[:2])
+        node.kwargs = {**node.kwargs, "storage_offset": start}  # type: ignore
+    return True
 
 
 def fills(node: fx.Node) -> bool:

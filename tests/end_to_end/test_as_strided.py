@@ -70,3 +70,19 @@ def test_views_of_an_argument_wherever_it_begins(name: str) -> None:
         (got, _), want = compiled(x), f(x)
         assert torch.equal(got, want)
         assert got.data_ptr() == want.data_ptr()
+
+
+@pytest.mark.parametrize("argument", ARGUMENTS)
+@pytest.mark.parametrize("dtype", [torch.int32, torch.float64])
+def test_places_in_memory_of_another_type(argument: str, dtype: torch.dtype) -> None:
+    """What fills its memory is read; a part of one is left to ATen, with a warning."""
+    x = ARGUMENTS[argument]
+    if dtype.itemsize != x.itemsize and (x.stride(-1) != 1 or x.storage_offset() % 2):
+        pytest.skip("torch has no such view")
+
+    def f(x: torch.Tensor) -> torch.Tensor:
+        y = x.view(dtype)
+        return y.as_strided((3, 2), (2, 1)) + y.as_strided((3, 2), (1, 2), 1)
+
+    torch._dynamo.reset()
+    assert torch.equal(torch.compile(f, backend="fusec")(x), f(x))
