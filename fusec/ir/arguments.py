@@ -24,7 +24,7 @@ from fusec.ir.dtypes import Array, DType
 from fusec.ir.types import Buffer, Opaque, Scalar, Tensor, Token
 
 MOST_ELEMENTS = 1 << 32
-"""Of an array that is drawn at random."""
+"""Of an array that is drawn at random; numpy counts empty dimensions, too."""
 USUAL_SIZE = 8
 """What a symbol is worth where nothing else is said: small, and not 1."""
 
@@ -173,7 +173,7 @@ def _draw(dtype: DType, shape: Sequence[int], random: np.random.Generator) -> Ar
             fix="give symbols other sizes: --size NAME=N",
         )
     try:
-        if math.prod(shape) > MOST_ELEMENTS:
+        if math.prod(max(n, 1) for n in shape) > MOST_ELEMENTS:
             raise MemoryError
         return _drawn(dtype, shape, random)
     except MemoryError:
