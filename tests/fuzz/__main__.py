@@ -119,11 +119,13 @@ def finding(worker: Worker, case: Program, answer: dict[str, Any]) -> dict[str, 
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run both fuzzers; 1 if they found anything."""
+    """Run the fuzzers; 1 if they found anything."""
     given = _arguments(argv)
     until = time.monotonic() + 60 * given.minutes
     status = 0
     for name, run, times in FUZZERS:
+        if given.names and name not in given.names:
+            continue
         session = Session(Path(given.folder) / name, until)
         run(session, range(given.seed, given.seed + given.count * times))
         print(f"{name}: {session.report()}")
@@ -170,6 +172,8 @@ FUZZERS: list[tuple[str, Callable[[Session, range], None], int]] = [
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make fuzz", description=__doc__)
+    names = [name for name, *_ in FUZZERS]
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(names)}")
     parser.add_argument("--count", type=int, default=20_000, help="how many programs")
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
     parser.add_argument("--minutes", type=float, default=120, help="how long at most")
