@@ -107,7 +107,7 @@ class Log2(Unary, name="log2"):
     cost = 45.0
     takes = staticmethod(floating)
     aten = ("aten.log2.default",)
-    ulps = (0.75, 0.7)
+    ulps = (0.8, 0.7)
 
     @staticmethod
     def numpy(x: Any) -> Any:
