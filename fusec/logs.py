@@ -26,6 +26,11 @@ def logger(category: str) -> logging.Logger:
     return logging.getLogger(f"fusec.{category}")
 
 
+def counted(n: int, what: str, plural: str = "s") -> str:
+    """`1 launch`, `2 launches`."""
+    return f"{n} {what}{'' if n == 1 else plural}"
+
+
 def enable(categories: Iterable[str]) -> None:
     """Show everything that these categories log, on stderr unless handlers exist."""
     loggers = [logger(category) for category in categories]

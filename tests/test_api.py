@@ -131,7 +131,7 @@ def test_logs_tell_what_was_compiled(caplog: pytest.LogCaptureFixture) -> None:
     said: dict[str, list[str]] = {}
     for record in caplog.records:
         said.setdefault(record.name, []).append(record.getMessage())
-    assert "1 calls to torch" in said["fusec.graph"][0]
+    assert "1 call to torch" in said["fusec.graph"][0]
     assert "aten.sort.default: fusec has no such op (" in said["fusec.graph"][1]
     assert any("into" in line for line in said["fusec.fusion"])
     assert any("grid" in line and "tile" in line for line in said["fusec.kernels"])
