@@ -182,7 +182,8 @@ def _failure(target: str, error: Exception) -> UserError:
     inner = getattr(error, "inner_exception", None)
     if isinstance(inner, FusecError):
         return UserError(f"{target}: {inner}")
-    frames = traceback.extract_tb(error.__traceback__)
+    frames = getattr(error, "real_stack", None)  # of what Dynamo traced
+    frames = frames or traceback.extract_tb(error.__traceback__)
     own = Path(__file__).parents[1]
     places = [
         Loc(frame.filename, frame.lineno or 0, frame.name, frame.line or "")
@@ -192,6 +193,17 @@ def _failure(target: str, error: Exception) -> UserError:
         and not frame.filename.startswith("<")
         and "/lib/python" not in frame.filename
     ]
-    summary = str(error).strip().splitlines() or [""]
-    what = f"{target} failed: {type(error).__name__}: {summary[0]}"
+    reason = _reason(error)
+    summary = str(reason).strip().splitlines() or [""]
+    what = f"{target} failed: {type(reason).__name__}: {summary[0]}"
     return UserError(what, places[-1] if places else Loc.UNKNOWN)
+
+
+def _reason(error: BaseException) -> BaseException:
+    """What an error of Dynamo's wraps, if it wraps one."""
+    while type(error).__module__.startswith("torch._dynamo"):
+        wrapped = error.__cause__ or error.__context__
+        if wrapped is None:
+            return error
+        error = wrapped
+    return error

@@ -24,6 +24,7 @@ from fusec.errors import UserError
 from fusec.frontend.aten_graph import Compile, compile_aten_graph
 from fusec.frontend.capture import compile_dynamo_graph
 from fusec.frontend.intake import Imported
+from fusec.frontend.torch_private import quiet_about_fakes
 from fusec.ir.builder import Builder
 from fusec.ir.core import Function, Value
 from fusec.ir.types import Tensor
@@ -84,7 +85,7 @@ def record(
 
     names = {_place(tensor): name for name, tensor in named.items()}
     compiled = torch.compile(function, backend=backend, dynamic=dynamic or None)
-    with nullcontext() if backward else torch.no_grad():
+    with quiet_about_fakes(), nullcontext() if backward else torch.no_grad():
         results = compiled(*inputs.args, **inputs.kwargs)
         if backward:
             _total(results).backward()
