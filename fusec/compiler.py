@@ -19,7 +19,7 @@ from fusec.analysis.fusion import Fusion, Refusal
 from fusec.codegen.backend import backend
 from fusec.codegen.llvm_host import emit_host
 from fusec.codegen.llvm_launcher import TEXT as LAUNCHER
-from fusec.codegen.llvm_object import VERSION, compile_object
+from fusec.codegen.llvm_object import VERSION, assembly, compile_object
 from fusec.codegen.native_calls import callable_natively
 from fusec.errors import InternalError, Loc
 from fusec.frontend.intake import Imported
@@ -27,6 +27,7 @@ from fusec.ir.core import Function, Module
 from fusec.ir.dims import Symbol
 from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.loop import Region
+from fusec.ir.printer import format_module
 from fusec.logs import counted, logger
 from fusec.options import Options
 from fusec.passes.assign_layouts import assign_layouts
@@ -50,8 +51,11 @@ NO_HINTS: Mapping[Symbol, int] = MappingProxyType({})
 NO_CALLABLES: Mapping[str, Callable[..., Any]] = MappingProxyType({})
 
 
-STAGES = ("graph", "loop", "fused", "recomputed", "split", "host")
-"""The names of the stages of a graph, in their order."""
+IR_STAGES = ("graph", "loop", "fused", "recomputed", "split", "host")
+"""The stages of a graph that are a program, in their order."""
+
+STAGES = (*IR_STAGES, "tile", "llvm", "asm")
+"""All stages: the kernels by themselves, too, and their code."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,7 +80,7 @@ class Journey:
         """The stages by their names; each is IR that runs."""
         alone = self.graph, self.loop, self.fused, self.recomputed, self.split
         modules = (*(Module((function,)) for function in alone), self.module)
-        return dict(zip(STAGES, modules, strict=True))
+        return dict(zip(IR_STAGES, modules, strict=True))
 
     @property
     def module(self) -> Module:
@@ -188,7 +192,9 @@ def compile_graph(imported: Imported, options: Options) -> Program | Verified:
     began = time.perf_counter()
     program = compile_function(function, options, hints, imported.callables)
     runs, fallbacks = _runs(program.journey), imported.fallbacks
-    tell((runs, *map(str, fallbacks)), f"compiled in {time.perf_counter() - began:.2f} s")
+    tell(
+        (runs, *map(str, fallbacks)), f"compiled in {time.perf_counter() - began:.2f} s"
+    )
     # Another program may find what is kept, and has other lines.
     told = (str(replace(each, where=Loc.UNKNOWN)) for each in fallbacks)
     program.artifact = replace(program.artifact, told=(runs, *told))
@@ -208,7 +214,7 @@ def compile_verified(function: Function, options: Options) -> Verified:
 def _runs(journey: Journey) -> str:
     """How many launches and calls a graph makes."""
     ops: tuple[Any, ...] = journey.split.body.ops
-    launches = counted(sum(isinstance(op, Region) for op in ops), "launch", "es")
+    launches = counted(sum(isinstance(op, Region) for op in ops), "launch", "launches")
     kernels = counted(len(journey.lowered.kernels), "kernel")
     calls = counted(sum(isinstance(op, Extern) for op in ops), "call")
     return f"{journey.graph.name}: {launches} of {kernels}, {calls} to torch"
@@ -239,9 +245,24 @@ def _stages(journey: Journey) -> list[Stage]:
     ]
 
 
-def kernel_text(journey: Journey, name: str) -> str:
-    """The LLVM text of one kernel."""
-    return _text(journey.laid_out[name], journey.target)
+def stage_text(
+    journey: Journey,
+    stage: str,
+    kernels: Mapping[str, Function],
+    locations: bool = False,
+) -> str:
+    """A graph at one of `STAGES`; of its kernels, those that are given."""
+    target = journey.target
+    if stage in ("llvm", "asm"):
+        texts = {name: _text(kernel, target) for name, kernel in kernels.items()}
+        if stage == "asm":
+            cpu, features = target.cpu, target.feature_string
+            texts = {n: assembly(text, cpu, features) for n, text in texts.items()}
+        mark = ";" if stage == "llvm" else "#"
+        return "\n".join(f"{mark} {name}\n{text}" for name, text in texts.items())
+    own = tuple(kernels.values())
+    alone = {"tile": Module(own), "host": Module((journey.lowered.host, *own))}
+    return format_module({**journey.stages, **alone}[stage], locations=locations)
 
 
 def _text(kernel: Function, target: Target) -> str:

@@ -26,9 +26,9 @@ def logger(category: str) -> logging.Logger:
     return logging.getLogger(f"fusec.{category}")
 
 
-def counted(n: int, what: str, plural: str = "s") -> str:
-    """`1 launch`, `2 launches`."""
-    return f"{n} {what}{'' if n == 1 else plural}"
+def counted(n: int, one: str, many: str = "") -> str:
+    """`1 call`, `2 calls`; `many` is the plural where an s is not enough."""
+    return f"{n} {one if n == 1 else many or one + 's'}"
 
 
 def enable(categories: Iterable[str]) -> None:

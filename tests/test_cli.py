@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -56,6 +57,13 @@ class Layer(torch.nn.Module):
         return torch.rand(4, 8)
 
 
+def sorting(x):
+    return x.sort().values
+
+
+sorting_inputs = torch.rand(4)
+
+
 def rows(x):
     return x.softmax(-1)
 
@@ -80,6 +88,22 @@ def broken(x):
 
 
 broken_inputs = torch.rand(3)
+
+
+def misfit(x):
+    y = x + 1
+    return y @ y
+
+
+misfit_inputs = torch.rand(3, 4)
+
+
+def copying(x):
+    y = x.flip(0)
+    return y @ y, x.sort().values.t()[1:].flip(0), x.sort().values
+
+
+copying_inputs = torch.rand(40, 40)
 
 
 def alone(x):
@@ -354,7 +378,7 @@ def test_explain_tells_kernels_calls_and_source_lines(fusec: Fusec) -> None:
 
 
 def test_explain_tells_what_it_told_as_json(fusec: Fusec) -> None:
-    report = json.loads(fusec("explain", "model.py:layer", "--json").out)
+    (report,) = json.loads(fusec("explain", "model.py:layer", "--json").out)["graphs"]
     assert [k["launches"] for k in report["kernels"]]
     assert all(k["seconds"] >= k["roofline"] > 0 for k in report["kernels"])
     sorts = [e for e in report["externs"] if "sort" in e["target"]]
@@ -370,10 +394,52 @@ def two_axes(x):
 two_axes_inputs = torch.rand(64, 48)
 """
     Path("axes.py").write_text(source)
-    report = json.loads(fusec("explain", "axes.py:two_axes", "--json").out)
+    done = fusec("explain", "axes.py:two_axes", "--json")
+    (report,) = json.loads(done.out)["graphs"]
     assert report["refusals"]
-    assert all("axes.py" in r["producer"] for r in report["refusals"])
+    assert all(" at axes.py:" in r["producer"] for r in report["refusals"])
     assert all(r["reason"] for r in report["refusals"])
+    names = {kernel["name"] for kernel in report["kernels"]}
+    assert all(names.issuperset(r["kernels"]) for r in report["refusals"])
+    assert any(r["kernels"] for r in report["refusals"])
+
+
+def test_explain_tells_where_a_copy_comes_from_and_why(fusec: Fusec) -> None:
+    done = json.loads(fusec("explain", "model.py:copying", "--json").out)
+    (report,) = done["graphs"]
+    told = {kernel["lines"][0]["text"]: kernel for kernel in report["kernels"]}
+    lines = "y = x.flip(0)", "return y @ y, x.sort().values.t()[1:].flip(0), x.sort()"
+    read, result = (
+        next(kernel for text, kernel in told.items() if text.startswith(line))
+        for line in lines
+    )
+    assert read["name"].startswith("copy")
+    assert read["copies"] == ["aten.mm.default reads it from memory"]
+    assert result["copies"] == ["a result has to have memory of its own"]
+    assert [line["ops"] for line in read["lines"]] == [["copy"]]
+    assert "copy: aten.mm" in fusec("explain", "model.py:copying").out
+
+
+def test_explain_folds_what_it_would_say_twice(fusec: Fusec) -> None:
+    calls = fusec("explain", "model.py:copying").out.partition("calls to torch")[2]
+    assert "aten.sort.default at model.py:" in calls
+    assert "(× 2)" in calls
+
+
+def test_explain_tells_of_all_graphs_or_of_one(fusec: Fusec) -> None:
+    text = fusec("explain", "model.py:broken_in_two").out
+    assert re.findall(r"^graph (\d): inference for", text, re.M) == ["0", "1"]
+    only = fusec("explain", "model.py:broken_in_two", "--graph", "1").out
+    assert text.endswith(f"graph 1: {only}")
+
+
+def test_explain_counts_in_readable_units(fusec: Fusec) -> None:
+    text = fusec("explain", "model.py:broken_in_two").out
+    assert "; 3 op; " in text
+    assert "grid one program\n" in text
+    assert "0 launches of 0 kernels; 1 call to torch" in (
+        fusec("explain", "model.py:sorting").out
+    )
 
 
 # ------------------------------------------------------- layout, doctor, cache
@@ -437,6 +503,10 @@ MISTAKES: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
     (("dump", "model.py:alone"), ("alone_inputs",)),
     (("dump", "model.py:number"), ("int, which cannot be called",)),
     (("dump", "model.py:broken"), ("NameError", "return x + no_such_name")),
+    (
+        ("explain", "model.py:misfit"),
+        ("same reduction dim, but got [3, 4]", "model.py:", "return y @ y"),
+    ),
     (("dump", "model.py:elsewhere"), ("on the device meta", ".cpu()")),
     (("dump", "other.py:f"), ("there is no file other.py",)),
     (("dump", "no_such_module:f"), ("No module named 'no_such_module'",)),
@@ -486,6 +556,18 @@ def test_a_mistake_gets_one_clear_message(
     for text in says:
         assert text in done.err
     assert "Traceback" not in done.err
+
+
+def test_torch_logs_nothing_of_what_the_message_says(
+    fusec: Fusec, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    log.addHandler(caplog.handler)
+    level = log.level
+    fusec("explain", "model.py:misfit")
+    log.removeHandler(caplog.handler)
+    assert log.name not in {record.name for record in caplog.records}
+    assert log.level == level
 
 
 def test_a_traceback_is_shown_when_asked(fusec: Fusec) -> None:

@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from fusec.cli.arguments import chosen
-from fusec.cli.output import note, progress
+from fusec.cli.output import progress
 from fusec.compiler import Journey, compile_graph, lower
 from fusec.errors import FusecError, Loc, UserError
 from fusec.frontend.record import Inputs, Recorded, record, with_arrays
@@ -37,16 +37,8 @@ class Call:
     inputs: Inputs
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """One graph of a target, at every stage."""
-
-    recorded: Recorded
-    journey: Journey
-
-
-def take(arguments: Namespace) -> Taken:
-    """The graph that a command line asks for. Raises `UserError`."""
+def graphs(arguments: Namespace) -> list[Recorded]:
+    """The graphs of a call, or the one that is asked for. Raises `UserError`."""
     options = Options.from_mapping(chosen(arguments))
     with progress(f"loading {arguments.target}"):
         call = resolve(arguments.target)
@@ -54,11 +46,14 @@ def take(arguments: Namespace) -> Taken:
         arrays = load_npz(arguments.inputs)
         call = Call(call.function, with_arrays(call.function, call.inputs, arrays))
     with progress(f"running {arguments.target}"):
-        graphs = _record(call, options, arguments)
-    recorded = _pick(graphs, arguments)
+        return _picked(_record(call, options, arguments), arguments)
+
+
+def lowered(recorded: Recorded, arguments: Namespace) -> Journey:
+    """A graph at every stage."""
+    options, imported = Options.from_mapping(chosen(arguments)), recorded.imported
     with progress("lowering"):
-        imported = recorded.imported
-        return Taken(recorded, lower(imported.function, options, imported.hints))
+        return lower(imported.function, options, imported.hints)
 
 
 def _record(call: Call, options: Options, arguments: Namespace) -> list[Recorded]:
@@ -76,22 +71,21 @@ def _record(call: Call, options: Options, arguments: Namespace) -> list[Recorded
         )
 
 
-def _pick(graphs: list[Recorded], arguments: Namespace) -> Recorded:
+def _picked(graphs: list[Recorded], arguments: Namespace) -> list[Recorded]:
     if not graphs:
         raise UserError(
             f"{arguments.target} gave fusec no graph: it computes nothing on tensors,"
             " or all of it runs through ATen"
         )
-    number = arguments.graph or 0
+    number = arguments.graph
+    if number is None:
+        return graphs
     if not 0 <= number < len(graphs):
         raise UserError(
             f"there is no graph {number}",
             fix=f"the call has {len(graphs)}: --graph 0 to {len(graphs) - 1}",
         )
-    if len(graphs) > 1 and arguments.graph is None:
-        names = ", ".join(g.imported.function.name for g in graphs)
-        note(f"graph 0 of {len(graphs)} ({names}); choose with --graph")
-    return graphs[number]
+    return [graphs[number]]
 
 
 def resolve(target: str) -> Call:
