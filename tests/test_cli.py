@@ -474,12 +474,28 @@ def test_the_cache_is_listed_checked_and_emptied(fusec: Fusec, tmp_path: Path) -
     listed = json.loads(fusec("cache", "ls", "--json").out)
     assert listed["entries"]
     assert fusec("cache", "verify").out.endswith(" 0 dropped\n")
+    names = {name for entry in listed["entries"] for name in entry["names"]}
+    assert any(name.startswith("fused_") for name in names)
+    assert names.issubset(re.findall(r"[\w.]+", fusec("cache", "ls").out))
     key = listed["entries"][0]["key"]
     (tmp_path / "cache" / key).write_bytes(b"rubbish")
     assert json.loads(fusec("cache", "verify", "--json").out)["dropped"] == [key]
     count = len(listed["entries"]) - 1
     assert json.loads(fusec("cache", "clear", "--json").out)["removed"] == count
     assert json.loads(fusec("cache", "ls", "--json").out)["entries"] == []
+
+
+def test_a_cache_that_is_not_there_or_off_is_told(fusec: Fusec, tmp_path: Path) -> None:
+    absent = f"cache_dir={tmp_path}/absent"
+    for action in ("ls", "verify", "clear"):
+        assert "no folder" in fusec("cache", action, "--option", absent).err
+    assert not (tmp_path / "absent").exists()
+    assert "cache is off" in fusec("cache", "ls", "--option", "cache=0").err
+
+
+def test_the_doctor_tells_of_a_cache_that_cannot_be(fusec: Fusec) -> None:
+    found = json.loads(fusec("doctor", "--option", "cache_dir=/proc/x", "--json").out)
+    assert found["cache"] == "/proc/x: not writable"
 
 
 # ------------------------------------------------------------------- bad input
