@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from fusec.cli import main, output
+from fusec.cli import arguments, main, output
 from fusec.ir.core import Level
 from fusec.ir.parser import parse_function, parse_module
 from fusec.ir.printer import format_function, format_module
@@ -104,6 +104,13 @@ def copying(x):
 
 
 copying_inputs = torch.rand(40, 40)
+
+
+def five(x):
+    return x
+
+
+five_inputs = 5
 
 
 def alone(x):
@@ -516,7 +523,10 @@ MISTAKES: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
     (("dump", "model.py:norm", "--inputs", "one.npz"), ("3 tensors (x, w, b)",)),
     (("dump", "model.py:norm", "-o", "no/such"), ("cannot write no/such",)),
     (("dump", "model.py:none"), ("no 'none' there", "layer")),
+    (("dump", "model.py:nrom"), ("did you mean 'norm'? it has", "alone, broken,")),
     (("dump", "model.py:alone"), ("alone_inputs",)),
+    (("dump", "os.path:join"), ("a file of your own, as call = (join, inputs)",)),
+    (("dump", "model.py:five"), ("the inputs of model.py:five are of type int",)),
     (("dump", "model.py:number"), ("int, which cannot be called",)),
     (("dump", "model.py:broken"), ("NameError", "return x + no_such_name")),
     (
@@ -537,7 +547,13 @@ MISTAKES: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
     (("opt",), ("no file given",)),
     (("run", "f.fir", "--size", "m=4"), ("no symbol 'm'", "it has n")),
     (("run", "f.fir", "--size", "n=0"), ("not a number above zero",)),
-    (("run", "f.fir", "--inputs", "three.npz"), ("takes 1 arrays (x)",)),
+    (("run", "f.fir", "--inputs", "three.npz"), ("takes 1 array (x)",)),
+    (("run", "f.fir", "--inputs", "named.npz"), ("(x); the file has 1 (y)", "savez")),
+    (("dump", "model.py:rows", "--inputs", "named.npz"), ("1 tensor (x)", "1 (y)")),
+    (
+        ("run", "f.fir", "--inputs", "wide.npz"),
+        ("%x is declared f32[n, 3]", "'x' has the shape (2, 4)"),
+    ),
     (("run", "f.fir", "--inputs", "words.npz"), ("%x takes f32",)),
     (("run", "f.fir", "--inputs", "one.npz"), ("x",)),
     (("run", "extern.fir"), ("torch has no operator my.op.default",)),
@@ -561,6 +577,8 @@ def test_a_mistake_gets_one_clear_message(
     np.savez("one.npz", np.zeros(3, np.float32))
     np.savez("three.npz", *[np.zeros(3, np.float32)] * 3)
     np.savez("words.npz", np.array(["a"]))
+    np.savez("named.npz", y=np.zeros((2, 3), np.float32))
+    np.savez("wide.npz", x=np.zeros((2, 4), np.float32))
     Path("extern.fir").write_text(
         "graph @f(%x: f32[4]) -> (f32[4]) {\n"
         '  %y = extern %x {target="my.op.default", arguments=($0,), keywords=()}'
@@ -614,6 +632,12 @@ def python(program: str, **options: Any) -> subprocess.CompletedProcess[str]:
         check=False,
         **options,
     )
+
+
+def test_the_help_explains_every_stage(fusec: Fusec) -> None:
+    explained = fusec("dump", "--help").out.split("--stage {")[2].partition("}")[2]
+    for stage in arguments.STAGES:
+        assert re.search(rf"\b{stage}[:,]", explained)
 
 
 def test_help_and_mistakes_load_nothing_heavy() -> None:
@@ -768,3 +792,18 @@ def test_what_torch_refuses_in_an_extern_is_told(fusec: Fusec) -> None:
     done = fusec("run", "f.fir")
     assert done.status == 2
     assert "the program failed: " in done.err
+
+
+def test_only_what_could_be_meant_is_listed(fusec: Fusec) -> None:
+    listed = fusec("dump", "model.py:nrom").err.partition("it has ")[2].strip()
+    assert not {"F", "torch", "Layer", "number"}.intersection(listed.split(", "))
+    assert "_inputs" not in listed
+    assert {"alone", "layer", "norm", "pair"}.issubset(listed.split(", "))
+
+
+def test_sizes_that_contradict_each_other_are_told(fusec: Fusec) -> None:
+    dumped(fusec, "model.py:reversed_use", "--dynamic", "--stage", "graph")
+    np.savez("in.npz", x=np.ones((4, 5), "f4"), y=np.ones((4, 6), "f4"))
+    done = fusec("run", "k.fir", "--inputs", "in.npz")
+    assert done.status == 2
+    assert re.search(r"%[xy] is declared f32\[s\d+, s\d+\], but the array", done.err)

@@ -132,7 +132,8 @@ def _run(commands: _Commands) -> None:
     made.add_argument(
         "--inputs",
         metavar="NPZ",
-        help="arguments by parameter name, else in order; default: random data",
+        help="arguments by parameter name; without names (arr_0, …) in order; default: "
+        "random data",
     )
     made.add_argument(
         "--seed", type=int, default=0, help="of the random data (default: 0)"
@@ -196,7 +197,8 @@ def _target(made: argparse.ArgumentParser, several: str) -> None:
     made.add_argument(
         "--inputs",
         metavar="NPZ",
-        help="arrays in place of the tensors among the inputs, by name or in order",
+        help="arrays in place of the tensors among the inputs, by name; without names "
+        "(arr_0, …) in order",
     )
     made.add_argument("--dynamic", action="store_true", help="leave sizes open")
     made.add_argument(

@@ -9,13 +9,14 @@ import pkgutil
 import sys
 import traceback
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from fusec.cli.arguments import chosen
@@ -124,12 +125,28 @@ def _attribute(module: ModuleType, name: str, target: str) -> Any:
     found: Any = module
     for part in name.split("."):
         if not hasattr(found, part):
-            known = sorted(k for k in vars(module) if not k.startswith("_"))
-            raise UserError(
-                f"{target}: no {name!r} there", fix=f"it has {', '.join(known)}"
-            )
+            raise UserError(f"{target}: no {name!r} there", fix=_guess(module, name))
         found = getattr(found, part)
     return found
+
+
+def _guess(module: ModuleType, name: str) -> str:
+    """What can be called there, that which was meant first."""
+    known = sorted(k for k, x in vars(module).items() if _is_target(k, x, module))
+    close = get_close_matches(name, known, n=1)
+    meant = f"did you mean {close[0]!r}? " if close else ""
+    return f"{meant}it has {', '.join(known) or 'nothing to call'}"
+
+
+def _is_target(name: str, x: Any, module: ModuleType) -> bool:
+    """Whether something in a file may be a target: its own, not what it imports."""
+    if name.startswith("_") or name.endswith("_inputs") or isinstance(x, type):
+        return False
+    if isinstance(x, tuple):
+        return len(x) == 2 and callable(x[0])
+    has_inputs = hasattr(x, "example_inputs") or hasattr(module, f"{name}_inputs")
+    own = isinstance(x, FunctionType) and x.__module__ == module.__name__
+    return callable(x) and (has_inputs or own)
 
 
 def _call(found: Any, name: str, module: ModuleType, target: str) -> Call:
@@ -147,17 +164,11 @@ def _call(found: Any, name: str, module: ModuleType, target: str) -> Call:
     if inputs is None:
         raise UserError(
             f"nothing says what to call {target} with",
-            fix=f"define {name}_inputs beside it, a tuple of arguments",
+            fix=f"define {name}_inputs beside it, a tuple of arguments; or name a tuple"
+            f" in a file of your own, as call = ({name}, inputs)",
         )
-    return Call(found, _inputs(inputs() if callable(inputs) else inputs))
-
-
-def _inputs(given: Any) -> Inputs:
-    if isinstance(given, Mapping):
-        return Inputs((), dict(given))
-    if isinstance(given, (tuple, list)):
-        return Inputs(tuple(given))
-    return Inputs((given,))
+    given = inputs() if callable(inputs) else inputs
+    return Call(found, Inputs.of(given, f"the inputs of {target}"))
 
 
 @contextmanager
