@@ -158,7 +158,7 @@ def jit(
         return partial(jit, dynamic=dynamic, **options)
     if not callable(function):
         raise UserError(
-            f"jit compiles a function, not a {type(function).__name__}",
+            f"jit compiles a function, but got {type(function).__name__}",
             fix='write fusec.jit(function); options have names, as numerics="fast"',
         )
     return Jitted(function, chosen, dynamic)
@@ -168,7 +168,7 @@ def _check_stage(stage: object) -> None:
     names = ", ".join(map(repr, STAGES))
     if not isinstance(stage, str):
         raise UserError(
-            f"ir takes the name of a stage first, not a {type(stage).__name__}",
+            f"ir takes the name of a stage first, but got {type(stage).__name__}",
             fix=f"write ir({STAGES[0]!r}, …); the stages are {names}",
         )
     if stage not in STAGES:

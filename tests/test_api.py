@@ -75,7 +75,9 @@ def test_jit_shows_what_it_runs() -> None:
     assert ".globl" in jitted.ir("asm", x, gate)
     with pytest.raises(UserError, match="no stage 'nowhere'"):
         jitted.ir("nowhere", x, gate)
-    with pytest.raises(UserError, match="name of a stage first, not a Tensor") as error:
+    with pytest.raises(
+        UserError, match="name of a stage first, but got Tensor"
+    ) as error:
         jitted.ir(x, gate)
     assert "ir('graph', …)" in str(error.value)
 
@@ -86,7 +88,7 @@ def test_the_command_line_has_the_same_stages() -> None:
 
 @pytest.mark.parametrize("given", [3, "fast", torch.ones(3)])
 def test_jit_refuses_what_is_no_function(given: Any) -> None:
-    with pytest.raises(UserError, match="jit compiles a function, not a"):
+    with pytest.raises(UserError, match="jit compiles a function, but got"):
         fusec.jit(given)
 
 
