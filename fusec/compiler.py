@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -19,15 +19,16 @@ from fusec.analysis.fusion import Fusion, Refusal
 from fusec.codegen.backend import backend
 from fusec.codegen.llvm_host import emit_host
 from fusec.codegen.llvm_launcher import TEXT as LAUNCHER
-from fusec.codegen.llvm_object import VERSION, compile_object
+from fusec.codegen.llvm_object import VERSION, assembly, compile_object
 from fusec.codegen.native_calls import callable_natively
-from fusec.errors import InternalError
+from fusec.errors import InternalError, Loc
 from fusec.frontend.intake import Imported
 from fusec.ir.core import Function, Module
 from fusec.ir.dims import Symbol
 from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.loop import Region
-from fusec.logs import logger
+from fusec.ir.printer import format_module
+from fusec.logs import counted, logger
 from fusec.options import Options
 from fusec.passes.assign_layouts import assign_layouts
 from fusec.passes.fuse import emit_plan
@@ -36,7 +37,7 @@ from fusec.passes.lower_to_loops import lower_to_loops
 from fusec.passes.pipeline import lower_kernel, stripmined
 from fusec.passes.recompute import recompute
 from fusec.passes.split_reductions import split_reductions
-from fusec.runtime.artifact import Artifact
+from fusec.runtime.artifact import Artifact, tell
 from fusec.runtime.cache import cache_at, cache_key
 from fusec.runtime.image import Code
 from fusec.runtime.launcher_cpu import PARALLEL, link, load
@@ -50,8 +51,11 @@ NO_HINTS: Mapping[Symbol, int] = MappingProxyType({})
 NO_CALLABLES: Mapping[str, Callable[..., Any]] = MappingProxyType({})
 
 
-STAGES = ("graph", "loop", "fused", "recomputed", "split", "host")
-"""The names of the stages of a graph, in their order."""
+IR_STAGES = ("graph", "loop", "fused", "recomputed", "split", "host")
+"""The stages of a graph that are a program, in their order."""
+
+STAGES = (*IR_STAGES, "tile", "llvm", "asm")
+"""All stages: the kernels by themselves, too, and their code."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,7 +80,7 @@ class Journey:
         """The stages by their names; each is IR that runs."""
         alone = self.graph, self.loop, self.fused, self.recomputed, self.split
         modules = (*(Module((function,)) for function in alone), self.module)
-        return dict(zip(STAGES, modules, strict=True))
+        return dict(zip(IR_STAGES, modules, strict=True))
 
     @property
     def module(self) -> Module:
@@ -187,7 +191,14 @@ def compile_graph(imported: Imported, options: Options) -> Program | Verified:
     function, hints = imported.function, imported.hints
     began = time.perf_counter()
     program = compile_function(function, options, hints, imported.callables)
-    _log(program.journey, imported, time.perf_counter() - began)
+    runs, fallbacks = _runs(program.journey), imported.fallbacks
+    tell(
+        (runs, *map(str, fallbacks)), f"compiled in {time.perf_counter() - began:.2f} s"
+    )
+    # Another program may find what is kept, and has other lines.
+    told = (str(replace(each, where=Loc.UNKNOWN)) for each in fallbacks)
+    program.artifact = replace(program.artifact, told=(runs, *told))
+    _log(program.journey)
     if not options.verify:
         return program
     stages = _stages(program.journey)
@@ -200,21 +211,17 @@ def compile_verified(function: Function, options: Options) -> Verified:
     return Verified(program, _stages(program.journey), NO_CALLABLES)
 
 
-def _log(journey: Journey, imported: Imported, seconds: float) -> None:
-    """Tell those who asked what became of a graph."""
+def _runs(journey: Journey) -> str:
+    """How many launches and calls a graph makes."""
     ops: tuple[Any, ...] = journey.split.body.ops
-    launches = sum(isinstance(op, Region) for op in ops)
-    externs = sum(isinstance(op, Extern) for op in ops)
-    logger("graph").info(
-        "%s: %d launches of %d kernels, %d calls to torch, compiled in %.2f s",
-        imported.function.name,
-        launches,
-        len(journey.lowered.kernels),
-        externs,
-        seconds,
-    )
-    for fallback in imported.fallbacks:
-        logger("graph").info("  through ATen: %s", fallback)
+    launches = counted(sum(isinstance(op, Region) for op in ops), "launch", "launches")
+    kernels = counted(len(journey.lowered.kernels), "kernel")
+    calls = counted(sum(isinstance(op, Extern) for op in ops), "call")
+    return f"{journey.graph.name}: {launches} of {kernels}, {calls} to torch"
+
+
+def _log(journey: Journey) -> None:
+    """Tell those who asked what became of a graph."""
     for refusal in journey.refusals:
         pair = refusal.producer, refusal.consumer
         logger("fusion").info("%s into %s: %s", *pair, refusal.reason)
@@ -238,9 +245,24 @@ def _stages(journey: Journey) -> list[Stage]:
     ]
 
 
-def kernel_text(journey: Journey, name: str) -> str:
-    """The LLVM text of one kernel."""
-    return _text(journey.laid_out[name], journey.target)
+def stage_text(
+    journey: Journey,
+    stage: str,
+    kernels: Mapping[str, Function],
+    locations: bool = False,
+) -> str:
+    """A graph at one of `STAGES`; of its kernels, those that are given."""
+    target = journey.target
+    if stage in ("llvm", "asm"):
+        texts = {name: _text(kernel, target) for name, kernel in kernels.items()}
+        if stage == "asm":
+            cpu, features = target.cpu, target.feature_string
+            texts = {n: assembly(text, cpu, features) for n, text in texts.items()}
+        mark = ";" if stage == "llvm" else "#"
+        return "\n".join(f"{mark} {name}\n{text}" for name, text in texts.items())
+    own = tuple(kernels.values())
+    alone = {"tile": Module(own), "host": Module((journey.lowered.host, *own))}
+    return format_module({**journey.stages, **alone}[stage], locations=locations)
 
 
 def _text(kernel: Function, target: Target) -> str:

@@ -1,12 +1,14 @@
 """What a compiled graph runs, what that costs by the cost model, what did not fuse.
 
-    kernel fused_sum_exp_0                    predicted 12.3 µs, 88% of the roofline
+    kernel fused_sum_exp_0: predicted 12.3 µs, 88% of the roofline
       softmax.py:4  return torch.softmax(x * w, -1)
-                    mul max sub exp sum div
-      moves         256.0 KiB in, 256.0 KiB out; 2.1 Mop; bound by memory
-      schedule      grid i:64 = 64 programs; tile j:1000 = 16:time 4:reg 16:lane
+        mul max sub exp sum div
+      moves 256.0 KiB in, 256.0 KiB out; 2.1 Mop; bound by memory
+      grid i:64 = 64 programs
+      tile j:1000 = 16:time 4:reg 16:lane
     not fused
-      sum at norm.py:7 into mul at norm.py:8: they reduce over different axes
+      sum at norm.py:7 (fused_sum_1) into mul at norm.py:8 (fused_mul_2): they reduce
+      over different axes
 
 A roofline is what the memory or the arithmetic units alone would take, whichever is
 longer; every figure is the target's, none was measured.
@@ -15,6 +17,7 @@ longer; every figure is the target's, none was measured.
 from __future__ import annotations
 
 import linecache
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,11 +29,12 @@ from fusec.analysis.fusion import Fusion
 from fusec.analysis.regions import called
 from fusec.compiler import Journey
 from fusec.errors import Loc, Unsupported
-from fusec.ir.core import Op, walk
+from fusec.ir.core import Block, Function, Op, Value, uses, walk
 from fusec.ir.dims import Symbol
 from fusec.ir.ops.constant import Const, SizeOf
 from fusec.ir.ops.extern import Extern
-from fusec.ir.ops.loop import Load, Region, Store
+from fusec.ir.ops.loop import Load, Region, Store, View
+from fusec.logs import counted
 from fusec.target import Target
 
 _SILENT = (Load, Store, Const, SizeOf)
@@ -52,6 +56,8 @@ class KernelReport:
     name: str
     launches: int
     lines: tuple[SourceLine, ...]
+    copies: tuple[str, ...]
+    """Why it stores elements as it read them, if it does: each reason once."""
     bytes_read: int
     bytes_written: int
     operations: float
@@ -74,11 +80,13 @@ class ExternReport:
 
 @dataclass(frozen=True, slots=True)
 class RefusalReport:
-    """Two neighbours that run apart."""
+    """Two neighbours that run apart, and the kernels that they became, where these can
+    be told."""
 
     producer: str
     consumer: str
     reason: str
+    kernels: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,18 +108,16 @@ class Report:
 
     def __str__(self) -> str:
         launches = sum(kernel.launches for kernel in self.kernels)
+        predicted = f", predicted {_time(self.seconds)}" if launches else ""
         lines = [
-            f"{self.graph} for {self.target}: {_count(launches, 'launch', 'es')} of"
-            f" {_count(len(self.kernels), 'kernel')}, predicted {_time(self.seconds)};"
-            f" {_count(len(self.externs), 'call')} to torch"
+            f"{self.graph} for {self.target}: {counted(launches, 'launch', 'launches')}"
+            f" of {counted(len(self.kernels), 'kernel')}{predicted};"
+            f" {counted(len(self.externs), 'call')} to torch"
         ]
         for kernel in self.kernels:
             lines += ["", *_kernel_lines(kernel)]
         lines += _section("calls to torch", map(_extern_line, self.externs))
-        lines += _section(
-            "not fused",
-            (f"{r.producer} into {r.consumer}: {r.reason}" for r in self.refusals),
-        )
+        lines += _section("not fused", map(_refusal_line, self.refusals))
         return "\n".join(lines)
 
 
@@ -133,18 +139,36 @@ def explain(
             name = names.get(fingerprints.of(op.body).key)
             if name is not None:
                 launched.setdefault(name, []).append(k)
+    readers = uses(journey.split.body)
     kernels = tuple(
-        _kernel(journey, fusion, name, places) for name, places in launched.items()
+        _kernel(journey, fusion, name, places, readers)
+        for name, places in launched.items()
     )
+    order = {k: name for name, places in launched.items() for k in places}
     return Report(
         journey.graph.name,
         journey.target.name,
         sum(kernel.seconds * kernel.launches for kernel in kernels),
         kernels,
         _externs(journey, fallbacks),
-        tuple(
-            RefusalReport(r.producer, r.consumer, r.reason) for r in journey.refusals
-        ),
+        _refusals(journey, [order[k] for k in sorted(order)]),
+    )
+
+
+def _refusals(journey: Journey, kernels: Sequence[str]) -> tuple[RefusalReport, ...]:
+    """`kernels` are the names of all launches, in order; they are known to be the
+    groups of fusion where no later pass dropped a region or made one."""
+    stages = journey.fused, journey.recomputed
+    counts = {sum(isinstance(op, Region) for op in f.body.ops) for f in stages}
+    same = counts == {len(kernels)}
+    return tuple(
+        RefusalReport(
+            _near(r.producer),
+            _near(r.consumer),
+            _near(r.reason),
+            tuple(kernels[k] for k in r.regions) if same else (),
+        )
+        for r in journey.refusals
     )
 
 
@@ -160,7 +184,11 @@ def _externs(
 
 
 def _kernel(
-    journey: Journey, fusion: Fusion, name: str, places: Sequence[int]
+    journey: Journey,
+    fusion: Fusion,
+    name: str,
+    places: Sequence[int],
+    readers: Mapping[Value, Sequence[Op]],
 ) -> KernelReport:
     kernel = journey.lowered.kernels[name]
     work = fusion.prices.work(fusion.group_of[places[0]])
@@ -169,7 +197,8 @@ def _kernel(
     return KernelReport(
         name,
         len(places),
-        _source_lines(walk(kernel.region.body)),
+        _source_lines(kernel.region.body),
+        _copies(journey.split, places[0], readers),
         work.read,
         work.written,
         work.operations,
@@ -190,13 +219,14 @@ def _roofline(work: Work, target: Target) -> tuple[float, str]:
     return max((memory, "memory"), (arithmetic, "arithmetic"))
 
 
-def _source_lines(ops: Iterable[Op]) -> tuple[SourceLine, ...]:
+def _source_lines(body: Block) -> tuple[SourceLine, ...]:
     found: dict[tuple[str, int], list[str]] = {}
     texts: dict[tuple[str, int], str] = {}
-    for op in ops:
-        if not isinstance(op, _SILENT):
+    copies = set(_copying(body))
+    for op in walk(body):
+        if op in copies or not isinstance(op, _SILENT):
             at = op.loc.file, op.loc.line
-            found.setdefault(at, []).append(called(op))
+            found.setdefault(at, []).append("copy" if op in copies else called(op))
             texts.setdefault(at, op.loc.text or linecache.getline(*at))
     return tuple(
         SourceLine(_place(Loc(*at)), texts[at].strip(), tuple(names))
@@ -204,13 +234,39 @@ def _source_lines(ops: Iterable[Op]) -> tuple[SourceLine, ...]:
     )
 
 
+def _copying(body: Block) -> list[Store]:
+    """The stores of elements as they were read."""
+    loaded = {v for op in walk(body) if isinstance(op, Load) for v in op.results}
+    return [op for op in walk(body) if isinstance(op, Store) and op.value in loaded]
+
+
+def _copies(
+    function: Function, place: int, readers: Mapping[Value, Sequence[Op]]
+) -> tuple[str, ...]:
+    """Why a region copies, as far as the tensors that it stores tell."""
+    op = function.body.ops[place]
+    assert isinstance(op, Region)
+    outer = dict(zip(op.body.params, (*op.inputs, *op.results), strict=True))
+    reasons: dict[str, None] = {}
+    for store in _copying(op.body):
+        value = outer[store.buffer]
+        views = [r for r in readers.get(value, ()) if isinstance(r, View)]
+        held = [value, *(view.result for view in views)]
+        if not set(held).isdisjoint(function.body.yields):
+            reasons["a result has to have memory of its own"] = None
+        for call in (r for v in held for r in readers.get(v, ())):
+            if isinstance(call, Extern):
+                reasons[f"{call.target} reads it from memory"] = None
+    return tuple(reasons)
+
+
 def _place(loc: Loc) -> str:
-    """`file:line`, the file relative to where we are if it is below."""
-    if not loc.file:
-        return "(no source line)"
-    path = Path(loc.file)
-    inside = path.is_relative_to(Path.cwd())
-    return f"{path.relative_to(Path.cwd()) if inside else path}:{loc.line}"
+    return _near(str(loc)) if loc.file else "(no source line)"
+
+
+def _near(text: str) -> str:
+    """A text with the paths of files below where we are relative to that."""
+    return text.replace(f"{Path.cwd()}/", "")
 
 
 def _kernel_lines(kernel: KernelReport) -> list[str]:
@@ -223,9 +279,10 @@ def _kernel_lines(kernel: KernelReport) -> list[str]:
     for line in kernel.lines:
         lines.append(f"  {line.place}  {line.text}".rstrip())
         lines.append(f"    {' '.join(line.ops)}")
+    lines += [f"  copy: {reason}" for reason in kernel.copies]
     lines.append(
         f"  moves {_bytes(kernel.bytes_read)} in, {_bytes(kernel.bytes_written)} out;"
-        f" {kernel.operations / 1e6:.3g} Mop; bound by {kernel.bound}"
+        f" {_operations(kernel.operations)}; bound by {kernel.bound}"
     )
     lines.append(f"  grid {kernel.grid}")
     lines.append(f"  tile {kernel.tile}")
@@ -237,17 +294,32 @@ def _extern_line(extern: ExternReport) -> str:
     return f"{extern.target} at {extern.place}{why}"
 
 
+def _refusal_line(refusal: RefusalReport) -> str:
+    pair = refusal.producer, refusal.consumer
+    kernels = [f" ({name})" for name in refusal.kernels] or ["", ""]
+    a, b = map("".join, zip(pair, kernels, strict=True))
+    return f"{a} into {b}: {refusal.reason}"
+
+
 def _section(title: str, lines: Iterable[str]) -> list[str]:
-    found = [f"  {line}" for line in lines]
+    """Lines under a title, equal ones once."""
+    counts = Counter(lines)
+    found = [f"  {x} (× {n})" if n > 1 else f"  {x}" for x, n in counts.items()]
     return ["", title, *found] if found else []
 
 
-def _count(n: int, what: str, plural: str = "s") -> str:
-    return f"{n} {what}{'' if n == 1 else plural}"
-
-
 def _time(seconds: float) -> str:
+    if seconds < 1e-6:
+        return f"{seconds * 1e9:.0f} ns"
     return f"{seconds * 1e6:.1f} µs" if seconds < 1e-3 else f"{seconds * 1e3:.2f} ms"
+
+
+def _operations(count: float) -> str:
+    """Three digits: `12 op`, `39.6 kop`, `143 Mop`."""
+    for unit, size in (("Top", 1e12), ("Gop", 1e9), ("Mop", 1e6), ("kop", 1e3)):
+        if count >= 0.9995 * size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count:.3g} op" if count else "no arithmetic"
 
 
 def _bytes(count: int) -> str:

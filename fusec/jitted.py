@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
+from copy import copy
 from dataclasses import dataclass
 from functools import partial, update_wrapper
 from typing import Any
@@ -21,13 +22,12 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_map_only
 
-from fusec.compiler import STAGES, Journey, compile_graph, kernel_text
-from fusec.errors import UserError
+from fusec.compiler import STAGES, Journey, compile_graph, stage_text
+from fusec.errors import OptionError, UserError
 from fusec.explain import explain as report
 from fusec.frontend.aten_graph import compile_aten_graph
 from fusec.frontend.capture import compile_dynamo_graph
 from fusec.frontend.intake import Imported
-from fusec.ir.printer import format_module
 from fusec.logs import enable
 from fusec.options import Options
 
@@ -51,37 +51,53 @@ class Jitted:
     of their arguments and tell about the graphs that ran.
     """
 
-    def __init__(self, function: Callable[..., Any], options: Options) -> None:
+    __wrapped__: Callable[..., Any]
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        options: Options,
+        dynamic: bool | None = None,
+    ) -> None:
         update_wrapper(self, function)
         self._options = options
-        self._function = torch.compile(function, backend=self._backend, fullgraph=True)
+        self._bound: tuple[Any, ...] = ()
+        self._function = torch.compile(
+            function, backend=self._backend, fullgraph=True, dynamic=dynamic
+        )
+
+    def __repr__(self) -> str:
+        function = self.__wrapped__
+        name = getattr(function, "__qualname__", type(function).__name__)
+        return f"<fusec.jit of {name}>"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run, compiling first what has not been compiled for such arguments."""
         values = [_tensor(x) for x in args]
         named = {name: _tensor(x) for name, x in kwargs.items()}
-        result = self._function(*values, **named)
+        result = self._function(*self._bound, *values, **named)
         arrays = any(_is_array(x) for x in (*args, *kwargs.values()))
         return _arrays(result) if arrays else result
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         """As a method: bound to what it is called on."""
-        return self if instance is None else partial(self, instance)
+        if instance is None:
+            return self
+        method = copy(self)
+        method._bound = (instance,)
+        return method
 
     def ir(self, stage: str, *args: Any, **kwargs: Any) -> str:
-        """The IR of a call at "graph", "loop", "fused", "recomputed", "split" or "host"
-        (with its kernels)."""
-        if stage not in STAGES:
-            names = ", ".join(map(repr, STAGES))
-            raise UserError(f"no stage {stage!r}", fix=f"the stages are {names}")
+        """The text of a call at a stage: as IR at "graph", "loop", "fused",
+        "recomputed", "split", "tile" (the kernels) or "host" (the program with its
+        kernels); or the code of the kernels, "llvm" or "asm"."""
+        _check_stage(stage)
         journeys = [graph.journey for graph in self.graphs(*args, **kwargs)]
-        return "\n".join(format_module(journey.stages[stage]) for journey in journeys)
+        return "\n".join(stage_text(each, stage, each.laid_out) for each in journeys)
 
     def source(self, *args: Any, **kwargs: Any) -> str:
         """The LLVM code of the kernels that a call runs, before LLVM compiles it."""
-        journeys = [graph.journey for graph in self.graphs(*args, **kwargs)]
-        texts = [kernel_text(j, name) for j in journeys for name in j.lowered.kernels]
-        return "\n".join(texts)
+        return self.ir("llvm", *args, **kwargs)
 
     def explain(self, *args: Any, **kwargs: Any) -> str:
         """What a call runs: kernels, what did not fuse and why, what ATen does."""
@@ -117,16 +133,46 @@ class Jitted:
         return run
 
 
-def jit(function: Callable[..., Any] | None = None, **options: object) -> Any:
+def jit(
+    function: Callable[..., Any] | None = None,
+    *,
+    dynamic: bool | None = None,
+    **options: object,
+) -> Any:
     """Compile a function of whole tensors; a decorator, bare or with options.
 
-    Raises `OptionError` for an option that fusec does not have.
+    `dynamic` is torch.compile's: True compiles once for all sizes, False for each
+    anew. With None a size becomes a symbol once it has changed; torch notes that for
+    the function, so that all that is made of it share it.
+
+    Raises `OptionError` for an option that fusec does not have, and `UserError` for
+    what cannot be called.
     """
     chosen = Options.from_mapping(options)
+    if not isinstance(dynamic, bool | None):
+        raise OptionError(
+            f"dynamic={dynamic!r} is not allowed", fix="give None, True or False"
+        )
     enable(chosen.logs)
     if function is None:
-        return partial(Jitted, options=chosen)
-    return Jitted(function, chosen)
+        return partial(jit, dynamic=dynamic, **options)
+    if not callable(function):
+        raise UserError(
+            f"jit compiles a function, but got {type(function).__name__}",
+            fix='write fusec.jit(function); options have names, as numerics="fast"',
+        )
+    return Jitted(function, chosen, dynamic)
+
+
+def _check_stage(stage: object) -> None:
+    names = ", ".join(map(repr, STAGES))
+    if not isinstance(stage, str):
+        raise UserError(
+            f"ir takes the name of a stage first, but got {type(stage).__name__}",
+            fix=f"write ir({STAGES[0]!r}, …); the stages are {names}",
+        )
+    if stage not in STAGES:
+        raise UserError(f"no stage {stage!r}", fix=f"the stages are {names}")
 
 
 def _explained(graph: Compiled) -> str:

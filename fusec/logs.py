@@ -3,13 +3,15 @@
     FUSEC_LOGS=fusion,kernels python train.py
 
 Warnings are always shown. What a category says below that is shown once the category
-is enabled. A program that configures `logging` itself keeps its own handlers.
+is enabled, by whichever compile asks for it first: loggers belong to the process. A
+program that configures `logging` itself keeps its own handlers.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
 
 CATEGORIES = {
     "graph": "each graph: its kernels, its calls to torch and why, how long it took",
@@ -26,13 +28,37 @@ def logger(category: str) -> logging.Logger:
     return logging.getLogger(f"fusec.{category}")
 
 
+def counted(n: int, one: str, many: str = "") -> str:
+    """`1 call`, `2 calls`; `many` is the plural where an s is not enough."""
+    return f"{n} {one if n == 1 else many or one + 's'}"
+
+
 def enable(categories: Iterable[str]) -> None:
-    """Show everything that these categories log, on stderr unless handlers exist."""
-    loggers = [logger(category) for category in categories]
-    top = logging.getLogger("fusec")
-    if loggers and not top.hasHandlers():
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("[%(name)s] %(message)s"))
-        top.addHandler(handler)
-    for each in loggers:
+    """Show everything that these categories log from now on, in all of the process."""
+    for each in [logger(category) for category in categories]:
         each.setLevel(logging.DEBUG)
+
+
+class _Unhandled(logging.Handler):
+    """Prints on stderr, and says who speaks, where the program has no handler."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if any(handler is not self for handler in _handlers(record.name)):
+            return
+        try:
+            print(self.format(record), file=sys.stderr, flush=True)
+        except (OSError, ValueError):  # nobody reads it any more
+            self.handleError(record)
+
+
+def _handlers(name: str) -> Iterator[logging.Handler]:
+    """All that a record of a logger goes to."""
+    each: logging.Logger | None = logging.getLogger(name)
+    while each:
+        yield from each.handlers
+        each = each.parent if each.propagate else None
+
+
+_unhandled = _Unhandled()
+_unhandled.setFormatter(logging.Formatter("[%(name)s] %(message)s"))
+logging.getLogger("fusec").addHandler(_unhandled)

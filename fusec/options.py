@@ -6,6 +6,8 @@ Every option has one name in three places, and the first that is given wins:
     FUSEC_NUMERICS=fast python train.py
     the default below
 
+An option is that of one compile; but `logs`, once given, is that of the process.
+
 The environment is read here and nowhere else, when `Options.from_mapping` is called.
 """
 
@@ -112,7 +114,7 @@ class Options:
     cache_dir: Path = field(default_factory=_default_cache_dir)
     """Where to keep it."""
     logs: tuple[str, ...] = ()
-    """Categories of `fusec.logs` to show."""
+    """Categories of `fusec.logs` to show, from then on and for the whole process."""
 
     def __post_init__(self) -> None:
         for name in NAMES:
@@ -185,19 +187,27 @@ def _read(name: str, value: object, shown: str) -> Any:
         ) from None
 
 
-_MODES = ("default", "reduce-overhead")
-"""On a CPU both mean the same: CUDA graphs are all that the second adds."""
+_MODES = {
+    "default": "",
+    "reduce-overhead": "CUDA graphs are all that it adds",
+    "max-autotune": "fusec chooses schedules by its cost model, not by measurement",
+    "max-autotune-no-cudagraphs": "fusec chooses schedules by its cost model, not by"
+    " measurement",
+}
+"""The modes of torch.compile, and why each changes nothing here."""
 
 
 def _check_mode(mode: str | None) -> None:
-    if mode is None or mode in _MODES:
-        return
-    if mode.startswith("max-autotune"):
-        raise OptionError(
-            f"fusec does not tune by measurement yet, so mode={mode!r} has no meaning",
-            fix="leave mode out: schedules are then chosen by the cost model",
-        )
-    raise _unknown("mode", mode, _MODES)
+    if mode is not None and mode not in _MODES:
+        raise _unknown("mode", mode, tuple(_MODES))
+    if mode and _MODES[mode]:
+        _say_idle(mode)
+
+
+@cache
+def _say_idle(mode: str) -> None:
+    warn = logger("graph").warning
+    warn("mode=%r changes nothing: %s\n  help: leave mode out", mode, _MODES[mode])
 
 
 def _unknown(

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 
 import fusec
+from fusec.cli import arguments
+from fusec.compiler import STAGES
 from fusec.errors import OptionError, UserError
 
 
@@ -69,8 +71,50 @@ def test_jit_shows_what_it_runs() -> None:
     assert "launch" in jitted.ir("host", x, gate)
     assert "define void @" in jitted.source(x, gate)
     assert "kernel" in jitted.explain(x, gate)
+    assert "tile @" in jitted.ir("tile", x, gate)
+    assert ".globl" in jitted.ir("asm", x, gate)
     with pytest.raises(UserError, match="no stage 'nowhere'"):
         jitted.ir("nowhere", x, gate)
+    with pytest.raises(
+        UserError, match="name of a stage first, but got Tensor"
+    ) as error:
+        jitted.ir(x, gate)
+    assert "ir('graph', …)" in str(error.value)
+
+
+def test_the_command_line_has_the_same_stages() -> None:
+    assert sorted(arguments.STAGES) == sorted(STAGES)
+
+
+@pytest.mark.parametrize("given", [3, "fast", torch.ones(3)])
+def test_jit_refuses_what_is_no_function(given: Any) -> None:
+    with pytest.raises(UserError, match="jit compiles a function, but got"):
+        fusec.jit(given)
+
+
+def test_a_jitted_function_says_which_it_is() -> None:
+    assert repr(fusec.jit(swiglu)) == "<fusec.jit of swiglu>"
+    assert repr(fusec.jit(torch.nn.Softmax(-1))) == "<fusec.jit of Softmax>"
+
+
+def test_dir_lists_public_names() -> None:
+    assert dir(fusec) == sorted(fusec.__all__)
+
+
+@pytest.mark.parametrize(("dynamic", "symbols"), [(True, True), (False, False)])
+def test_jit_leaves_sizes_open_as_asked(dynamic: bool, symbols: bool) -> None:
+    """Also where torch has seen other sizes: it counts them for all of a function."""
+    known = fusec.jit(swiglu)
+    for n in (3, 4):
+        x = torch.randn(n, 40)
+        known(x, x)
+    for jitted in (
+        fusec.jit(swiglu, dynamic=dynamic),
+        fusec.jit(dynamic=dynamic)(swiglu),
+    ):
+        assert ("symbols" in jitted.ir("graph", x, x)) == symbols
+    with pytest.raises(OptionError, match="dynamic='yes' is not allowed"):
+        fusec.jit(swiglu, dynamic="yes")
 
 
 def test_looking_on_leaves_the_arguments_alone() -> None:
@@ -97,7 +141,12 @@ def test_jit_is_a_method_too() -> None:
         def forward(self, x: Any) -> Any:
             return x * self.factor + 1
 
-    torch.testing.assert_close(Scale()(torch.ones(4)), torch.full((4,), 4.0))
+    scale, x = Scale(), torch.ones(4)
+    torch.testing.assert_close(scale(x), torch.full((4,), 4.0))
+    assert "kernel" in scale.forward.explain(x)
+    assert "mul" in scale.forward.ir("graph", x)
+    assert "define void @" in scale.forward.source(x)
+    assert Scale.forward is Scale.__dict__["forward"]
 
 
 def test_jit_leaves_arrays_alone_that_it_may_not_write_to() -> None:
@@ -131,7 +180,7 @@ def test_logs_tell_what_was_compiled(caplog: pytest.LogCaptureFixture) -> None:
     said: dict[str, list[str]] = {}
     for record in caplog.records:
         said.setdefault(record.name, []).append(record.getMessage())
-    assert "1 calls to torch" in said["fusec.graph"][0]
+    assert "1 call to torch" in said["fusec.graph"][0]
     assert "aten.sort.default: fusec has no such op (" in said["fusec.graph"][1]
     assert any("into" in line for line in said["fusec.fusion"])
     assert any("grid" in line and "tile" in line for line in said["fusec.kernels"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from fusec.cli import main, output
+from fusec.cli import arguments, main, output
 from fusec.ir.core import Level
 from fusec.ir.parser import parse_function, parse_module
 from fusec.ir.printer import format_function, format_module
@@ -56,6 +57,13 @@ class Layer(torch.nn.Module):
         return torch.rand(4, 8)
 
 
+def sorting(x):
+    return x.sort().values
+
+
+sorting_inputs = torch.rand(4)
+
+
 def rows(x):
     return x.softmax(-1)
 
@@ -80,6 +88,29 @@ def broken(x):
 
 
 broken_inputs = torch.rand(3)
+
+
+def misfit(x):
+    y = x + 1
+    return y @ y
+
+
+misfit_inputs = torch.rand(3, 4)
+
+
+def copying(x):
+    y = x.flip(0)
+    return y @ y, x.sort().values.t()[1:].flip(0), x.sort().values
+
+
+copying_inputs = torch.rand(40, 40)
+
+
+def five(x):
+    return x
+
+
+five_inputs = 5
 
 
 def alone(x):
@@ -354,7 +385,7 @@ def test_explain_tells_kernels_calls_and_source_lines(fusec: Fusec) -> None:
 
 
 def test_explain_tells_what_it_told_as_json(fusec: Fusec) -> None:
-    report = json.loads(fusec("explain", "model.py:layer", "--json").out)
+    (report,) = json.loads(fusec("explain", "model.py:layer", "--json").out)["graphs"]
     assert [k["launches"] for k in report["kernels"]]
     assert all(k["seconds"] >= k["roofline"] > 0 for k in report["kernels"])
     sorts = [e for e in report["externs"] if "sort" in e["target"]]
@@ -370,10 +401,52 @@ def two_axes(x):
 two_axes_inputs = torch.rand(64, 48)
 """
     Path("axes.py").write_text(source)
-    report = json.loads(fusec("explain", "axes.py:two_axes", "--json").out)
+    done = fusec("explain", "axes.py:two_axes", "--json")
+    (report,) = json.loads(done.out)["graphs"]
     assert report["refusals"]
-    assert all("axes.py" in r["producer"] for r in report["refusals"])
+    assert all(" at axes.py:" in r["producer"] for r in report["refusals"])
     assert all(r["reason"] for r in report["refusals"])
+    names = {kernel["name"] for kernel in report["kernels"]}
+    assert all(names.issuperset(r["kernels"]) for r in report["refusals"])
+    assert any(r["kernels"] for r in report["refusals"])
+
+
+def test_explain_tells_where_a_copy_comes_from_and_why(fusec: Fusec) -> None:
+    done = json.loads(fusec("explain", "model.py:copying", "--json").out)
+    (report,) = done["graphs"]
+    told = {kernel["lines"][0]["text"]: kernel for kernel in report["kernels"]}
+    lines = "y = x.flip(0)", "return y @ y, x.sort().values.t()[1:].flip(0), x.sort()"
+    read, result = (
+        next(kernel for text, kernel in told.items() if text.startswith(line))
+        for line in lines
+    )
+    assert read["name"].startswith("copy")
+    assert read["copies"] == ["aten.mm.default reads it from memory"]
+    assert result["copies"] == ["a result has to have memory of its own"]
+    assert [line["ops"] for line in read["lines"]] == [["copy"]]
+    assert "copy: aten.mm" in fusec("explain", "model.py:copying").out
+
+
+def test_explain_folds_what_it_would_say_twice(fusec: Fusec) -> None:
+    calls = fusec("explain", "model.py:copying").out.partition("calls to torch")[2]
+    assert "aten.sort.default at model.py:" in calls
+    assert "(× 2)" in calls
+
+
+def test_explain_tells_of_all_graphs_or_of_one(fusec: Fusec) -> None:
+    text = fusec("explain", "model.py:broken_in_two").out
+    assert re.findall(r"^graph (\d): inference for", text, re.M) == ["0", "1"]
+    only = fusec("explain", "model.py:broken_in_two", "--graph", "1").out
+    assert text.endswith(f"graph 1: {only}")
+
+
+def test_explain_counts_in_readable_units(fusec: Fusec) -> None:
+    text = fusec("explain", "model.py:broken_in_two").out
+    assert "; 3 op; " in text
+    assert "grid one program\n" in text
+    assert "0 launches of 0 kernels; 1 call to torch" in (
+        fusec("explain", "model.py:sorting").out
+    )
 
 
 # ------------------------------------------------------- layout, doctor, cache
@@ -408,12 +481,28 @@ def test_the_cache_is_listed_checked_and_emptied(fusec: Fusec, tmp_path: Path) -
     listed = json.loads(fusec("cache", "ls", "--json").out)
     assert listed["entries"]
     assert fusec("cache", "verify").out.endswith(" 0 dropped\n")
+    names = {name for entry in listed["entries"] for name in entry["names"]}
+    assert any(name.startswith("fused_") for name in names)
+    assert names.issubset(re.findall(r"[\w.]+", fusec("cache", "ls").out))
     key = listed["entries"][0]["key"]
     (tmp_path / "cache" / key).write_bytes(b"rubbish")
     assert json.loads(fusec("cache", "verify", "--json").out)["dropped"] == [key]
     count = len(listed["entries"]) - 1
     assert json.loads(fusec("cache", "clear", "--json").out)["removed"] == count
     assert json.loads(fusec("cache", "ls", "--json").out)["entries"] == []
+
+
+def test_a_cache_that_is_not_there_or_off_is_told(fusec: Fusec, tmp_path: Path) -> None:
+    absent = f"cache_dir={tmp_path}/absent"
+    for action in ("ls", "verify", "clear"):
+        assert "no folder" in fusec("cache", action, "--option", absent).err
+    assert not (tmp_path / "absent").exists()
+    assert "cache is off" in fusec("cache", "ls", "--option", "cache=0").err
+
+
+def test_the_doctor_tells_of_a_cache_that_cannot_be(fusec: Fusec) -> None:
+    found = json.loads(fusec("doctor", "--option", "cache_dir=/proc/x", "--json").out)
+    assert found["cache"] == "/proc/x: not writable"
 
 
 # ------------------------------------------------------------------- bad input
@@ -434,9 +523,16 @@ MISTAKES: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
     (("dump", "model.py:norm", "--inputs", "one.npz"), ("3 tensors (x, w, b)",)),
     (("dump", "model.py:norm", "-o", "no/such"), ("cannot write no/such",)),
     (("dump", "model.py:none"), ("no 'none' there", "layer")),
+    (("dump", "model.py:nrom"), ("did you mean 'norm'? it has", "alone, broken,")),
     (("dump", "model.py:alone"), ("alone_inputs",)),
+    (("dump", "os.path:join"), ("a file of your own, as call = (join, inputs)",)),
+    (("dump", "model.py:five"), ("the inputs of model.py:five are of type int",)),
     (("dump", "model.py:number"), ("int, which cannot be called",)),
     (("dump", "model.py:broken"), ("NameError", "return x + no_such_name")),
+    (
+        ("explain", "model.py:misfit"),
+        ("same reduction dim, but got [3, 4]", "model.py:", "return y @ y"),
+    ),
     (("dump", "model.py:elsewhere"), ("on the device meta", ".cpu()")),
     (("dump", "other.py:f"), ("there is no file other.py",)),
     (("dump", "no_such_module:f"), ("No module named 'no_such_module'",)),
@@ -451,7 +547,13 @@ MISTAKES: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
     (("opt",), ("no file given",)),
     (("run", "f.fir", "--size", "m=4"), ("no symbol 'm'", "it has n")),
     (("run", "f.fir", "--size", "n=0"), ("not a number above zero",)),
-    (("run", "f.fir", "--inputs", "three.npz"), ("takes 1 arrays (x)",)),
+    (("run", "f.fir", "--inputs", "three.npz"), ("takes 1 array (x)",)),
+    (("run", "f.fir", "--inputs", "named.npz"), ("(x); the file has 1 (y)", "savez")),
+    (("dump", "model.py:rows", "--inputs", "named.npz"), ("1 tensor (x)", "1 (y)")),
+    (
+        ("run", "f.fir", "--inputs", "wide.npz"),
+        ("%x is declared f32[n, 3]", "'x' has the shape (2, 4)"),
+    ),
     (("run", "f.fir", "--inputs", "words.npz"), ("%x takes f32",)),
     (("run", "f.fir", "--inputs", "one.npz"), ("x",)),
     (("run", "extern.fir"), ("torch has no operator my.op.default",)),
@@ -475,6 +577,8 @@ def test_a_mistake_gets_one_clear_message(
     np.savez("one.npz", np.zeros(3, np.float32))
     np.savez("three.npz", *[np.zeros(3, np.float32)] * 3)
     np.savez("words.npz", np.array(["a"]))
+    np.savez("named.npz", y=np.zeros((2, 3), np.float32))
+    np.savez("wide.npz", x=np.zeros((2, 4), np.float32))
     Path("extern.fir").write_text(
         "graph @f(%x: f32[4]) -> (f32[4]) {\n"
         '  %y = extern %x {target="my.op.default", arguments=($0,), keywords=()}'
@@ -486,6 +590,18 @@ def test_a_mistake_gets_one_clear_message(
     for text in says:
         assert text in done.err
     assert "Traceback" not in done.err
+
+
+def test_torch_logs_nothing_of_what_the_message_says(
+    fusec: Fusec, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    log.addHandler(caplog.handler)
+    level = log.level
+    fusec("explain", "model.py:misfit")
+    log.removeHandler(caplog.handler)
+    assert log.name not in {record.name for record in caplog.records}
+    assert log.level == level
 
 
 def test_a_traceback_is_shown_when_asked(fusec: Fusec) -> None:
@@ -516,6 +632,12 @@ def python(program: str, **options: Any) -> subprocess.CompletedProcess[str]:
         check=False,
         **options,
     )
+
+
+def test_the_help_explains_every_stage(fusec: Fusec) -> None:
+    explained = fusec("dump", "--help").out.split("--stage {")[2].partition("}")[2]
+    for stage in arguments.STAGES:
+        assert re.search(rf"\b{stage}[:,]", explained)
 
 
 def test_help_and_mistakes_load_nothing_heavy() -> None:
@@ -670,3 +792,18 @@ def test_what_torch_refuses_in_an_extern_is_told(fusec: Fusec) -> None:
     done = fusec("run", "f.fir")
     assert done.status == 2
     assert "the program failed: " in done.err
+
+
+def test_only_what_could_be_meant_is_listed(fusec: Fusec) -> None:
+    listed = fusec("dump", "model.py:nrom").err.partition("it has ")[2].strip()
+    assert not {"F", "torch", "Layer", "number"}.intersection(listed.split(", "))
+    assert "_inputs" not in listed
+    assert {"alone", "layer", "norm", "pair"}.issubset(listed.split(", "))
+
+
+def test_sizes_that_contradict_each_other_are_told(fusec: Fusec) -> None:
+    dumped(fusec, "model.py:reversed_use", "--dynamic", "--stage", "graph")
+    np.savez("in.npz", x=np.ones((4, 5), "f4"), y=np.ones((4, 6), "f4"))
+    done = fusec("run", "k.fir", "--inputs", "in.npz")
+    assert done.status == 2
+    assert re.search(r"%[xy] is declared f32\[s\d+, s\d+\], but the array", done.err)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import struct
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, distribution
@@ -367,6 +368,22 @@ def fails(x: float) -> float:
 )
 def test_faults(function: Callable[[float], float], fault: str) -> None:
     assert any(found.startswith(fault) for found in hold(function))
+
+
+def test_only_faults_of_ours_fail_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
+    assert demo.judged([]) == 0
+    assert demo.judged(["inductor: 'a' instead of 'b'"]) == 0
+    assert demo.judged(["inductor: slow", "fusec failed: ValueError: no"]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "MISMATCH inductor: 'a' instead of 'b' (not of fusec's making)",
+        "MISMATCH inductor: slow (not of fusec's making)",
+        "MISMATCH fusec failed: ValueError: no",
+    ]
+
+
+def test_the_demo_says_what_its_columns_mean() -> None:
+    columns = re.split(r"\s{2,}", contest.HEADER.strip())
+    assert len(demo.COLUMNS.split("|")) == len(columns)
 
 
 def norm_of_softmax(x: Tensor, weight: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ logs.logger("cache").warning("a warning")
 
 
 def test_only_warnings_by_default() -> None:
-    assert run("") == "a warning\n"
+    assert run("") == "[fusec.cache] a warning\n"
 
 
 def test_an_enabled_category_tells_all() -> None:
@@ -40,6 +40,14 @@ def test_an_enabled_category_tells_all() -> None:
 def test_handlers_of_the_program_are_used() -> None:
     setup = "logging.basicConfig(format='mine: %(message)s'); logs.enable(['fusion'])"
     assert run(setup) == "mine: a detail\nmine: a warning\n"
+
+
+def test_handlers_that_a_program_adds_later_are_used() -> None:
+    setup = "logs.enable(['fusion']); logging.basicConfig(format='mine: %(message)s')"
+    assert run(setup) == "mine: a detail\nmine: a warning\n"
+    for name in ("fusec", "fusec.cache"):
+        setup = f"logging.getLogger({name!r}).addHandler(logging.NullHandler())"
+        assert run(setup) == ""
 
 
 def test_an_unknown_category_is_an_error() -> None:

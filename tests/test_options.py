@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fusec.errors import OptionError
-from fusec.options import NAMES, Options, variable
+from fusec.options import NAMES, Options, _say_idle, variable
 
 
 @pytest.fixture(autouse=True)
@@ -134,11 +134,24 @@ def test_an_unknown_option_names_close_matches_and_lists_all() -> None:
 
 def test_modes() -> None:
     assert Options.from_mapping(None, "default") == Options()
-    assert Options.from_mapping(None, "reduce-overhead") == Options()
-    with pytest.raises(OptionError, match="leave mode out"):
-        Options.from_mapping(None, "max-autotune-no-cudagraphs")
     with pytest.raises(OptionError, match="did you mean 'default'"):
         Options.from_mapping(None, "defualt")
+
+
+@pytest.mark.parametrize(
+    "mode",
+    ["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"],
+)
+def test_the_modes_of_torch_change_nothing_and_say_so_once(
+    mode: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    _say_idle.cache_clear()
+    for _ in range(2):
+        assert Options.from_mapping(None, mode) == Options()
+    told = [record.getMessage() for record in caplog.records]
+    assert [line.partition(":")[0] for line in told] == (
+        [] if mode == "default" else [f"mode={mode!r} changes nothing"]
+    )
 
 
 def test_the_cache_follows_xdg(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ Horizontal fusion comes last.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -42,6 +42,8 @@ class Refusal:
     producer: str
     consumer: str
     reason: str
+    regions: tuple[int, int]
+    """Which regions they become, of those of the plan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +89,8 @@ class Fusion:
             for neighbour in self._producers(merged):
                 self._push(queue, neighbour, merged)
         self._join_siblings()
-        groups = (self.group_of[k] for k in self.order.sorted())
-        return Plan(tuple(groups), self._refused())
+        groups = tuple(self.group_of[k] for k in self.order.sorted())
+        return Plan(groups, self._refused([g for g in groups if g.members]))
 
     def _push(
         self, queue: list[_Candidate], producer: Group, only: Group | None = None
@@ -203,14 +205,16 @@ class Fusion:
                     found[other.number] = other
         return [g for g in found.values() if g.members]
 
-    def _refused(self) -> tuple[Refusal, ...]:
+    def _refused(self, regions: Sequence[Group]) -> tuple[Refusal, ...]:
         """The last refusal of each two groups that stayed apart."""
+        places = {group.number: k for k, group in enumerate(regions)}
         found: dict[tuple[int, int], Refusal] = {}
         for (producer, consumer), fault in self.refusals.items():
             a, b = self.group_of[producer], self.group_of[consumer]
             if a is not b:
                 names = self.describe(a), self.describe(b)
-                found[a.number, b.number] = Refusal(*names, str(fault))
+                pair = places[a.number], places[b.number]
+                found[a.number, b.number] = Refusal(*names, str(fault), pair)
         return tuple(found.values())
 
     def describe(self, group: Group) -> str:

@@ -114,13 +114,15 @@ class Schedule:
     @property
     def grid_text(self) -> str:
         """The grid for people: `i:64, j:4096 in 1024s = 256 programs`."""
+        if self.programs == 1:
+            return "one program"
         axes = [f"{a.name}:{format_dim(a.extent)}" for a in self.grid]
         axes += [
             f"{s.axis.name}:{format_dim(s.axis.extent)} in {format_dim(s.extent)}s"
             for s in self.tile
             if s.blocked
         ]
-        return f"{', '.join(axes) or 'no axis'} = {format_dim(self.programs)} programs"
+        return f"{', '.join(axes)} = {format_dim(self.programs)} programs"
 
     @property
     def tile_text(self) -> str:

@@ -79,14 +79,15 @@ def _dump(commands: _Commands) -> None:
         "--inputs in.npz",
     )
     made = _command(commands, "dump", "print a program at one stage", text)
-    _target(made)
+    _target(made, several="the first")
     made.add_argument(
         "--stage",
         choices=STAGES,
         default="host",
         help="graph: what torch said; loop: loop nests; fused: after fusion; "
-        "split: long reductions in parts; tile: the kernels; host: the program that "
-        "runs, kernels included (the default); llvm, asm: the code of the kernels",
+        "recomputed: with what is cheap computed in each kernel that reads it; split: "
+        "long reductions in parts; tile: the kernels; host: the program that runs, "
+        "kernels included (the default); llvm, asm: the code of the kernels",
     )
     made.add_argument("--kernel", metavar="NAME", help="this kernel only")
     made.add_argument(
@@ -131,7 +132,8 @@ def _run(commands: _Commands) -> None:
     made.add_argument(
         "--inputs",
         metavar="NPZ",
-        help="arguments by parameter name, else in order; default: random data",
+        help="arguments by parameter name; without names (arr_0, …) in order; default: "
+        "random data",
     )
     made.add_argument(
         "--seed", type=int, default=0, help="of the random data (default: 0)"
@@ -156,7 +158,7 @@ def _explain(commands: _Commands) -> None:
     made = _command(
         commands, "explain", "tell what runs, what it costs, what did not fuse", text
     )
-    _target(made)
+    _target(made, several="all")
     _options(made)
 
 
@@ -190,12 +192,13 @@ def _cache(commands: _Commands) -> None:
     _options(made)
 
 
-def _target(made: argparse.ArgumentParser) -> None:
+def _target(made: argparse.ArgumentParser, several: str) -> None:
     made.add_argument("target", metavar="TARGET", help="what to call")
     made.add_argument(
         "--inputs",
         metavar="NPZ",
-        help="arrays in place of the tensors among the inputs, by name or in order",
+        help="arrays in place of the tensors among the inputs, by name; without names "
+        "(arr_0, …) in order",
     )
     made.add_argument("--dynamic", action="store_true", help="leave sizes open")
     made.add_argument(
@@ -205,7 +208,7 @@ def _target(made: argparse.ArgumentParser) -> None:
         "--graph",
         metavar="N",
         type=int,
-        help="which graph, where the call has several (default: the first)",
+        help=f"which graph, where the call has several (default: {several})",
     )
 
 

@@ -7,6 +7,7 @@ package that is missing, or an instruction that the processor lacks, is a findin
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import signal
@@ -21,6 +22,7 @@ from fusec import __version__
 from fusec.cli.arguments import chosen
 from fusec.cli.output import Output, progress, table
 from fusec.errors import FusecError
+from fusec.logs import counted
 from fusec.options import Options
 from fusec.runtime.cache import Cache
 from fusec.target import resolve
@@ -78,9 +80,11 @@ def _cache(options: Options) -> str:
     if not options.cache:
         return "off"
     cache = Cache(options.cache_dir)
+    if not cache.is_usable() or not os.access(cache.root, os.W_OK):
+        return f"{cache.root}: not writable"
     entries = cache.ls()
     size = sum(entry.size for entry in entries)
-    return f"{cache.root}: {len(entries)} entries, {size:,} bytes"
+    return f"{cache.root}: {counted(len(entries), 'entry', 'entries')}, {size:,} bytes"
 
 
 def _huge_pages() -> str:

@@ -5,13 +5,21 @@ from __future__ import annotations
 from argparse import Namespace
 
 from fusec.cli.output import Output
-from fusec.cli.targets import take
-from fusec.explain import explain
+from fusec.cli.targets import graphs, lowered
+from fusec.explain import Report, explain
+from fusec.frontend.record import Recorded
 
 
 def run(arguments: Namespace) -> Output:
-    """Take the target in, and report on its graph."""
-    taken = take(arguments)
-    imported = taken.recorded.imported
-    report = explain(taken.journey, imported.hints, imported.fallbacks)
-    return Output(str(report), report.data)
+    """Take the target in, and report on its graphs."""
+    reports = [_report(each, arguments) for each in graphs(arguments)]
+    texts = [str(report) for report in reports]
+    if len(texts) > 1:
+        texts = [f"graph {k}: {text}" for k, text in enumerate(texts)]
+    return Output("\n\n".join(texts), {"graphs": [report.data for report in reports]})
+
+
+def _report(recorded: Recorded, arguments: Namespace) -> Report:
+    imported = recorded.imported
+    journey = lowered(recorded, arguments)
+    return explain(journey, imported.hints, imported.fallbacks)

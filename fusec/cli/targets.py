@@ -9,17 +9,18 @@ import pkgutil
 import sys
 import traceback
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from fusec.cli.arguments import chosen
-from fusec.cli.output import note, progress
+from fusec.cli.output import progress
 from fusec.compiler import Journey, compile_graph, lower
 from fusec.errors import FusecError, Loc, UserError
 from fusec.frontend.record import Inputs, Recorded, record, with_arrays
@@ -37,16 +38,8 @@ class Call:
     inputs: Inputs
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """One graph of a target, at every stage."""
-
-    recorded: Recorded
-    journey: Journey
-
-
-def take(arguments: Namespace) -> Taken:
-    """The graph that a command line asks for. Raises `UserError`."""
+def graphs(arguments: Namespace) -> list[Recorded]:
+    """The graphs of a call, or the one that is asked for. Raises `UserError`."""
     options = Options.from_mapping(chosen(arguments))
     with progress(f"loading {arguments.target}"):
         call = resolve(arguments.target)
@@ -54,11 +47,14 @@ def take(arguments: Namespace) -> Taken:
         arrays = load_npz(arguments.inputs)
         call = Call(call.function, with_arrays(call.function, call.inputs, arrays))
     with progress(f"running {arguments.target}"):
-        graphs = _record(call, options, arguments)
-    recorded = _pick(graphs, arguments)
+        return _picked(_record(call, options, arguments), arguments)
+
+
+def lowered(recorded: Recorded, arguments: Namespace) -> Journey:
+    """A graph at every stage."""
+    options, imported = Options.from_mapping(chosen(arguments)), recorded.imported
     with progress("lowering"):
-        imported = recorded.imported
-        return Taken(recorded, lower(imported.function, options, imported.hints))
+        return lower(imported.function, options, imported.hints)
 
 
 def _record(call: Call, options: Options, arguments: Namespace) -> list[Recorded]:
@@ -76,22 +72,21 @@ def _record(call: Call, options: Options, arguments: Namespace) -> list[Recorded
         )
 
 
-def _pick(graphs: list[Recorded], arguments: Namespace) -> Recorded:
+def _picked(graphs: list[Recorded], arguments: Namespace) -> list[Recorded]:
     if not graphs:
         raise UserError(
             f"{arguments.target} gave fusec no graph: it computes nothing on tensors,"
             " or all of it runs through ATen"
         )
-    number = arguments.graph or 0
+    number = arguments.graph
+    if number is None:
+        return graphs
     if not 0 <= number < len(graphs):
         raise UserError(
             f"there is no graph {number}",
             fix=f"the call has {len(graphs)}: --graph 0 to {len(graphs) - 1}",
         )
-    if len(graphs) > 1 and arguments.graph is None:
-        names = ", ".join(g.imported.function.name for g in graphs)
-        note(f"graph 0 of {len(graphs)} ({names}); choose with --graph")
-    return graphs[number]
+    return [graphs[number]]
 
 
 def resolve(target: str) -> Call:
@@ -130,12 +125,28 @@ def _attribute(module: ModuleType, name: str, target: str) -> Any:
     found: Any = module
     for part in name.split("."):
         if not hasattr(found, part):
-            known = sorted(k for k in vars(module) if not k.startswith("_"))
-            raise UserError(
-                f"{target}: no {name!r} there", fix=f"it has {', '.join(known)}"
-            )
+            raise UserError(f"{target}: no {name!r} there", fix=_guess(module, name))
         found = getattr(found, part)
     return found
+
+
+def _guess(module: ModuleType, name: str) -> str:
+    """What can be called there, that which was meant first."""
+    known = sorted(k for k, x in vars(module).items() if _is_target(k, x, module))
+    close = get_close_matches(name, known, n=1)
+    meant = f"did you mean {close[0]!r}? " if close else ""
+    return f"{meant}it has {', '.join(known) or 'nothing to call'}"
+
+
+def _is_target(name: str, x: Any, module: ModuleType) -> bool:
+    """Whether something in a file may be a target: its own, not what it imports."""
+    if name.startswith("_") or name.endswith("_inputs") or isinstance(x, type):
+        return False
+    if isinstance(x, tuple):
+        return len(x) == 2 and callable(x[0])
+    has_inputs = hasattr(x, "example_inputs") or hasattr(module, f"{name}_inputs")
+    own = isinstance(x, FunctionType) and x.__module__ == module.__name__
+    return callable(x) and (has_inputs or own)
 
 
 def _call(found: Any, name: str, module: ModuleType, target: str) -> Call:
@@ -153,17 +164,11 @@ def _call(found: Any, name: str, module: ModuleType, target: str) -> Call:
     if inputs is None:
         raise UserError(
             f"nothing says what to call {target} with",
-            fix=f"define {name}_inputs beside it, a tuple of arguments",
+            fix=f"define {name}_inputs beside it, a tuple of arguments; or name a tuple"
+            f" in a file of your own, as call = ({name}, inputs)",
         )
-    return Call(found, _inputs(inputs() if callable(inputs) else inputs))
-
-
-def _inputs(given: Any) -> Inputs:
-    if isinstance(given, Mapping):
-        return Inputs((), dict(given))
-    if isinstance(given, (tuple, list)):
-        return Inputs(tuple(given))
-    return Inputs((given,))
+    given = inputs() if callable(inputs) else inputs
+    return Call(found, Inputs.of(given, f"the inputs of {target}"))
 
 
 @contextmanager
@@ -182,7 +187,8 @@ def _failure(target: str, error: Exception) -> UserError:
     inner = getattr(error, "inner_exception", None)
     if isinstance(inner, FusecError):
         return UserError(f"{target}: {inner}")
-    frames = traceback.extract_tb(error.__traceback__)
+    frames = getattr(error, "real_stack", None)  # of what Dynamo traced
+    frames = frames or traceback.extract_tb(error.__traceback__)
     own = Path(__file__).parents[1]
     places = [
         Loc(frame.filename, frame.lineno or 0, frame.name, frame.line or "")
@@ -192,6 +198,17 @@ def _failure(target: str, error: Exception) -> UserError:
         and not frame.filename.startswith("<")
         and "/lib/python" not in frame.filename
     ]
-    summary = str(error).strip().splitlines() or [""]
-    what = f"{target} failed: {type(error).__name__}: {summary[0]}"
+    reason = _reason(error)
+    summary = str(reason).strip().splitlines() or [""]
+    what = f"{target} failed: {type(reason).__name__}: {summary[0]}"
     return UserError(what, places[-1] if places else Loc.UNKNOWN)
+
+
+def _reason(error: BaseException) -> BaseException:
+    """What an error of Dynamo's wraps, if it wraps one."""
+    while type(error).__module__.startswith("torch._dynamo"):
+        wrapped = error.__cause__ or error.__context__
+        if wrapped is None:
+            return error
+        error = wrapped
+    return error

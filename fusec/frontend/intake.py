@@ -293,6 +293,7 @@ class _Intake:
         outputs = tuple(self._output(x, yields, places) for x in self.outputs)
         returns: list[int | None] = [None] * len(yields)
         for target, term in self.updates.items():
+            self.e.b.loc = loc_of(self.sources[target])
             yields.append(restrided(term, target.meta["val"]).value)
             returns.append(self.arguments[target])
         block = without_dead_ops(self.e.b.block(yields))
@@ -322,6 +323,7 @@ class _Intake:
             return self._view(output, yields, places)
         if output not in places:
             found = self.env[output]
+            self.e.b.loc = loc_of(output)
             term = found if isinstance(found, Term) else _scalar(self.e, found)
             places[output] = len(yields)
             yields.append(restrided(term, output.meta.get("val")).value)

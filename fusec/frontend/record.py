@@ -24,9 +24,12 @@ from fusec.errors import UserError
 from fusec.frontend.aten_graph import Compile, compile_aten_graph
 from fusec.frontend.capture import compile_dynamo_graph
 from fusec.frontend.intake import Imported
+from fusec.frontend.torch_private import quiet_about_fakes
+from fusec.ir.arguments import chosen_arrays
 from fusec.ir.builder import Builder
 from fusec.ir.core import Function, Value
 from fusec.ir.types import Tensor
+from fusec.logs import counted
 from fusec.options import Options
 
 
@@ -36,6 +39,21 @@ class Inputs:
 
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @staticmethod
+    def of(given: Any, name: str) -> Inputs:
+        """What a user calls the inputs. Raises `UserError` for what has no meaning."""
+        if isinstance(given, Mapping):
+            return Inputs((), dict(given))
+        if isinstance(given, (tuple, list)):
+            return Inputs(tuple(given))
+        if isinstance(given, torch.Tensor):
+            return Inputs((given,))
+        raise UserError(
+            f"{name} are of type {type(given).__name__}",
+            fix="give a tuple of arguments, a dict of named ones, a single tensor, or a"
+            " function that returns one of these",
+        )
 
 
 @dataclass(slots=True)
@@ -84,7 +102,7 @@ def record(
 
     names = {_place(tensor): name for name, tensor in named.items()}
     compiled = torch.compile(function, backend=backend, dynamic=dynamic or None)
-    with nullcontext() if backward else torch.no_grad():
+    with quiet_about_fakes(), nullcontext() if backward else torch.no_grad():
         results = compiled(*inputs.args, **inputs.kwargs)
         if backward:
             _total(results).backward()
@@ -94,26 +112,18 @@ def record(
 def with_arrays(
     function: Callable[..., Any], inputs: Inputs, arrays: Mapping[str, Any]
 ) -> Inputs:
-    """The inputs with their tensors replaced by arrays: by name, else in order.
+    """The inputs with their tensors replaced by arrays (see `chosen_arrays`).
 
     Each array takes the dtype of the tensor that it replaces. Raises `UserError` where
-    they are not as many.
+    one is missing.
     """
     leaves, rebuild = _leaves(function, inputs)
     tensors = {name: x for name, x in leaves.items() if isinstance(x, torch.Tensor)}
-    if set(tensors) <= set(arrays):
-        chosen = {name: arrays[name] for name in tensors}
-    elif len(arrays) == len(tensors):
-        chosen = dict(zip(tensors, arrays.values(), strict=True))
-    else:
-        raise UserError(
-            f"the inputs are {len(tensors)} tensors ({', '.join(tensors)});"
-            f" the file has {len(arrays)} arrays ({', '.join(arrays)})",
-            fix="give one array for each, under those names or in that order",
-        )
+    what = f"the inputs are {counted(len(tensors), 'tensor')}"
+    chosen = chosen_arrays(list(tensors), arrays, what)
     made = {
-        name: torch.from_numpy(array).to(tensors[name].dtype)
-        for name, array in chosen.items()
+        name: torch.from_numpy(arrays[key]).to(tensors[name].dtype)
+        for name, key in zip(tensors, chosen, strict=True)
     }
     return rebuild({**leaves, **made})
 

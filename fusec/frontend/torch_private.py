@@ -6,6 +6,7 @@ These names move between releases: what breaks with a new torch breaks here, or 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -48,6 +49,7 @@ __all__ = [
     "keys_of_ours",
     "min_cut_rematerialization_partition",
     "part_of",
+    "quiet_about_fakes",
     "symbol_hint",
     "unset_fake_temporarily",
     "view_of",
@@ -78,6 +80,18 @@ def _unless_ours(register: Callable[[], None]) -> Callable[[], None]:
 if hasattr(codecache, "init_backend_registration"):
     _register = codecache.init_backend_registration  # pyright: ignore
     codecache.init_backend_registration = _unless_ours(_register)  # pyright: ignore
+
+
+@contextmanager
+def quiet_about_fakes() -> Iterator[None]:
+    """Keep torch from logging why it could not trace an op: the error says it too."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def view_of(

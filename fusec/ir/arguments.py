@@ -1,7 +1,7 @@
 """Arguments for a function that was read from a file: from an .npz, or at random.
 
     save_npz("in.npz", {"x": x})
-    matched(function, load_npz("in.npz"))          # by name, else by position
+    matched(function, load_npz("in.npz"))          # by name
     random_arguments(function, seed=0)             # the same on every machine
 
 Arguments are what `interpret` takes: arrays in the carriers of their dtypes, numbers
@@ -11,6 +11,7 @@ for scalars, None for tokens.
 from __future__ import annotations
 
 import math
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
@@ -19,9 +20,11 @@ import numpy as np
 
 from fusec.errors import UserError
 from fusec.ir.core import Function, Level, Value
-from fusec.ir.dims import Dim, Symbol, evaluate
+from fusec.ir.dims import Dim, Symbol, evaluate, symbols
 from fusec.ir.dtypes import Array, DType
+from fusec.ir.printer import format_type
 from fusec.ir.types import Buffer, Opaque, Scalar, Tensor, Token
+from fusec.logs import counted
 
 MOST_ELEMENTS = 1 << 32
 """Of an array that is drawn at random; numpy counts empty dimensions, too."""
@@ -53,27 +56,46 @@ def save_npz(path: str, arrays: Mapping[str, Any]) -> None:
 
 
 def matched(function: Function, arrays: Mapping[str, Array]) -> list[Any]:
-    """The argument of each parameter: the array of its name, else in order.
+    """The argument of each parameter: the array of its name (see `chosen_arrays`).
 
     A scalar that is the value of a symbol follows from the shapes of the arrays.
-    Raises `UserError` where the arrays are not as many, or not of the dtype.
+    Raises `UserError` where an array is missing, or not of the dtype or shape.
     """
     names = names_of(function)
-    if set(names.values()) <= set(arrays):
-        found = {param: arrays[name] for param, name in names.items()}
-    elif len(arrays) == len(names):
-        found = dict(zip(names, arrays.values(), strict=True))
-    else:
-        raise UserError(
-            f"@{function.name} takes {len(names)} arrays ({', '.join(names.values())});"
-            f" the file has {len(arrays)} ({', '.join(arrays)})",
-            fix="give one array for each, under those names or in that order",
-        )
+    what = f"@{function.name} takes {counted(len(names), 'array')}"
+    chosen = chosen_arrays(list(names.values()), arrays, what)
+    found = {param: arrays[name] for param, name in zip(names, chosen, strict=True)}
     values = _seen(found)
+    fitting = {
+        param: _fitting(param, arrays[name], name, values)
+        for param, name in zip(names, chosen, strict=True)
+    }
     return [
-        _fitting(param, found[param]) if param in found else values.get(param.hint)
+        fitting[param] if param in fitting else values.get(param.hint)
         for param in function.params
     ]
+
+
+def chosen_arrays(
+    names: Sequence[str], arrays: Mapping[str, Array], what: str
+) -> list[str]:
+    """Which arrays of a file stand for `names`: those of the same names.
+
+    Where the file was written without names, so that numpy called them `arr_0` and so
+    on, its arrays stand in their order. Raises `UserError`, which begins with `what`
+    takes them.
+    """
+    if set(names) <= set(arrays):
+        return list(names)
+    unnamed = all(re.fullmatch(r"arr_\d+", name) for name in arrays)
+    if unnamed and len(arrays) == len(names):
+        return list(arrays)
+    has = f"the file has {len(arrays)} ({', '.join(arrays)})"
+    raise UserError(
+        f"{what} ({', '.join(names)}); {has}",
+        fix="write one array for each under those names, numpy.savez(path, name=array,"
+        " …), or all without names in that order, numpy.savez(path, array, …)",
+    )
 
 
 def names_of(function: Function) -> dict[Value, str]:
@@ -86,6 +108,28 @@ def names_of(function: Function) -> dict[Value, str]:
             known = param.hint and param.hint not in names.values()
             names[param] = param.hint if known else f"arg{k}"
     return names
+
+
+def _check_shape(
+    param: Value, array: Array, name: str, values: Mapping[str, int]
+) -> None:
+    """Raises `UserError` where an array has not the shape that is declared."""
+    type_ = param.type
+    if not isinstance(type_, Tensor):
+        return
+    sizes = {Symbol(symbol): n for symbol, n in values.items()}
+    known = [
+        evaluate(dim, sizes) if sizes.keys() >= symbols(dim) else None
+        for dim in type_.shape
+    ]
+    fits = len(known) == array.ndim and all(
+        n in (None, m) for n, m in zip(known, array.shape, strict=True)
+    )
+    if not fits:
+        raise UserError(
+            f"%{param.hint} is declared {format_type(type_)}, but the array {name!r}"
+            f" has the shape {array.shape}"
+        )
 
 
 def _seen(found: Mapping[Value, Array]) -> dict[str, int]:
@@ -192,20 +236,22 @@ def _drawn(dtype: DType, shape: Sequence[int], random: np.random.Generator) -> A
     return dtype.quantize(random.standard_normal(shape))
 
 
-def _fitting(param: Value, array: Array) -> Any:
+def _fitting(param: Value, array: Array, name: str, values: Mapping[str, int]) -> Any:
     """An array in the carrier of its parameter's dtype, a number for a scalar."""
     type_ = param.type
     assert _has_elements(type_)
     carrier = type_.dtype.carrier
     if not np.can_cast(array.dtype, carrier, "same_kind"):
         raise UserError(
-            f"%{param.hint} takes {type_.dtype.name}, but its array is {array.dtype}",
+            f"%{param.hint} takes {type_.dtype.name}, but the array {name!r} is"
+            f" {array.dtype}",
             fix=f"save it as {carrier}",
         )
     if isinstance(type_, Scalar):
         if array.size != 1:
             raise UserError(f"%{param.hint} takes one number, not {array.shape}")
         return array.astype(carrier).item()
+    _check_shape(param, array, name, values)
     return np.array(type_.dtype.quantize(array), order="C")
 
 

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from fusec.analysis.factors import factors
+from fusec.errors import Loc
 from fusec.ir.builder import Builder, attrs_key
 from fusec.ir.calls import Slot
-from fusec.ir.core import Affine, Function, Level, Op, Value, Values
+from fusec.ir.core import Affine, Function, Level, Op, Value, Values, definitions
 from fusec.ir.dims import Dim, product
 from fusec.ir.monoids import VALUES_ONLY, monoid
 from fusec.ir.ops.constant import Const, SizeOf
@@ -50,6 +51,7 @@ class _Lowering:
         self.sources = Sources(self.builder, factors(function))
         self.stored, self.made = self.sources.stored, self.sources.made
         self.forms = Forms(self.sources)
+        self.made_by = definitions(function.body)
         self.lent = set(function.body.yields)
         """Tensors whose memory a result has, or may have."""
         self.called = set[Value]()
@@ -66,6 +68,7 @@ class _Lowering:
             if op in needed:
                 self.builder.loc = op.loc
                 self.lower(_values_only(op, used) if isinstance(op, ScanDim) else op)
+        self.builder.loc = Loc.UNKNOWN
         return self.builder.successor(self.function, self.results())
 
     def lower(self, op: Op) -> None:
@@ -130,7 +133,14 @@ class _Lowering:
         return found
 
     def copied(self, value: Value) -> Value:
-        """A tensor of its own that holds a graph value."""
+        """A tensor of its own that holds a graph value, on the line of that value."""
+        before, op = self.builder.loc, self.made_by.get(value)
+        self.builder.loc = op.loc if op and op.loc.file else before
+        held = self.cloned(value)
+        self.builder.loc = before
+        return held
+
+    def cloned(self, value: Value) -> Value:
         if isinstance(value.type, Opaque):
             attrs = ("aten.clone.default", (Slot(0),), (), (value.type,))
             return self.builder.emit(Extern, (self.stored[value],), attrs)[0]

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from fusec.logs import logger
 from fusec.runtime.cache import Cache, cache_key
 from fusec.runtime.launcher_cpu import Linked, load
 from fusec.runtime.launcher_torch import Program, exported_shims
@@ -33,6 +34,8 @@ class Artifact:
     """What externs call that has no name in torch. Some of it only this process has:
     then the artifact cannot be pickled."""
     threads: int | None
+    told: tuple[str, ...] = ()
+    """For the log: what the graph runs, then each fallback."""
 
     def load(self) -> Program:
         """The program, bound to addresses of this process.
@@ -40,7 +43,18 @@ class Artifact:
         Raises `InternalError` where something that the code needs is not there.
         """
         code = load(self.image, exported_shims())
+        logger("cache").debug("hit, in torch's cache: %s", self.recipe.name)
+        if self.told:
+            tell(self.told, "loaded from torch's cache")
         return Program(self.recipe, code, self.callables, self.threads)
+
+
+def tell(told: Sequence[str], how: str) -> None:
+    """Log what a graph runs, and how it came to be in this process."""
+    what, *fallbacks = told
+    logger("graph").info("%s, %s", what, how)
+    for fallback in fallbacks:
+        logger("graph").info("  through ATen: %s", fallback)
 
 
 def salt(kept: Cache, *facts: object) -> str | None:

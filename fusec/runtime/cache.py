@@ -49,6 +49,12 @@ _HEADER = struct.Struct("<9sB16sQ32s")
 """Magic, version, kind, bytes of payload, digest."""
 
 
+_NO_MORE = """cannot write %s (%s): caching no more
+  help: make room there, or set cache_dir (FUSEC_CACHE_DIR) to another folder"""
+_NOT_THERE = """not caching in %s: %s
+  help: set cache_dir (FUSEC_CACHE_DIR) to a folder that is yours alone, or cache=0"""
+
+
 def cache_key(*parts: str | bytes) -> str:
     """The SHA-256, in hex, of a sequence of texts and bytes.
 
@@ -104,34 +110,39 @@ class Cache:
 
     def get(self, key: str) -> bytes | None:
         """The payload stored under `key`, or None."""
+        payload = self.peek(key)
+        if payload is not None:
+            # Eviction goes by modification time: many disks do not record reads.
+            with suppress(OSError):
+                os.utime(self._path(key))
+        return payload
+
+    def peek(self, key: str) -> bytes | None:
+        """The same, which does not count as a use."""
         path = self._path(key)
-        if not self._usable():
+        if not self.is_usable():
             return None
         try:
-            payload = _load(path)
+            return _load(path)
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
             _discard(path, error)
             return None
-        # Eviction goes by modification time: many disks do not record reads.
-        with suppress(OSError):
-            os.utime(path)
-        return payload
 
     def put(self, key: str, payload: bytes, kind: str) -> bool:
         """Store `payload` under `key`; False where that cannot be. `kind` names its
         format, in 16 ASCII bytes."""
         entry = _pack(key, payload, kind)
         path = self._path(key)
-        if not self._usable() or not self._writable or len(entry) > self.limit:
+        if not self.is_usable() or not self._writable or len(entry) > self.limit:
             return False
         try:
             _write(path, entry)
             self._make_room(len(entry))
         except OSError as error:
             self._writable = False
-            _LOG.warning("cannot write %s (%s): caching no more", self.root, error)
+            _LOG.warning(_NO_MORE, self.root, error)
         return self._writable
 
     def ls(self) -> list[Entry]:
@@ -163,7 +174,7 @@ class Cache:
             raise ValueError(f"{key!r} is no cache key; make one with cache_key()")
         return self.root / key
 
-    def _usable(self) -> bool:
+    def is_usable(self) -> bool:
         """Whether the folder exists and can be trusted; asked once."""
         if self._trusted is None:
             try:
@@ -174,7 +185,7 @@ class Cache:
                 self._trusted = True
             except (OSError, ValueError) as error:
                 self._trusted = False
-                _LOG.warning("not caching in %s: %s", self.root, error)
+                _LOG.warning(_NOT_THERE, self.root, error)
         return self._trusted
 
     def _paths(self) -> Iterator[Path]:
@@ -183,7 +194,7 @@ class Cache:
         return (self.root / name for name in names if _KEY.fullmatch(name))
 
     def _scan(self) -> list[os.DirEntry[str]]:
-        if not self._usable():
+        if not self.root.exists() or not self.is_usable():
             return []
         try:
             with os.scandir(self.root) as items:

@@ -55,6 +55,15 @@ def link(objects: Iterable[bytes], exports: Iterable[str]) -> Image:
         raise _refused(f"it is damaged ({error})") from error
 
 
+def functions(data: bytes) -> list[str]:
+    """The functions that an object gives to others; none where it cannot be read."""
+    try:
+        symbols = _Object(data).symbols
+    except (*_DAMAGE, InternalError):
+        return []
+    return [s.name for s in symbols if not s.local and s.section != _UNDEFINED]
+
+
 def _refused(why: str) -> InternalError:
     return InternalError(f"object code cannot be loaded: {why}")
 

@@ -47,13 +47,15 @@ class Machine:
         program = [warm_programs.__file__, *names]
         done = self.process(program)
         assert done.returncode == 0, done.stderr
-        assert "\nfusec" not in f"\n{done.stderr}", done.stderr
+        assert "[fusec" not in done.stderr, done.stderr
         told = json.loads(done.stdout.splitlines()[-1])
         for name in names:
             _same(told["found"][name]["results"], told["eager"][name])
         return told
 
-    def process(self, command: list[str]) -> subprocess.CompletedProcess[str]:
+    def process(
+        self, command: list[str], more: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         around = {
             k: v for k, v in os.environ.items() if k != "TORCHINDUCTOR_AUTOGRAD_CACHE"
         }
@@ -66,7 +68,7 @@ class Machine:
             [sys.executable, *command],
             capture_output=True,
             text=True,
-            env=around | own,
+            env=around | own | (more or {}),
             check=False,
         )
 
@@ -114,6 +116,37 @@ def test_a_process_that_compiles_nothing_imports_no_compiler(
     machine, _ = used
     assert machine.run(*KEPT)["imported"] == []
     assert machine.run("branches")["imported"] == list(HEAVY)
+
+
+LOGGED = """
+import torch, fusec
+f = torch.compile(lambda x: x.exp().sum(0).sort().values, backend="fusec")
+f(torch.ones(3, 3, requires_grad=True)).sum().backward()
+"""
+
+
+def test_a_process_that_compiles_nothing_logs_what_it_runs(
+    machine: Machine, tmp_path: Path
+) -> None:
+    """But for the line of a fallback, which is that of the program that compiled it."""
+    path = tmp_path / "program.py"
+    path.write_text(LOGGED)
+    logs = {"FUSEC_LOGS": "graph,cache"}
+    first, second = (machine.process([str(path)], logs).stderr for _ in range(2))
+    fallback = "through ATen: aten.sort.default: fusec has no such op"
+    assert f"{fallback} ({path}:3)" in first
+    assert "1 launch of 1 kernel, 1 call to torch, compiled in" in first
+    told = second.splitlines()
+    assert "[fusec.cache] hit, in torch's cache: forward" in told
+    runs = "1 launch of 1 kernel, 1 call to torch, loaded from torch's cache"
+    assert told[(at := told.index(f"[fusec.graph] forward: {runs}")) + 1].endswith(
+        fallback
+    )
+    assert told[at + 2 :] == [
+        "[fusec.cache] hit, in torch's cache: backward",
+        "[fusec.graph] backward: 1 launch of 1 kernel, 0 calls to torch,"
+        " loaded from torch's cache",
+    ]
 
 
 def test_damaged_entries_are_compiled_anew(

@@ -44,8 +44,7 @@ def _told(verdict: Verdict) -> dict[str, str]:
 def packed(arguments: Sequence[Any]) -> bytes:
     """Arguments of a graph as a file that `fusec run --inputs` takes."""
     file = io.BytesIO()
-    arrays = {f"a{k}": x for k, x in enumerate(arguments)}
-    np.savez(file, allow_pickle=False, **arrays)
+    np.savez(file, *arguments, allow_pickle=False)
     return file.getvalue()
 
 
