@@ -89,7 +89,7 @@ def _write(fusion: Fusion, group: Group) -> _Written:
         for placement in group.members[k]:
             if not is_computed(placement):
                 writer.write(k, placement)
-    return _Written(writer.block(), list(writer.inputs), list(writer.outputs))
+    return writer.finish()
 
 
 def _emit_group(
@@ -128,10 +128,13 @@ class _Writer:
         self.computed: dict[Computed, Value] = {}
         """Coordinates that one region computes for another."""
 
-    def block(self) -> Block:
-        built = self.builder.block()
-        params = (*self.inputs.values(), *self.outputs.values())
-        return without_dead_ops(Block(params, built.ops))
+    def finish(self) -> _Written:
+        """The block, and the tensors that it reads in the end and makes."""
+        block = without_dead_ops(self.builder.block())
+        used = {value for op in block.ops for value in op.operands}
+        read = {tensor: p for tensor, p in self.inputs.items() if p in used}
+        params = (*read.values(), *self.outputs.values())
+        return _Written(Block(params, block.ops), list(read), list(self.outputs))
 
     def write(self, k: int, placement: Placement) -> None:
         """Emit a region in place."""

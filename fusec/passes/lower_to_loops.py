@@ -163,7 +163,7 @@ class _Lowering:
             return self.scalar(value)
         if value in self.stored:
             return self.stored[value]
-        base, place = _strided_view(self.sources, value)
+        base, place = self.strided_view(value)
         if place is None:
             return self.materialise(value)
         held = self.stored[base]
@@ -175,14 +175,14 @@ class _Lowering:
     def exact(self, value: Value) -> Value:
         """A graph value for a call that may look at memory: laid out as typed."""
         if isinstance(value.type, Tensor) and value not in self.stored:
-            _, place = _strided_view(self.sources, value)
+            _, place = self.strided_view(value)
             if place is None or not _same_strides(place.type, strides_of(value.type)):
                 return self.materialise(value)
         return self.strided(value)
 
     def reform(self, value: Value) -> None:
         """Let what a call gave be a result as it lies there, but for its shape."""
-        base, place = _strided_view(self.sources, value)
+        base, place = self.strided_view(value)
         if base not in self.called or base in self.lent or place is None:
             return
         assert isinstance(value.type, Tensor)
@@ -201,7 +201,7 @@ class _Lowering:
         Results of a program never share memory with each other or with a parameter,
         so a tensor is lent to one of them at most.
         """
-        base, place = _strided_view(self.sources, op.x)
+        base, place = self.strided_view(op.x)
         held = self.stored[base]
         if place is None or not _same_strides(place.type, op.strides):
             return None
@@ -216,27 +216,29 @@ class _Lowering:
         )
         return view
 
-
-def _strided_view(sources: Sources, value: Value) -> tuple[Value, _Place | None]:
-    """The tensor that a view looks at, and how, if plain strides can say it."""
-    axes = sources.axes(value)
-    coords: Sequence[Coord] = [coordinate(factors) for factors in axes]
-    builder, base = sources.builder.isolated(), value
-    while base not in sources.stored:
-        op = sources.made[base]
-        coords = VIEWS[type(op)](builder, op, coords)
-        base = op.operands[0]
-    type_ = base.type
-    assert isinstance(type_, Tensor)
-    address = Affine()
-    for coord, stride in zip(coords, strides_of(type_), strict=True):
-        if not isinstance(coord, Affine):
+    def strided_view(self, value: Value) -> tuple[Value, _Place | None]:
+        """The tensor that a view looks at, and how, if plain strides can say it."""
+        sources = self.sources
+        axes = sources.axes(value)
+        coords: Sequence[Coord] = [coordinate(factors) for factors in axes]
+        builder, base = sources.builder.isolated(), value
+        while base not in sources.stored:
+            op = sources.made[base]
+            coords = VIEWS[type(op)](builder, op, coords)
+            base = op.operands[0]
+        type_ = base.type
+        assert isinstance(type_, Tensor)
+        address = Affine()
+        for coord, stride in zip(coords, strides_of(type_), strict=True):
+            if not isinstance(coord, Affine):
+                return base, None
+            address = address + coord * stride
+        strides = _single_strides(address, axes)
+        # A flip steps backwards, which the strides of a tensor cannot.
+        known = self.function.facts
+        if strides is None or not all(known.proves_le(0, n) for n in strides):
             return base, None
-        address = address + coord * stride
-    strides = _single_strides(address, axes)
-    if strides is None:
-        return base, None
-    return base, _Place(Tensor(type_.dtype, value.shape, strides), address.const)
+        return base, _Place(Tensor(type_.dtype, value.shape, strides), address.const)
 
 
 def _single_strides(
@@ -244,15 +246,12 @@ def _single_strides(
 ) -> tuple[Dim, ...] | None:
     """The stride of each dimension, if all its factors step by one.
 
-    A dimension of one element may have any; it gets that of a dense tensor. A flip
-    steps backwards, which the strides of a tensor cannot.
+    A dimension of one element may have any; it gets that of a dense tensor.
     """
     strides: list[Dim] = []
     below: Dim = 1
     for digits in reversed(axes):
         stride = address.stride(digits[-1]) if digits else below
-        if isinstance(stride, int) and stride < 0:
-            return None
         below = stride
         for axis in reversed(digits):
             if address.stride(axis) != below:

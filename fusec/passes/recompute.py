@@ -146,11 +146,13 @@ class _Recompute:
         before = sum(self.time(self.kernels[n]) for n in after)
         if sum(self.time(kernel) for kernel in after.values()) >= before:
             return False
-        self.kernels.update(after)
         for n, kernel in after.items():
+            for value in {*self.kernels[n].inputs} - {*kernel.inputs}:
+                self.readers[value].remove(n)
             for value in kernel.inputs:
                 if n not in self.readers[value]:
                     self.readers[value].append(n)
+        self.kernels.update(after)
         return True
 
     def merged(self, part: _Kernel, reader: _Kernel) -> _Kernel | None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from fusec.analysis.factors import Factors
 from fusec.ir.builder import Builder, without_dead_ops
 from fusec.ir.calls import Named, Slot
-from fusec.ir.core import Affine, Block, Op, Value
+from fusec.ir.core import Affine, Block, Op, Value, Values
 from fusec.ir.dtypes import bool_, f64, i64
 from fusec.ir.ops.cast import Cast
 from fusec.ir.ops.checks import Check
@@ -62,25 +62,24 @@ class Sources:
 
 
 class RegionBuilder:
-    """One region under construction: the inputs it reads and the points it computes."""
+    """One region under construction: the tensors it reads, the points it computes."""
 
     def __init__(self, sources: Sources) -> None:
         self.sources = sources
         self.builder = sources.builder.isolated()
-        self.inputs: list[Value] = []
         self.params: dict[Value, Value] = {}
         self.outputs: list[Value] = []
 
-    def block(self) -> Block:
-        params = (*self.params.values(), *self.outputs)
-        return without_dead_ops(Block(params, self.builder.block().ops))
+    def finish(self) -> tuple[Values, Block]:
+        """The tensors that are read in the end, and the block that reads them."""
+        block = without_dead_ops(self.builder.block())
+        used = {value for op in block.ops for value in op.operands}
+        read = {tensor: p for tensor, p in self.params.items() if p in used}
+        return tuple(read), Block((*read.values(), *self.outputs), block.ops)
 
     def param(self, tensor: Value) -> Value:
         """The block's name for a tensor of the function."""
-        if tensor not in self.params:
-            self.inputs.append(tensor)
-            self.params[tensor] = Value(tensor.type)
-        return self.params[tensor]
+        return self.params.setdefault(tensor, Value(tensor.type))
 
     def copy(self, value: Value) -> None:
         """Store a view as a tensor."""

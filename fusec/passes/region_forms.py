@@ -59,8 +59,8 @@ class Forms:
             region = RegionBuilder(self.sources)
             build(region)
             places = {self._tensor(leaf): k for k, leaf in enumerate(leaves)}
-            inputs = tuple(places[tensor] for tensor in region.inputs)
-            self._known[key] = _Form(region.block(), inputs)
+            read, block = region.finish()
+            self._known[key] = _Form(block, tuple(places[tensor] for tensor in read))
         form = self._known[key]
         return [self._tensor(leaves[k]) for k in form.inputs], form.block
 

@@ -53,6 +53,17 @@ FOUND: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
         lambda x: (x.relu(), x.clamp(min=0), x.clamp(max=-0.0), F.relu6(x), -x.relu()),
         (torch.tensor([-0.0, 0.0, math.nan, -math.inf, math.inf, 1, -1]),),
     ),
+    "a choice among equals, whose condition nobody reads then": (
+        lambda x: x.scatter(1, torch.tensor([0]).reshape(1, 1, 1), x),
+        (torch.randn(1, 1, 6)[..., 2:-3],),
+    ),
+    "the same, amid others": (
+        lambda x: (
+            torch.cat([x.masked_fill(x.amax(-1, True) > 1, -1.25), x, x.roll(0, 0)])[3],
+            x.scatter_reduce(-1, torch.arange(3) % 3, x, "amin"),
+        ),
+        (torch.arange(3.0),),
+    ),
 }
 
 
@@ -61,6 +72,16 @@ FOUND: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
 def test_what_fuzzing_found(agree: Agree, name: str, verify: bool) -> None:
     f, args = FOUND[name]
     agree(f, *args, options={"verify": verify})
+
+
+def test_a_flip_of_open_sizes_is_no_strided_view(agree: Agree) -> None:
+    """Whose strides would be below zero by a symbol."""
+    options = {"verify": True}
+
+    def f(x: torch.Tensor) -> torch.Tensor:
+        return torch.rot90(x).reshape(13, 27, 3, 1)
+
+    agree(f, torch.randn(13, 9, 9), dynamic=True, options=options)
 
 
 def test_clamped_zeros_keep_their_signs(agree: Agree) -> None:
