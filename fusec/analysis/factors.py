@@ -87,12 +87,13 @@ class Factors:
             self.cut(a, cut)
 
     def cut(self, place: Place, size: Dim) -> bool:
-        """Ask for a cut; whether it is new and possible."""
+        """Ask for a cut; whether it is new and possible. Nothing has no parts: every
+        number divides it, and cuts would give rise to others without end."""
         root = self._find(place)
-        held = self._cuts.get(root, ())
-        if size in held:
+        held, extent = self._cuts.get(root, ()), _shape(place[0])[place[1]]
+        if size in held or extent == 0:
             return False
-        merged = _chain((*held, size), _shape(place[0])[place[1]])
+        merged = _chain((*held, size), extent)
         if merged is None:
             return False
         self._cuts[root] = merged

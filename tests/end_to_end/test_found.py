@@ -57,7 +57,11 @@ FOUND: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
         lambda x: x.scatter(1, torch.tensor([0]).reshape(1, 1, 1), x),
         (torch.randn(1, 1, 6)[..., 2:-3],),
     ),
-    "the same, amid others": (
+    "nothing, repeated beside itself": (
+        lambda x: torch.cat([x, x.repeat_interleave(2, -1)], 0),
+        (torch.empty(0),),
+    ),
+    "a choice among equals, amid others": (
         lambda x: (
             torch.cat([x.masked_fill(x.amax(-1, True) > 1, -1.25), x, x.roll(0, 0)])[3],
             x.scatter_reduce(-1, torch.arange(3) % 3, x, "amin"),
