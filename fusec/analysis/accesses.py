@@ -46,8 +46,6 @@ class Accesses:
     """Axes that a program walks: reduced and scanned ones, those some store lacks."""
     reduced: list[Axis] = field(default_factory=list[Axis])
     """Those of them along which elements are combined into one."""
-    scanned: list[Axis] = field(default_factory=list[Axis])
-    """Those of them along which elements are combined with all before them."""
     again: bool = False
     """What sweeping them gives is needed to sweep them again."""
     renamed: dict[Axis, Axis | None] = field(default_factory=dict[Axis, "Axis | None"])
@@ -226,7 +224,6 @@ def _part(
             swept |= set(found.axes) - set(access.address.axes)
     found.swept = [axis for axis in found.axes if axis in swept]
     found.reduced = [axis for axis in found.axes if axis in combined]
-    found.scanned = [axis for axis in found.axes if axis in scanned]
 
 
 def _sweeps_again(found: Accesses) -> bool:

@@ -24,7 +24,7 @@ LAUNCH = 1.5e-6
 """Seconds to start a kernel and to join its threads."""
 MIDDLING = 512
 """A size to reckon with where none was seen."""
-SCAN = 5.0
+SCAN = 8.0
 """How often a scan along the lanes combines for each vector of elements, about."""
 
 

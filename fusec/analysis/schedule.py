@@ -34,6 +34,9 @@ GATHER = 6.0
 """Operations that an element costs which does not lie beside its neighbour."""
 SHUFFLE = 0.7
 """Operations that one step of bringing elements beside one another costs."""
+DEAR = 16.0
+"""Operations of a combination from which on a scan is worth turning squares for: they
+are read and written in rows that lie far apart."""
 LANE_FOLD = 12.0
 """Vector operations that fold the lanes of a register into one element."""
 PROGRAM = 10.0
@@ -167,6 +170,8 @@ class _Choices:
         ops = accesses.region.body.ops
         self.told_apart = {op.axis for op in ops if isinstance(op, Coordinate)}
         """Axes whose points compute differently, as the parts of a concatenation do."""
+        self.dear = {op.axis for op in ops if isinstance(op, Scan) and _is_dear(op)}
+        """Axes that are scanned with much to compute at each step."""
 
     def all(self) -> Iterator[Schedule]:
         for lane in self.accesses.axes:
@@ -186,7 +191,7 @@ class _Choices:
         if axis is lane:
             return False
         down = axis in self.accesses.swept and lane in self.accesses.grid
-        if down and axis not in self.accesses.scanned:
+        if down and axis not in self.dear:
             return axis in self.accesses.reduced
         return any(
             a.address.stride(axis) == 1 and lane in a.address.axes
@@ -246,8 +251,7 @@ class _Choices:
     def row(self, row: Axis, lane: Axis) -> Split:
         """The dimension that gives a tile several rows."""
         if row in self.accesses.swept and lane in self.accesses.grid:
-            scanned = row in self.accesses.scanned
-            return self.whole(row, self.lanes if scanned else REGISTERS)
+            return self.whole(row, self.lanes if row in self.dear else REGISTERS)
         most = max(2, LINE * 8 // self.accesses.narrowest)
         split = self.whole(row, min(most, 16))
         return self.block(split, SQUARE) if row in self.accesses.grid else split
@@ -352,10 +356,15 @@ def work(accesses: Accesses, schedule: Schedule, hints: Mapping[Symbol, int]) ->
 
 
 def _weight(op: Op, lane: Axis) -> float:
-    """The operations of an element: across lanes, a scan combines it once."""
-    if isinstance(op, Scan) and op.axis is not lane:
+    """The operations of an element: across lanes, a dear scan combines it once."""
+    if isinstance(op, Scan) and op.axis is not lane and _is_dear(op):
         return combining(op.monoid)
     return weigh(op)
+
+
+def _is_dear(op: Scan) -> bool:
+    """Whether there is so much to compute at each step that memory matters less."""
+    return combining(op.monoid) >= DEAR
 
 
 def _states(
