@@ -50,17 +50,9 @@ class Objects:
 
 
 def link(objects: Iterable[bytes], exports: Iterable[str]) -> Objects:
-    """Objects as one program; `exports` are the functions that it is for.
-
-    Raises `InternalError` where bytes are no object.
-    """
-    objects = tuple(objects)
-    for data in objects:
-        try:
-            llvm.ObjectFileRef.from_data(data)
-        except (RuntimeError, ValueError) as error:
-            raise InternalError("object code cannot be loaded: it is none") from error
-    return Objects(objects, tuple(exports))
+    """Objects as one program; `exports` are the functions that it is for. LLVM looks at
+    them when they are loaded."""
+    return Objects(tuple(objects), tuple(exports))
 
 
 _numbers = itertools.count()

@@ -68,7 +68,7 @@ def link(objects: Iterable[bytes], exports: Iterable[str]) -> Linked:
     """Objects of this machine as one program; `exports` are the functions it is for.
 
     What they leave undefined is left to `load`. Raises `InternalError` where bytes are
-    no object, or an export is absent.
+    no object, or an export is absent; where LLVM links, `load` does.
     """
     ours = sys.platform == "linux" and platform.machine() == "x86_64"
     return (elf if ours else jitlink).link(objects, exports)
