@@ -13,7 +13,6 @@ alike. A tensor that only the group itself read is never stored.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import reduce
 
 from fusec.analysis.affine import covers, within
@@ -27,15 +26,16 @@ from fusec.analysis.placement import (
     place_key,
     placed,
 )
-from fusec.ir.builder import Builder, without_dead_ops
+from fusec.ir.builder import Builder
 from fusec.ir.calls import Slot
 from fusec.ir.core import Affine, Block, Function, Op, Value, Values, definitions
 from fusec.ir.dims import Dim, Symbol
 from fusec.ir.dtypes import i64
 from fusec.ir.ops.checks import Check
 from fusec.ir.ops.elementwise import Add, And, Ge, Lt, Mul, Not, Or, Select
-from fusec.ir.ops.loop import Coordinate, Load, Region, Store
+from fusec.ir.ops.loop import Coordinate, Load, Store
 from fusec.ir.ops.reduction import Reduce, Scan
+from fusec.passes.region_builder import BoundBlock, RegionBuilder
 from fusec.passes.views import affine_value
 from fusec.target import Target
 
@@ -53,14 +53,14 @@ def emit_plan(fusion: Fusion, plan: Plan) -> Function:
     env: dict[Value, Value] = {}
     for old in regions.function.params:
         env[old] = builder.param(old.type, old.hint)
-    written: dict[Group, _Written] = {}
+    written: dict[Group, BoundBlock] = {}
     for group in plan.groups:
         op = regions.ops[group.number]
         builder.loc = op.loc
         if group.members and not _is_whole(group, op):
             like = group.like
             if like not in written:
-                written[like] = _write(fusion, like)
+                written[like] = _write(builder, fusion, like)
             _emit_group(builder, fusion, group, written[like], env)
         elif group.members or not op.pure or any(map(regions.is_read, op.results)):
             env.update(zip(op.results, builder.copy(op, env), strict=True))
@@ -73,18 +73,9 @@ def _is_whole(group: Group, op: Op) -> bool:
     return len(group.members) == 1 and group.stored == {*op.results}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Written:
-    """The block of a group, and what its parameters stand for."""
-
-    block: Block
-    inputs: Sequence[Value]
-    outputs: Sequence[Value]
-
-
-def _write(fusion: Fusion, group: Group) -> _Written:
+def _write(around: Builder, fusion: Fusion, group: Group) -> BoundBlock:
     """Write the regions of a group one after the other."""
-    writer = _Writer(fusion, group)
+    writer = _Writer(around, fusion, group)
     for k in sorted(group.members):
         for placement in group.members[k]:
             if not is_computed(placement):
@@ -96,45 +87,35 @@ def _emit_group(
     builder: Builder,
     fusion: Fusion,
     group: Group,
-    written: _Written,
+    written: BoundBlock,
     env: dict[Value, Value],
 ) -> None:
     """Emit the region of a group, by what was written for one like it."""
     theirs = fusion.regions.values(group.like.members)
     ours = fusion.regions.values(group.members)
     named = dict(zip(theirs, ours, strict=True))
-    inputs = [env[named[value]] for value in written.inputs]
-    outputs = [named[value] for value in written.outputs]
-    hints = tuple(value.hint for value in outputs)
-    results = builder.emit(Region, inputs, (), (written.block,), None, hints)
+    inputs, outputs = (
+        tuple(named[tensor] for tensor in tensors)
+        for tensors in (written.inputs, written.outputs)
+    )
+    results = BoundBlock(written.block, inputs, outputs).emit(builder, env)
     env.update(zip(outputs, results, strict=True))
 
 
-class _Writer:
+class _Writer(RegionBuilder):
     """One fused region under construction."""
 
-    def __init__(self, fusion: Fusion, group: Group) -> None:
+    def __init__(self, around: Builder, fusion: Fusion, group: Group) -> None:
+        super().__init__(around)
         self.regions = fusion.regions
         self.places = fusion.places
         self.group = group
-        self.builder = Builder(fusion.regions.function.level)
-        self.inputs: dict[Value, Value] = {}
-        """Tensors of the function that are read, with the block's name for each."""
-        self.outputs: dict[Value, Value] = {}
         summaries = (self.regions.summaries[k] for k in group.members)
         self.guarded = any(load.masked for s in summaries for _, load in s.loads)
         self.points: dict[tuple[Value, object], Value] = {}
         """Elements of fused tensors, by the index at which they are known."""
         self.computed: dict[Computed, Value] = {}
         """Coordinates that one region computes for another."""
-
-    def finish(self) -> _Written:
-        """The block, and the tensors that it reads in the end and makes."""
-        block = without_dead_ops(self.builder.block())
-        used = {value for op in block.ops for value in op.operands}
-        read = {tensor: p for tensor, p in self.inputs.items() if p in used}
-        params = (*read.values(), *self.outputs.values())
-        return _Written(Block(params, block.ops), list(read), list(self.outputs))
 
     def write(self, k: int, placement: Placement) -> None:
         """Emit a region in place."""
@@ -251,8 +232,6 @@ class _Writer:
             if not guard:
                 return element
             return self.builder(Select, guard[0], element, guard[1])
-        if tensor not in self.inputs:
-            self.inputs[tensor] = Value(tensor.type)
         inside = None
         if self.guarded:
             checked = [e for e in index if isinstance(e, Value)]
@@ -264,7 +243,7 @@ class _Writer:
                 if guard
                 else [inside, zero]
             )
-        return self.read(self.inputs[tensor], index, guard)
+        return self.read(self.input(tensor), index, guard)
 
     def write_late(self, tensor: Value, wanted: Sequence[Place | None]) -> None:
         """Emit the maker of a tensor where a computed coordinate wants it."""
@@ -334,8 +313,7 @@ class _Writer:
             return
         if not covers(affine, tensor.shape):
             return
-        self.outputs[tensor] = Value(tensor.type)
-        self.builder.emit(Store, (value, self.outputs[tensor]), (tuple(affine),))
+        self.builder.emit(Store, (value, self.output(tensor)), (tuple(affine),))
 
 
 def _needed(block: Block, value: Value) -> set[Op]:

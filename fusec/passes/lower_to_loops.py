@@ -31,8 +31,8 @@ from fusec.ir.ops.loop import Region, View
 from fusec.ir.ops.reduction import ScanDim
 from fusec.ir.ops.view import Broadcast, Permute, Reshape, Restride, Slice
 from fusec.ir.types import Axis, Opaque, Scalar, Tensor, strides_of
+from fusec.passes.graph_regions import GraphRegion, Sources, emit_scalar
 from fusec.passes.points import compute
-from fusec.passes.region_builder import RegionBuilder, Sources, emit_scalar
 from fusec.passes.region_forms import Forms
 from fusec.passes.views import VIEWS, Coord, coordinate
 
@@ -101,7 +101,7 @@ class _Lowering:
         kind: object,
         operands: Values,
         results: Values,
-        build: Callable[[RegionBuilder], None],
+        build: Callable[[GraphRegion], None],
     ) -> Values:
         """Emit a region; the tensors that hold its results."""
         inputs, block = self.forms.lowered(kind, operands, results, build)

@@ -24,11 +24,11 @@ from fusec.ir.ops.elementwise import And, Ge, Lt, Select
 from fusec.ir.ops.reduction import Reduce, ReduceDims, Scan, ScanDim
 from fusec.ir.ops.view import Broadcast, Concat, Gather, Index, Iota, Pad, Restride
 from fusec.ir.types import Axis
-from fusec.passes.region_builder import RegionBuilder
+from fusec.passes.graph_regions import GraphRegion
 from fusec.passes.views import Coord, coord_value, coordinate, shift
 
 
-def compute(r: RegionBuilder, op: Op) -> None:
+def compute(r: GraphRegion, op: Op) -> None:
     """Compute every result of an op and store it."""
     axes = r.sources.axes(op.results[0])
     coords = [coordinate(factors) for factors in axes]
@@ -39,25 +39,25 @@ def compute(r: RegionBuilder, op: Op) -> None:
         r.store(result, value, coords)
 
 
-def _elementwise(r: RegionBuilder, op: Op, coords: Sequence[Coord]) -> Values:
+def _elementwise(r: GraphRegion, op: Op, coords: Sequence[Coord]) -> Values:
     operands = [r.read(value, coords) for value in op.operands]
     return r.builder.emit(type(op), operands, op.attrs)
 
 
-def _copy(r: RegionBuilder, op: Op, coords: Sequence[Coord]) -> Values:
+def _copy(r: GraphRegion, op: Op, coords: Sequence[Coord]) -> Values:
     return (r.read(op.operands[0], coords),)
 
 
-def _fill(r: RegionBuilder, op: Op, coords: Sequence[Coord]) -> Values:
+def _fill(r: GraphRegion, op: Op, coords: Sequence[Coord]) -> Values:
     return (r.scalar(op.operands[0]),)
 
 
-def _iota(r: RegionBuilder, op: Iota, coords: Sequence[Coord]) -> Values:
+def _iota(r: GraphRegion, op: Iota, coords: Sequence[Coord]) -> Values:
     dim: int = op.dim
     return (coord_value(r.builder, coords[dim]),)
 
 
-def _reduce(r: RegionBuilder, op: ReduceDims, coords: Sequence[Coord]) -> Values:
+def _reduce(r: GraphRegion, op: ReduceDims, coords: Sequence[Coord]) -> Values:
     first = op.values[0]
     if any(first.shape[dim] == 0 for dim in op.dims):
         identity = zip(op.values, op.monoid.identity, strict=True)
@@ -89,7 +89,7 @@ def _scanned(op: ScanDim) -> Affine:
     return axis * -1 + (extent - 1) if op.reverse else axis
 
 
-def _scan(r: RegionBuilder, op: ScanDim, coords: Sequence[Coord]) -> Values:
+def _scan(r: GraphRegion, op: ScanDim, coords: Sequence[Coord]) -> Values:
     values = [r.read(value, coords) for value in op.values]
     at: Coord = coords[int(op.dim)]
     assert isinstance(at, Affine)
@@ -107,7 +107,7 @@ def _begun(b: Builder, op: ScanDim, values: Sequence[Value]) -> Values:
     return combine(b, op.monoid, start, tuple(values))
 
 
-def _concat(r: RegionBuilder, op: Concat, coords: Sequence[Coord]) -> Values:
+def _concat(r: GraphRegion, op: Concat, coords: Sequence[Coord]) -> Values:
     """The operand whose range the coordinate falls in; the others are not read."""
     b = r.builder
     dim: int = op.dim
@@ -125,7 +125,7 @@ def _concat(r: RegionBuilder, op: Concat, coords: Sequence[Coord]) -> Values:
     return (result,)
 
 
-def _part_of(r: RegionBuilder, op: Concat, coord: Coord) -> tuple[Value, Dim]:
+def _part_of(r: GraphRegion, op: Concat, coord: Coord) -> tuple[Value, Dim]:
     """Where in a concatenation a coordinate is, and in what unit: which of even parts,
     where its axes tell, else which element."""
     part = even_part(op)
@@ -154,7 +154,7 @@ def _with_starts(op: Concat) -> list[tuple[Value, Dim, Dim]]:
     return parts
 
 
-def _pad(r: RegionBuilder, op: Pad, coords: Sequence[Coord]) -> Values:
+def _pad(r: GraphRegion, op: Pad, coords: Sequence[Coord]) -> Values:
     b = r.builder
     inside: Value | None = None
     shifted: list[Coord] = []
@@ -179,20 +179,20 @@ def _between(b: Builder, at: Value, start: Dim, length: Dim, total: Dim) -> Valu
     return below if above is None else b(And, above, below)
 
 
-def _checked(r: RegionBuilder, op: Checked, coords: Sequence[Coord]) -> Values:
+def _checked(r: GraphRegion, op: Checked, coords: Sequence[Coord]) -> Values:
     x, ok = (r.read(value, coords) for value in op.operands)
     r.builder.emit(Check, (ok,), op.attrs)
     return (x,)
 
 
-def _gather(r: RegionBuilder, op: Gather, coords: Sequence[Coord]) -> Values:
+def _gather(r: GraphRegion, op: Gather, coords: Sequence[Coord]) -> Values:
     index = r.integer(r.read(op.index, coords))
     inner = list(coords)
     inner[op.dim] = index
     return (r.read(op.x, inner, r.checked(op.x, {op.dim: index})),)
 
 
-def _index(r: RegionBuilder, op: Index, coords: Sequence[Coord]) -> Values:
+def _index(r: GraphRegion, op: Index, coords: Sequence[Coord]) -> Values:
     rank = len(op.indices[0].shape)
     chosen = coords[op.at : op.at + rank]
     kept = iter([*coords[: op.at], *coords[op.at + rank :]])
@@ -205,7 +205,7 @@ def _index(r: RegionBuilder, op: Index, coords: Sequence[Coord]) -> Values:
     return (r.read(op.x, inner, r.checked(op.x, picked)),)
 
 
-Point = Callable[[RegionBuilder, Any, Sequence[Coord]], Values]
+Point = Callable[[GraphRegion, Any, Sequence[Coord]], Values]
 
 POINTS: Mapping[type, Point] = MappingProxyType(
     {

@@ -15,16 +15,17 @@ The bits are the same, as one instruction after the other is.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from fusec.analysis.fusion import Fusion, Plan
-from fusec.ir.builder import Builder, without_dead_ops
-from fusec.ir.core import Block, Function, Op, Value
+from fusec.ir.builder import Builder
+from fusec.ir.core import Function, Op, Value
 from fusec.ir.dims import Symbol
 from fusec.ir.ops.checks import Check
 from fusec.ir.ops.loop import Region, Store
 from fusec.ir.ops.reduction import Reduce, Scan
 from fusec.passes.fuse import emit_plan
+from fusec.passes.region_builder import BoundBlock
 from fusec.target import Target
 
 
@@ -35,45 +36,23 @@ def recompute(
     return _Recompute(function, target, hints).run()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Kernel:
-    """A region by the values of the function that it reads and makes."""
-
-    body: Block
-    inputs: tuple[Value, ...]
-    outputs: tuple[Value, ...]
-
-    @staticmethod
-    def of(op: Region) -> _Kernel:
-        return _Kernel(op.body, op.inputs, op.results)
-
-    def loads(self, value: Value) -> bool:
-        """Whether results come from the elements of an input, not from its shape."""
-        params = dict(zip(self.inputs, self.body.params, strict=False))
-        used = any(params[value] in op.operands for op in self.body.ops)
-        return used and bool(self.outputs)
-
-    def only(self, outputs: Iterable[Value], checks: bool) -> _Kernel:
-        """The part that some of the results come from, and the checks if wanted."""
-        wanted = set(outputs)
-        params = dict(zip(self.body.params, (*self.inputs, *self.outputs), strict=True))
-        ops = [op for op in self.body.ops if _is_kept(op, params, wanted, checks)]
-        block = without_dead_ops(Block(self.body.params, tuple(ops)))
-        used = {value for op in block.ops for value in op.operands}
-        kept = {param: value for param, value in params.items() if param in used}
-        return _Kernel(
-            Block(tuple(kept), block.ops),
-            tuple(v for v in kept.values() if v not in self.outputs),
-            tuple(v for v in kept.values() if v in self.outputs),
-        )
+def _is_loaded(region: BoundBlock, value: Value) -> bool:
+    """Whether results come from the elements of an input, not from its shape."""
+    params = dict(zip(region.inputs, region.block.params, strict=False))
+    used = any(params[value] in op.operands for op in region.block.ops)
+    return used and bool(region.outputs)
 
 
-def _is_kept(
-    op: Op, params: Mapping[Value, Value], wanted: set[Value], checks: bool
-) -> bool:
-    if isinstance(op, Store):
-        return params[op.buffer] in wanted
-    return checks or not isinstance(op, Check)
+def _part(region: BoundBlock, outputs: Iterable[Value], checks: bool) -> BoundBlock:
+    """The part that some of the results come from, and the checks if wanted."""
+    wanted, tensors = set(outputs), region.tensors
+
+    def is_kept(op: Op) -> bool:
+        if isinstance(op, Store):
+            return tensors[op.buffer] in wanted
+        return checks or not isinstance(op, Check)
+
+    return region.only(is_kept)
 
 
 class _Recompute:
@@ -87,13 +66,13 @@ class _Recompute:
         self.hints = hints
         ops = function.body.ops
         self.kernels = {
-            k: _Kernel.of(op) for k, op in enumerate(ops) if isinstance(op, Region)
+            k: BoundBlock.of(op) for k, op in enumerate(ops) if isinstance(op, Region)
         }
         self.readers: dict[Value, list[int]] = {}
         for k, op in enumerate(ops):
             for value in dict.fromkeys(op.operands):
                 self.readers.setdefault(value, []).append(k)
-        self.times: dict[_Kernel, float] = {}
+        self.times: dict[BoundBlock, float] = {}
 
     def run(self) -> Function:
         for k in list(self.kernels):
@@ -107,7 +86,8 @@ class _Recompute:
             if k not in self.kernels:
                 env.update(zip(op.results, builder.copy(op, env), strict=True))
             elif self.kernels[k].outputs:
-                _emit(builder, self.kernels[k], env)
+                made = self.kernels[k].emit(builder, env)
+                env.update(zip(self.kernels[k].outputs, made, strict=True))
         yields = [env[value] for value in self.function.body.yields]
         return builder.successor(self.function, yields)
 
@@ -125,17 +105,18 @@ class _Recompute:
         if not readers or value in self.function.body.yields:
             return False
         kernels = [self.kernels.get(reader) for reader in readers]
-        if not all(kernel and kernel.loads(value) for kernel in kernels):
+        if not all(kernel and _is_loaded(kernel, value) for kernel in kernels):
             return False
-        ops = self.kernels[k].only([value], checks=False).body.ops
+        ops = _part(self.kernels[k], [value], checks=False).block.ops
         return not any(isinstance(op, (Reduce, Scan)) for op in ops)
 
     def replaced(self, k: int, values: list[Value]) -> bool:
         """Copy what computes some results of region k into all readers, if it pays."""
         whole = self.kernels[k]
-        part = whole.only(values, checks=False)
-        rest = whole.only((v for v in whole.outputs if v not in values), checks=True)
-        if not rest.outputs and rest.body.ops:
+        part = _part(whole, values, checks=False)
+        kept = (v for v in whole.outputs if v not in values)
+        rest = _part(whole, kept, checks=True)
+        if not rest.outputs and rest.block.ops:
             return False  # checks alone are no kernel
         after = {k: rest}
         for reader in dict.fromkeys(r for v in values for r in self.readers[v]):
@@ -155,7 +136,7 @@ class _Recompute:
         self.kernels.update(after)
         return True
 
-    def merged(self, part: _Kernel, reader: _Kernel) -> _Kernel | None:
+    def merged(self, part: BoundBlock, reader: BoundBlock) -> BoundBlock | None:
         """A kernel with a copy of what computes some of its inputs; None if that has no
         place there."""
         fusion, names = self.alone([part, reader])
@@ -167,9 +148,9 @@ class _Recompute:
         assert isinstance(op, Region)
         given = dict(zip(made.params, fusion.regions.function.params, strict=True))
         inputs = tuple(names[given[value]] for value in op.inputs)
-        return _Kernel(op.body, inputs, reader.outputs)
+        return BoundBlock(op.body, inputs, reader.outputs)
 
-    def time(self, kernel: _Kernel) -> float:
+    def time(self, kernel: BoundBlock) -> float:
         """Predicted seconds of a kernel; none of what computes nothing."""
         if not kernel.outputs:
             return 0.0
@@ -178,7 +159,7 @@ class _Recompute:
             self.times[kernel] = fusion.prices.time(fusion.group_of[0])
         return self.times[kernel]
 
-    def alone(self, kernels: list[_Kernel]) -> tuple[Fusion, dict[Value, Value]]:
+    def alone(self, kernels: list[BoundBlock]) -> tuple[Fusion, dict[Value, Value]]:
         """Fusion of some kernels only, and what its parameters are here."""
         builder = Builder(self.function.level)
         made = {value for kernel in kernels for value in kernel.outputs}
@@ -186,15 +167,8 @@ class _Recompute:
         env = {v: builder.param(v.type, v.hint) for v in read if v not in made}
         names = {param: value for value, param in env.items()}
         for kernel in kernels:
-            _emit(builder, kernel, env)
+            env.update(zip(kernel.outputs, kernel.emit(builder, env), strict=True))
         yields = [env[value] for value in kernels[-1].outputs]
         function = builder.successor(self.function, yields)
         function = replace(function, returns_into=(None,) * len(yields))
         return Fusion(function, self.target, self.hints), names
-
-
-def _emit(builder: Builder, kernel: _Kernel, env: dict[Value, Value]) -> None:
-    inputs = [env[value] for value in kernel.inputs]
-    hints = tuple(value.hint for value in kernel.outputs)
-    results = builder.emit(Region, inputs, (), (kernel.body,), None, hints)
-    env.update(zip(kernel.outputs, results, strict=True))

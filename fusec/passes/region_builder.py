@@ -1,177 +1,85 @@
-"""Regions under construction: what they read of a graph, through views and scalars.
+"""Regions under construction, and regions taken out of their function.
 
-The parameters of a block have no names, for equal regions share it: they are called
-after the tensors of the region.
+region = RegionBuilder(builder)            %y = region(%x) {
+p, q = region.input(x), region.output(y)     %0 = load %x [i]
+… load p; exp; store q …                     %1 = exp %0
+env[y], = region.finish().emit(builder, env) store %1, %y [i] }
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-from fusec.analysis.factors import Factors
 from fusec.ir.builder import Builder, without_dead_ops
-from fusec.ir.calls import Named, Slot
-from fusec.ir.core import Affine, Block, Op, Value, Values
-from fusec.ir.dtypes import bool_, f64, i64
-from fusec.ir.ops.cast import Cast
-from fusec.ir.ops.checks import Check
-from fusec.ir.ops.elementwise import And, Ge, Lt
-from fusec.ir.ops.extern import Extern
-from fusec.ir.ops.loop import Load, Store
-from fusec.ir.types import Axis, Scalar, Tensor
-from fusec.passes.views import VIEWS, Coord, coordinate
-
-AXIS_NAMES = "ijklmnopqrstuvwxy"
-
-_NAMES = {bool_: "bool", i64: "int64", f64: "float64"}
-"""torch's names of the dtypes that its scalars have."""
+from fusec.ir.core import Block, Op, Value, Values
+from fusec.ir.ops.loop import Region
 
 
-class Sources:
-    """Where regions find the values of a graph."""
+@dataclass(frozen=True, slots=True, eq=False)
+class BoundBlock:
+    """The block of a region, and the tensors of a function that its parameters are."""
 
-    def __init__(self, builder: Builder, factors: Factors) -> None:
-        self.builder = builder
-        """That of the function around the regions."""
-        self.factors = factors
-        self.made: dict[Value, Op] = {}
-        """The graph op behind each value that is a view or a scalar."""
-        self.stored: dict[Value, Value] = {}
-        """The loop tensor that holds each graph tensor."""
-        self.boxes: dict[Value, Value] = {}
-        """The tensors that hold scalars for regions to read."""
+    block: Block
+    inputs: Values
+    outputs: Values
 
-    def axes(self, value: Value) -> tuple[tuple[Axis, ...], ...]:
-        """New axes to walk a tensor by: one per factor of each dimension."""
-        names = iter(AXIS_NAMES)
-        return tuple(
-            tuple(Axis(next(names, "z"), n) for n in parts if n != 1)
-            for parts in self.factors.of(value)
+    @staticmethod
+    def of(op: Region) -> BoundBlock:
+        return BoundBlock(op.body, op.inputs, op.results)
+
+    @property
+    def tensors(self) -> dict[Value, Value]:
+        """What each parameter is."""
+        outer = (*self.inputs, *self.outputs)
+        return dict(zip(self.block.params, outer, strict=True))
+
+    def only(self, is_kept: Callable[[Op], bool]) -> BoundBlock:
+        """The ops that are kept and all that they need, with the tensors of those."""
+        ops = tuple(op for op in self.block.ops if is_kept(op))
+        ops = without_dead_ops(Block(self.block.params, ops)).ops
+        used = {value for op in ops for value in op.operands}
+        kept = {p: tensor for p, tensor in self.tensors.items() if p in used}
+        made = set(self.outputs)
+        return BoundBlock(
+            Block(tuple(kept), ops),
+            tuple(tensor for tensor in kept.values() if tensor not in made),
+            tuple(tensor for tensor in kept.values() if tensor in made),
         )
 
-    def boxed(self, value: Value) -> Value:
-        """A tensor of no dimensions that holds a scalar which only the host knows."""
-        if value not in self.boxes:
-            dtype = value.dtype
-            target, named = "aten.scalar_tensor.default", Named("dtype", _NAMES[dtype])
-            attrs = (target, (Slot(0),), (("dtype", named),), (Tensor(dtype, ()),))
-            operands = (self.stored[value],)
-            (box,) = self.builder.emit(Extern, operands, attrs, hints=(value.hint,))
-            self.boxes[value] = box
-        return self.boxes[value]
+    def emit(self, builder: Builder, env: Mapping[Value, Value]) -> Values:
+        """Emit the region on what the inputs are in `env`; its results."""
+        inputs = [env.get(tensor, tensor) for tensor in self.inputs]
+        hints = tuple(tensor.hint for tensor in self.outputs)
+        return builder.emit(Region, inputs, (), (self.block,), None, hints)
 
 
 class RegionBuilder:
-    """One region under construction: the tensors it reads, the points it computes."""
+    """One region under construction: the tensors it reads, and those it makes.
 
-    def __init__(self, sources: Sources) -> None:
-        self.sources = sources
-        self.builder = sources.builder.isolated()
-        self.params: dict[Value, Value] = {}
-        self.outputs: list[Value] = []
-
-    def finish(self) -> tuple[Values, Block]:
-        """The tensors that are read in the end, and the block that reads them."""
-        block = without_dead_ops(self.builder.block())
-        used = {value for op in block.ops for value in op.operands}
-        read = {tensor: p for tensor, p in self.params.items() if p in used}
-        return tuple(read), Block((*read.values(), *self.outputs), block.ops)
-
-    def param(self, tensor: Value) -> Value:
-        """The block's name for a tensor of the function."""
-        return self.params.setdefault(tensor, Value(tensor.type))
-
-    def copy(self, value: Value) -> None:
-        """Store a view as a tensor."""
-        coords = [coordinate(factors) for factors in self.sources.axes(value)]
-        self.store(value, self.read(value, coords), coords)
-
-    def store(self, result: Value, value: Value, coords: Sequence[Affine]) -> None:
-        target = Value(result.type)
-        self.outputs.append(target)
-        self.builder.emit(Store, (value, target), (tuple(coords),))
-
-    def read(
-        self, value: Value, coords: Sequence[Coord], mask: Value | None = None
-    ) -> Value:
-        """The element of a graph value at these coordinates, through all views."""
-        if isinstance(value.type, Tensor) and 0 in value.shape:
-            return self.builder.const(0, value.dtype)  # nothing is read
-        while value not in self.sources.stored:
-            op = self.sources.made[value]
-            if isinstance(value.type, Scalar):
-                return self.scalar(value)
-            coords = VIEWS[type(op)](self.builder, op, coords)
-            value = op.operands[0]
-        if isinstance(value.type, Scalar):
-            return self.scalar(value)
-        return self.load(self.param(self.sources.stored[value]), coords, mask)
-
-    def scalar(self, value: Value) -> Value:
-        """A scalar of the graph, computed in the region."""
-        return emit_scalar(self.builder, self.sources.made, value, self.unboxed)
-
-    def unboxed(self, value: Value) -> Value:
-        """What the host knows, read from the tensor that it puts it in."""
-        return self.load(self.param(self.sources.boxed(value)), (), None)
-
-    def load(self, buffer: Value, coords: Sequence[Coord], mask: Value | None) -> Value:
-        slots: list[Value] = []
-        index: list[Affine | Slot] = []
-        for coord in coords:
-            if isinstance(coord, Affine):
-                index.append(coord)
-                continue
-            index.append(Slot(len(slots)))
-            slots.append(coord)
-        if mask is not None:
-            other = self.builder.const(0, buffer.dtype)  # type: ignore[union-attr]
-            slots += [mask, other]
-        attrs = (tuple(index), mask is not None)
-        (value,) = self.builder.emit(Load, (buffer, *slots), attrs)
-        return value
-
-    def checked(self, x: Value, indices: Mapping[int, Value]) -> Value:
-        """Check that indices lie in their dimensions; where they do, as bool."""
-        b, shape = self.builder, x.shape  # type: ignore[union-attr]
-        inside: Value | None = None
-        for dim, index in indices.items():
-            low = b(Ge, index, b.const(0, i64))
-            within = b(And, low, b(Lt, index, b.size(shape[dim])))
-            message = f"index out of range for dimension {dim} of size {shape[dim]}"
-            b.emit(Check, (within,), (message, "IndexError"))
-            inside = within if inside is None else b(And, inside, within)
-        assert inside is not None
-        return inside
-
-    def integer(self, index: Value) -> Value:
-        """An index of any integer dtype as i64."""
-        return self.builder(Cast, index, dtype=i64)
-
-
-def emit_scalar(
-    builder: Builder,
-    made: Mapping[Value, Op],
-    value: Value,
-    given: Callable[[Value], Value],
-) -> Value:
-    """Compute a scalar anew where it is needed.
-
-    From constants, sizes, and what the host is `given` or finds out.
+    The parameters of its block have no names, for equal regions share it: they are
+    called after the tensors of the region.
     """
-    env: dict[Value, Value] = {}
-    stack = [value]
-    while stack:
-        top = stack[-1]
-        op = made.get(top)
-        if op is None:
-            env[stack.pop()] = given(top)
-            continue
-        missing = [v for v in op.operands if v not in env]
-        if missing:
-            stack.extend(missing)
-            continue
-        stack.pop()
-        if top not in env:
-            env.update(zip(op.results, builder.copy(op, env), strict=True))
-    return env[value]
+
+    def __init__(self, around: Builder) -> None:
+        self.builder = around.isolated()
+        """That of the block."""
+        self.inputs: dict[Value, Value] = {}
+        """The block's name for each tensor that is read."""
+        self.outputs: dict[Value, Value] = {}
+        """The block's name for each tensor that is made."""
+
+    def input(self, tensor: Value) -> Value:
+        """The block's name for a tensor of the function, to load from."""
+        return self.inputs.setdefault(tensor, Value(tensor.type))
+
+    def output(self, tensor: Value) -> Value:
+        """The block's name for a tensor that the region makes, to store into."""
+        return self.outputs.setdefault(tensor, Value(tensor.type))
+
+    def finish(self) -> BoundBlock:
+        """The block, and the tensors that it reads in the end and makes."""
+        params = (*self.inputs.values(), *self.outputs.values())
+        block = Block(params, self.builder.block().ops)
+        whole = BoundBlock(block, tuple(self.inputs), tuple(self.outputs))
+        return whole.only(lambda op: True)

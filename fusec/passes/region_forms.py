@@ -20,7 +20,7 @@ from typing import Any
 from fusec.ir.builder import attrs_key
 from fusec.ir.core import Block, Value, Values
 from fusec.ir.types import Scalar, Tensor
-from fusec.passes.region_builder import RegionBuilder, Sources
+from fusec.passes.graph_regions import GraphRegion, Sources
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Forms:
         kind: object,
         operands: Values,
         results: Values,
-        build: Callable[[RegionBuilder], None],
+        build: Callable[[GraphRegion], None],
     ) -> tuple[Sequence[Value], Block]:
         """The inputs and the block of a region that makes `results` of graph values.
 
@@ -56,11 +56,12 @@ class Forms:
         key = kind, self.sources.builder.loc, types, cuts, reading.form(operands)
         leaves = list(reading.leaves)
         if key not in self._known:
-            region = RegionBuilder(self.sources)
+            region = GraphRegion(self.sources)
             build(region)
             places = {self._tensor(leaf): k for k, leaf in enumerate(leaves)}
-            read, block = region.finish()
-            self._known[key] = _Form(block, tuple(places[tensor] for tensor in read))
+            made = region.finish()
+            inputs = tuple(places[tensor] for tensor in made.inputs)
+            self._known[key] = _Form(made.block, inputs)
         form = self._known[key]
         return [self._tensor(leaves[k]) for k in form.inputs], form.block
 

@@ -15,14 +15,14 @@ identity. How many there are depends on the target, never on how many threads ru
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 
 from fusec.analysis.accesses import Accesses, accesses
 from fusec.analysis.cost import LAUNCH, Work, likely, seconds
 from fusec.analysis.fingerprint import Fingerprints
 from fusec.analysis.schedule import SHARES, choose, work
-from fusec.ir.builder import Builder, without_dead_ops
+from fusec.ir.builder import Builder
 from fusec.ir.core import Affine, Block, Function, Op, Value, Values, definitions
 from fusec.ir.dims import Dim, Symbol, ceil_div, exact_div, product
 from fusec.ir.ops.checks import Check
@@ -31,6 +31,7 @@ from fusec.ir.ops.loop import Coordinate, Load, Region, Store
 from fusec.ir.ops.pointwise import dtype_of
 from fusec.ir.ops.reduction import Reduce, Scan
 from fusec.ir.types import Axis, Points, Tensor
+from fusec.passes.region_builder import RegionBuilder
 from fusec.passes.views import affine_value
 from fusec.target import Target
 
@@ -131,35 +132,17 @@ def _pays(found: Accesses, now: Work, count: int, target: Target) -> bool:
     return seconds(shared, target) + LAUNCH < GAIN * seconds(now, target)
 
 
-@dataclass(slots=True)
-class _Part:
-    """A region under construction."""
+class _Part(RegionBuilder):
+    """A region under construction that computes part of another."""
 
-    builder: Builder
-    params: dict[Value, Value] = field(default_factory=dict[Value, Value])
-    """The names of tensors that are read, by the tensor outside."""
-    outputs: list[Value] = field(default_factory=list[Value])
-    env: dict[Value, Value] = field(default_factory=dict[Value, Value])
-
-    def param(self, tensor: Value) -> Value:
-        if tensor not in self.params:
-            self.params[tensor] = Value(tensor.type, tensor.hint)
-        return self.params[tensor]
+    def __init__(self, around: Builder) -> None:
+        super().__init__(around)
+        self.env: dict[Value, Value] = {}
+        """What values of the whole region are here."""
 
     def here(self, value: Value) -> Value:
         """A value of the region as it is known in this part."""
         return self.env.get(value, value)
-
-    def output(self, type_: Tensor, hint: str) -> Value:
-        self.outputs.append(Value(type_, hint))
-        return self.outputs[-1]
-
-    def close(self, builder: Builder) -> Values:
-        """Emit the region; its results."""
-        params = (*self.params.values(), *self.outputs)
-        block = without_dead_ops(Block(params, self.builder.block().ops))
-        hints = tuple(value.hint for value in self.outputs)
-        return builder.emit(Region, tuple(self.params), (), (block,), None, hints)
 
 
 class _Splitting:
@@ -186,7 +169,7 @@ class _Splitting:
 
     def reduce(self, reduces: list[Reduce]) -> None:
         """A region that stores the parts of some reductions."""
-        part = _Part(self.builder.isolated())
+        part = _Part(self.builder)
         inside = None if self.split.exact else self.inside(part.builder)
         # What waits for no reduction is checked once, beside the first ones.
         early = [] if self.parts else [op for op in self.checks if not self.levels[op]]
@@ -197,7 +180,7 @@ class _Splitting:
         for op in reduces:
             for k, value in enumerate(self.partial(part, op, inside)):
                 self.store(part, op, k, value)
-        tensors = iter(part.close(self.builder))
+        tensors = iter(part.finish().emit(self.builder, {}))
         self.parts.update(
             {op: tuple(islice(tensors, len(op.results))) for op in reduces}
         )
@@ -221,26 +204,24 @@ class _Splitting:
         axes = (*_axes_of(op.results[0]), self.split.blocks)
         shape = tuple(axis.extent for axis in axes)
         hint = op.results[k].hint or "part"
-        target = part.output(Tensor(op.results[k].dtype, shape), hint)
+        target = part.output(Value(Tensor(op.results[k].dtype, shape), hint))
         index = tuple(map(Affine.of, axes))
         part.builder.emit(Store, (value, target), (index,), (), op.loc)
 
     def finish(self) -> Values:
         """The region that combines the last parts and stores the results."""
-        part = _Part(self.builder.isolated())
-        for value in self.op.results:
-            type_ = value.type
-            assert isinstance(type_, Tensor)
-            inner = part.output(type_, value.hint)
-            param = next(p for p, v in self.outer.items() if v is value)
-            part.env[param] = inner
+        part = _Part(self.builder)
+        made = set(self.op.results)
+        for param, tensor in self.outer.items():
+            if tensor in made:
+                part.env[param] = part.output(tensor)
         stores = [op for op in self.op.body.ops if isinstance(op, Store)]
         ends = [*stores, *(op for op in self.checks if self.levels[op])]
         needed = self.before(ends)
         for op in self.op.body.ops:
             if op in ends or op in needed:
                 self.emit(part, op, None, whole=True)
-        return part.close(self.builder)
+        return part.finish().emit(self.builder, {})
 
     def before(self, ends: Sequence[Op]) -> set[Op]:
         """The ops that others need, back to the reductions before them."""
@@ -280,7 +261,7 @@ class _Splitting:
         axes = (*_axes_of(op.results[0]), self.split.blocks)
         index = tuple(map(Affine.of, axes))
         loads = [
-            part.builder.emit(Load, (part.param(tensor),), (index, False))[0]
+            part.builder.emit(Load, (part.input(tensor),), (index, False))[0]
             for tensor in self.parts[op]
         ]
         attrs = ((self.split.blocks,), op.monoid)
@@ -303,7 +284,7 @@ class _Splitting:
             else:
                 operands += [inside, b.const(0, op.buffer.dtype)]
             masked = True
-        held = part.param(self.env.get(tensor, tensor))
+        held = part.input(self.env.get(tensor, tensor))
         hints = (op.result.hint,)
         attrs = (index, masked)
         return b.emit(Load, (held, *operands), attrs, (), op.loc, hints)[0]
