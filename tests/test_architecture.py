@@ -34,7 +34,7 @@ LAYERS = (
 # The files that may import each third-party package. All others are out.
 OWNERS = {
     "lark": ["fusec/ir/parser.py"],
-    "llvmlite": ["fusec/codegen/llvm*", "fusec/runtime/jitlink.py"],
+    "llvmlite": ["fusec/runtime/llvm.py"],
     "networkx": ["fusec/analysis/*"],
     "numpy": ["fusec/ir/*"],
     "sympy": ["fusec/frontend/*"],

@@ -22,36 +22,16 @@ mistakes LLVM does not report by itself:
   process**, and code for another CPU dies of an illegal instruction. Ask
   `target.check_runs_here` before running code; put `cpu`, `features` and `VERSION` in
   every cache key.
-
-The first import of llvmlite costs over 100 ms: import this file lazily.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from functools import lru_cache
 from typing import Any
 
-import llvmlite  # pyright: ignore[reportMissingTypeStubs]
-import llvmlite.binding as _binding  # pyright: ignore[reportMissingTypeStubs]
-
 from fusec.errors import InternalError
-
-# llvmlite carries no annotations: its objects are `Any` from here on.
-llvm: Any = _binding
-
-# llvmlite lets one thread at a time into LLVM. Holding its lock over a fork keeps the
-# child from inheriting one that nobody releases.
-_lock: Any = llvm.ffi.lib._lock
-os.register_at_fork(
-    before=lambda: _lock.__enter__(),
-    after_in_parent=lambda: _lock.__exit__(None, None, None),
-    after_in_child=lambda: _lock.__exit__(None, None, None),
-)
-
-VERSION = f"llvmlite {llvmlite.__version__}, LLVM {llvm.llvm_version_info}"
-"""What made the object code."""
+from fusec.runtime.llvm import llvm, machine
 
 
 def compile_object(text: str, cpu: str, features: str, opt: int = 1) -> bytes:
@@ -60,14 +40,14 @@ def compile_object(text: str, cpu: str, features: str, opt: int = 1) -> bytes:
     `cpu` and `features` are LLVM's names (`"znver5"`, `"+avx512f,-amx-tile"`); `opt` is
     the code generation level, 0 to 3. Raises `InternalError` on text LLVM rejects.
     """
-    machine = _machine(cpu, features, opt)
-    return machine.emit_object(_parse(text, machine))
+    made_by = machine(cpu, features, opt)
+    return made_by.emit_object(_parse(text, made_by))
 
 
 def assembly(text: str, cpu: str, features: str, opt: int = 1) -> str:
     """The target's assembly for `text`: what `compile_object` would encode."""
-    machine = _machine(cpu, features, opt)
-    return machine.emit_assembly(_parse(text, machine))
+    made_by = machine(cpu, features, opt)
+    return made_by.emit_assembly(_parse(text, made_by))
 
 
 @lru_cache(maxsize=1)
@@ -85,22 +65,12 @@ def host_features() -> str:
     return llvm.get_host_cpu_features().flatten()
 
 
-@lru_cache(maxsize=16)
-def _machine(cpu: str, features: str, opt: int) -> Any:
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    target = llvm.Target.from_default_triple()
-    return target.create_target_machine(
-        cpu=cpu, features=features, opt=opt, reloc="pic", codemodel="small"
-    )
-
-
-def _parse(text: str, machine: Any) -> Any:
+def _parse(text: str, made_by: Any) -> Any:
     # The parser settles default alignments from the data layout, so it has to come
     # first; on the text's own first line it leaves LLVM's line numbers right.
     header = (
-        f'target datalayout = "{machine.target_data}" '
-        f'target triple = "{machine.triple}" '
+        f'target datalayout = "{made_by.target_data}" '
+        f'target triple = "{made_by.triple}" '
     )
     try:
         module = llvm.parse_assembly(header + text)

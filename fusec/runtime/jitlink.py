@@ -8,18 +8,14 @@ reports a relocation that does not reach where the other writes a truncated one.
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import llvmlite.binding as _binding  # pyright: ignore[reportMissingTypeStubs]
-
 from fusec.errors import InternalError
 from fusec.runtime.image import Code
-
-llvm: Any = _binding  # llvmlite carries no annotations
+from fusec.runtime.llvm import llvm, machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,20 +53,9 @@ def link(objects: Iterable[bytes], exports: Iterable[str]) -> Objects:
 
 _numbers = itertools.count()
 
-# llvmlite lets one thread at a time into LLVM. Holding its lock over a fork keeps the
-# child from inheriting one that nobody releases.
-_lock: Any = llvm.ffi.lib._lock
-os.register_at_fork(
-    before=lambda: _lock.__enter__(),
-    after_in_parent=lambda: _lock.__exit__(None, None, None),
-    after_in_child=lambda: _lock.__exit__(None, None, None),
-)
-
 
 @cache
 def _jit() -> Any:
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    target = llvm.Target.from_default_triple()
-    machine = target.create_target_machine(opt=1, reloc="pic", codemodel="small")
-    return llvm.create_lljit_compiler(machine, use_jit_link=True, suppress_errors=True)
+    return llvm.create_lljit_compiler(
+        machine(), use_jit_link=True, suppress_errors=True
+    )
