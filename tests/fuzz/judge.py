@@ -235,13 +235,14 @@ def _same_memory(got: Sequence[Any], want: Sequence[Any]) -> None:
 
 
 def _sharing(tensors: Sequence[torch.Tensor]) -> list[set[int]]:
+    """Of each tensor, the others that lie in its memory."""
     places = [
         x.untyped_storage().data_ptr() if x.untyped_storage().nbytes() else None
         for x in tensors
     ]
     return [
-        {k for k, other in enumerate(places) if other == place} if place else set()
-        for place in places
+        {k for k, other in enumerate(places) if place and k != own and other == place}
+        for own, place in enumerate(places)
     ]
 
 
