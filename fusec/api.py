@@ -10,18 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from fusec import lazy
+from fusec.files import check_private
 from fusec.frontend.capture import compile_dynamo_graph
 from fusec.frontend.torch_private import aot_cache_dir
-from fusec.logs import enable
+from fusec.logs import enable, forget_warnings, warn_once
 from fusec.options import Options
 from fusec.runtime.artifact import salt
-from fusec.runtime.cache import cache_at, is_private
+from fusec.runtime.cache import cache_at
 from fusec.target import resolve
 
 if TYPE_CHECKING:
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
 else:
     compiler = lazy.module("fusec.compiler")
     aten_graph = lazy.module("fusec.frontend.aten_graph")
+
+
+_NOT_KEPT = """every process compiles anew, as torch's cache {} is not safe: {}
+  help: set TORCHINDUCTOR_CACHE_DIR to a folder that is yours alone, or cache=0"""
 
 
 class Backend:
@@ -57,8 +63,7 @@ class Backend:
 
     def reset(self) -> None:
         """Called by `torch.compiler.reset`: fusec itself keeps nothing per model."""
-        if lazy.is_loaded(aten_graph):
-            aten_graph.forget_warnings()
+        forget_warnings()
 
 
 backend = Backend()
@@ -75,8 +80,24 @@ def _compile(
 
 def _salt(options: Options) -> str | None:
     """For torch's cache of compiled graphs; None where it is not to be used."""
-    if not options.cache or options.verify or not is_private(Path(aot_cache_dir())):
+    if not options.cache or options.verify or not _is_kept():
         return None
     chosen = options.numerics, options.fallback, options.threads
-    facts = chosen, resolve(options.target), torch.get_default_dtype()
+    facts = (
+        chosen,
+        resolve(options.target),
+        torch.get_default_dtype(),
+        metadata.version("llvmlite"),
+    )
     return salt(cache_at(options.cache_dir), *facts)
+
+
+def _is_kept() -> bool:
+    """Whether torch's cache, which it unpickles, is ours alone to write."""
+    folder = Path(aot_cache_dir())
+    try:
+        check_private(folder)
+    except (OSError, ValueError) as error:
+        warn_once("cache", _NOT_KEPT.format(folder, error))
+        return False
+    return True

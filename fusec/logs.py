@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterable, Iterator
+from functools import cache
 
 CATEGORIES = {
     "graph": "each graph: its kernels, its calls to torch and why, how long it took",
@@ -37,6 +38,17 @@ def enable(categories: Iterable[str]) -> None:
     """Show everything that these categories log from now on, in all of the process."""
     for each in [logger(category) for category in categories]:
         each.setLevel(logging.DEBUG)
+
+
+@cache
+def warn_once(category: str, message: str) -> None:
+    """Warn, unless the process has been told so."""
+    logger(category).warning("%s", message)
+
+
+def forget_warnings() -> None:
+    """Say again what was said."""
+    warn_once.cache_clear()
 
 
 class _Unhandled(logging.Handler):

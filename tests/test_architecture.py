@@ -20,7 +20,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 LAYERS = (
-    "errors lazy logs",
+    "errors files lazy logs",
     "options target",
     "ir",
     "analysis frontend runtime",

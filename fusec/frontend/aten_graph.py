@@ -13,7 +13,6 @@ import gc
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 import torch
@@ -26,7 +25,7 @@ from fusec.frontend.meta import leaves, loc_of
 from fusec.frontend.outputs import Program
 from fusec.frontend.reproducer import write_reproducer
 from fusec.frontend.torch_private import unset_fake_temporarily
-from fusec.logs import logger
+from fusec.logs import logger, warn_once
 from fusec.options import Options
 
 Compile = Callable[[Imported], Program]
@@ -53,7 +52,7 @@ def compile_aten_graph(
         if not options.fallback:
             raise
         why = "".join(f"\n  {thing}" for thing in error.things)
-        _say_once(f"this {role} graph runs through ATen, as fusec lacks{why}")
+        warn_once("graph", f"this {role} graph runs through ATen, as fusec lacks{why}")
     except UserError:
         raise
     except Exception as error:
@@ -145,13 +144,3 @@ def _reproducer(
     except Exception as failure:
         logger("graph").warning("no reproducer could be written: %s", failure)
         return ""
-
-
-@cache
-def _say_once(message: str) -> None:
-    logger("graph").warning("%s", message)
-
-
-def forget_warnings() -> None:
-    """Say again what was said."""
-    _say_once.cache_clear()

@@ -4,7 +4,8 @@
     arguments = [strided((8, 16), (16, 1), torch.float32)]
     torch.compile(Graph(), backend="fusec", options={"fallback": False})(*arguments)
 
-It holds the graph's code and its arguments' forms: no data of the user's.
+It holds the graph's code, its arguments' forms and the trace of the error: none of the
+numbers in the user's tensors.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from fusec.files import make_private, write_private
 from fusec.frontend.shapes import likely
 
 _TEMPLATE = '''"""A graph that fusec failed on.
@@ -65,10 +67,11 @@ def write_reproducer(
         forward=textwrap.indent(gm.code.strip(), "    "),
         arguments="\n".join(f"    {_argument(x)}," for x in example_inputs),
     )
-    path = folder / "reproducers" / f"{sha256(text.encode()).hexdigest()[:16]}.py"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    return path
+    make_private(folder)
+    make_private(folder / "reproducers")
+    name = f"{sha256(text.encode()).hexdigest()[:16]}.py"
+    write_private(folder / "reproducers" / name, text.encode())
+    return folder / "reproducers" / name
 
 
 def _attributes(gm: fx.GraphModule) -> list[str]:

@@ -20,28 +20,35 @@ turns the cache off with one warning: compiling goes on, slower.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
-import stat
 import struct
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from fusec.files import (
+    TEMPORARY,
+    check_owned,
+    make_private,
+    read_private,
+    remove,
+    write_private,
+)
 from fusec.logs import logger
 
 _LOG = logger("cache")
 _KEY = re.compile(r"[0-9a-f]{64}")
-_TEMPORARY = ".fusec-"
-# O_NOFOLLOW refuses a link, O_NONBLOCK does not wait on a pipe: either may be planted.
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _ABANDONED = 3600.0
 """Seconds after which a temporary file cannot be a write in progress."""
+
+_PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN}
+"""What the process or the system is short of for the moment."""
 
 _MAGIC = b"fusecache"
 _VERSION = 1
@@ -72,16 +79,6 @@ def cache_key(*parts: str | bytes) -> str:
 def cache_at(root: Path) -> Cache:
     """One cache for a folder: it remembers how much lies there."""
     return Cache(root)
-
-
-def is_private(folder: Path) -> bool:
-    """Whether a folder is there, is ours, and nobody else may write to it."""
-    try:
-        _trust(os.stat(folder), stat.S_ISDIR)
-        _owned(os.lstat(folder))
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +123,11 @@ class Cache:
             return _load(path)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             _discard(path, error)
-            return None
+        except OSError as error:
+            _LOG.info("cannot read the cache entry %s: %s", key, error)
+        return None
 
     def put(self, key: str, payload: bytes, kind: str) -> bool:
         """Store `payload` under `key`; False where that cannot be. `kind` names its
@@ -138,12 +137,22 @@ class Cache:
         if not self.is_usable() or not self._writable or len(entry) > self.limit:
             return False
         try:
-            _write(path, entry)
+            self._write(path, entry)
             self._make_room(len(entry))
         except OSError as error:
+            if error.errno in _PASSING:
+                _LOG.info("cannot write the cache entry %s: %s", key, error)
+                return False
             self._writable = False
             _LOG.warning(_NO_MORE, self.root, error)
         return self._writable
+
+    def _write(self, path: Path, entry: bytes) -> None:
+        try:
+            write_private(path, entry)
+        except FileNotFoundError:  # someone removed the folder, or cleared it meanwhile
+            make_private(self.root)
+            write_private(path, entry)
 
     def ls(self) -> list[Entry]:
         """All entries, the one used last first. Does not check their payloads."""
@@ -156,9 +165,9 @@ class Cache:
         for path in self._paths():
             try:
                 _load(path)
-            except FileNotFoundError:  # another process evicted it meanwhile
+            except OSError:  # such as that another process evicted it meanwhile
                 continue
-            except (OSError, ValueError) as error:
+            except ValueError as error:
                 _discard(path, error)
                 failed.append(path.name)
         return failed
@@ -167,7 +176,7 @@ class Cache:
         """Remove every entry; returns how many there were."""
         self._sweep(abandoned=0.0)
         self._bytes = None
-        return sum(_remove(path) for path in self._paths())
+        return sum(map(remove, self._paths()))
 
     def _path(self, key: str) -> Path:
         if not _KEY.fullmatch(key):
@@ -178,10 +187,7 @@ class Cache:
         """Whether the folder exists and can be trusted; asked once."""
         if self._trusted is None:
             try:
-                self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-                _trust(os.stat(self.root), stat.S_ISDIR)
-                # Our own link may stand in its place, but not another user's.
-                _owned(os.lstat(self.root))
+                make_private(self.root)
                 self._trusted = True
             except (OSError, ValueError) as error:
                 self._trusted = False
@@ -217,7 +223,7 @@ class Cache:
         for _, size, path in files:
             if self._bytes <= self.limit * 9 // 10:
                 return
-            _remove(path)
+            remove(path)
             self._bytes -= size
 
     def _files(self) -> Iterator[tuple[float, int, Path]]:
@@ -233,54 +239,36 @@ class Cache:
         for item in self._scan():
             with suppress(OSError):
                 age = now - item.stat(follow_symlinks=False).st_mtime
-                if item.name.startswith(_TEMPORARY) and age >= abandoned:
+                if item.name.startswith(TEMPORARY) and age >= abandoned:
                     os.unlink(item.path)
 
 
 def _load(path: Path) -> bytes:
     """The payload of an entry. Raises OSError, or ValueError with what is wrong."""
-    return _unpack(path.name, _read(path))
+    try:
+        return _unpack(path.name, read_private(path))
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise ValueError("it is a link") from error
+        raise
 
 
 def _describe(path: Path) -> Entry | None:
     """What the header says; None if it cannot be read."""
     try:
         status = os.lstat(path)
-        _, _, kind, _, _ = _HEADER.unpack(_read(path, _HEADER.size))
+        _, _, kind, _, _ = _HEADER.unpack(read_private(path, _HEADER.size))
     except (OSError, ValueError, struct.error):
         return None
     name = kind.rstrip(b"\0").decode("ascii", "replace")
     return Entry(path.name, name, status.st_size, status.st_mtime)
 
 
-def _read(path: Path, size: int = -1) -> bytes:
-    """The first `size` bytes of a regular file that is ours alone to write."""
-    handle = os.open(path, _READ)
-    try:
-        _trust(os.fstat(handle), stat.S_ISREG)
-        with open(handle, "rb", closefd=False) as file:
-            return file.read(size)
-    finally:
-        os.close(handle)
-
-
-def _write(path: Path, entry: bytes) -> None:
-    """Write a temporary file (mode 0600) beside `path`, then rename it."""
-    handle, temporary = tempfile.mkstemp(prefix=_TEMPORARY, dir=path.parent)
-    try:
-        with open(handle, "wb") as file:
-            file.write(entry)
-        os.replace(temporary, path)
-    except BaseException:
-        _remove(Path(temporary))
-        raise
-
-
 def _discard(path: Path, error: Exception) -> None:
     """Warn, and remove the entry if it is ours."""
     _LOG.warning("dropped the cache entry %s: %s", path.name, error)
     with suppress(OSError, ValueError):
-        _owned(os.lstat(path))
+        check_owned(path)
         os.unlink(path)
 
 
@@ -310,25 +298,3 @@ def _digest(key: str, kind: bytes, payload: bytes) -> bytes:
     digest = hashlib.sha256(f"{key} ".encode() + kind)
     digest.update(payload)
     return digest.digest()
-
-
-def _trust(status: os.stat_result, is_kind: Callable[[int], bool]) -> None:
-    """Raise ValueError unless the file is ours alone to write, and of its kind."""
-    _owned(status)
-    if not is_kind(status.st_mode):
-        raise ValueError("it is another kind of file than expected")
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise ValueError("other users may write to it; `chmod go-w` makes it safe")
-
-
-def _owned(status: os.stat_result) -> None:
-    if status.st_uid != os.geteuid():
-        raise ValueError(f"it belongs to another user (uid {status.st_uid})")
-
-
-def _remove(path: Path) -> bool:
-    try:
-        path.unlink()
-    except OSError:
-        return False
-    return True

@@ -57,8 +57,8 @@ def resolve(target: str, callables: Mapping[str, Callable[..., Any]]) -> Any:
 def bind(call: Call, callables: Mapping[str, Callable[..., Any]]) -> Bound:
     """Prepare a call. Each time it gives its results in their order.
 
-    It raises what the op raises, and `InternalError` for a result of another dtype or
-    shape than its form says.
+    It raises what the op raises; for a result of another dtype or shape than its form
+    says `InternalError`, or `UserError` where the op is the user's.
     """
     function = resolve(call.target, callables)
     arguments = _fill_tuple(call.arguments)
@@ -83,7 +83,7 @@ def _receiver(call: Call, form: Result) -> Callable[[Any, Sizes], Any]:
 
 
 def _tensor_receiver(call: Call, form: Form) -> Callable[[Any, Sizes], Any]:
-    shape, strides, width = form.shape, form.strides, torch_dtype(form.dtype).itemsize
+    shape, strides, dtype = form.shape, form.strides, torch_dtype(form.dtype)
     fresh = tuple((d, n) for d, n in enumerate(shape) if isinstance(n, Symbol))
 
     def receive(result: torch.Tensor, sizes: Sizes) -> torch.Tensor:
@@ -91,16 +91,25 @@ def _tensor_receiver(call: Call, form: Form) -> Callable[[Any, Sizes], Any]:
             sizes.setdefault(symbol, result.shape[d])
         wanted = evaluated(shape, sizes)
         # What an op was told not to compute is empty, and of any dtype.
-        same = result.itemsize == width or result.numel() == 0
+        same = result.dtype is dtype or result.numel() == 0
         if result.shape != wanted or not same:
-            raise InternalError(
-                f"{call.target} gave {result.dtype}{list(result.shape)},"
-                f" but was traced to give {form.dtype}{list(wanted)}",
-                call.loc,
-            )
+            raise _other_than_traced(call, result, form, wanted)
         return _with_strides(result, evaluated(strides, sizes))
 
     return receive
+
+
+def _other_than_traced(
+    call: Call, result: torch.Tensor, form: Form, shape: tuple[int, ...]
+) -> Exception:
+    what = (
+        f"{call.target} gave {result.dtype}{list(result.shape)},"
+        f" but was traced to give {torch_dtype(form.dtype)}{list(shape)}"
+    )
+    if call.target.startswith(("aten.", "prims.")):
+        return InternalError(what, call.loc)
+    fix = "let what its register_fake gives have the dtype and shape of its results"
+    return UserError(what, call.loc, fix)
 
 
 def _scalar_receiver(name: str) -> Callable[[Any, Sizes], Any]:

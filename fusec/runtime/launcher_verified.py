@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from fusec.errors import VerificationError
-from fusec.ir.core import Function, Module
+from fusec.errors import Loc, VerificationError
+from fusec.ir.core import Function, Module, definitions
 from fusec.ir.dtypes import DType
 from fusec.ir.interpreter import InterpretError, interpret
 from fusec.ir.types import Tensor
@@ -25,7 +25,10 @@ from fusec.runtime.launcher_arrays import duplicate, extern_calls, to_array
 from fusec.runtime.launcher_tensors import in_memory
 
 TOLERANCE: Mapping[str, float] = {"f64": 1e-9, "f32": 1e-4, "f16": 1e-2, "bf16": 4e-2}
-"""How far results may be apart, of the largest element: sums may be reassociated."""
+"""How far elements may be apart, of their size and the usual size in their tensor: sums
+may be reassociated."""
+NOISE: Mapping[str, float] = {"f64": 1e-12, "f32": 4e-6, "f16": 2e-3, "bf16": 1.6e-2}
+"""And of the largest element, or of 1: where terms as large cancel, this is left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,7 @@ def _compare(
     source: str,
     made_by: str,
 ) -> None:
+    made = definitions(function.body)
     for k, value in enumerate(function.body.yields):
         if not isinstance(value.type, Tensor):
             continue
@@ -111,7 +115,7 @@ def _compare(
             raise VerificationError(
                 f"{made_by} changed result {k} (%{value.hint}) of {function.name}:"
                 f" it differs from what {source} gave by {worst:.3g}",
-                where=function.body.ops[-1].loc,
+                where=made[value].loc if value in made else Loc.UNKNOWN,
             )
 
 
@@ -122,10 +126,12 @@ def _distance(a: torch.Tensor, b: torch.Tensor, dtype: DType) -> float | None:
     differ = (a != b) & ~((a != a) & (b != b))
     if not differ.any():
         return None
-    gap = (a.double() - b.double()).abs()[differ]
-    if not gap.isfinite().all():
+    gap = (a.double() - b.double()).abs()
+    if not gap[differ].isfinite().all():
         return float("nan")
-    size = max(1.0, float(a[a.isfinite()].double().abs().max()))
-    allowed = TOLERANCE.get(dtype.name, 0.0) * size
-    worst = float(gap.max())
-    return worst if worst > allowed or not dtype.is_float else None
+    sizes = a.double().abs().nan_to_num(0.0, 0.0)
+    usual, largest = sizes.square().mean().sqrt(), sizes.max().clamp(min=1.0)
+    near = TOLERANCE.get(dtype.name, 0.0) * (sizes + usual)
+    allowed = near + NOISE.get(dtype.name, 0.0) * largest
+    apart = gap[differ & (gap > allowed)]
+    return float(apart.max()) if apart.numel() else None

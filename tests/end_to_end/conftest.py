@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 import fusec
 from fusec.compiler import statistics
-from fusec.frontend.aten_graph import forget_warnings
+from fusec.logs import forget_warnings
 
 Agree = Callable[..., Any]
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import fusec
-from fusec.frontend.aten_graph import forget_warnings
+from fusec.logs import forget_warnings
 from fusec.runtime.cache import cache_at
 
 X = torch.linspace(0.5, 2, 96).reshape(8, 12)

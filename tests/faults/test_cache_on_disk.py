@@ -118,7 +118,7 @@ def test_a_disk_that_fills_up_costs_the_cache_and_nothing_else(
 ) -> None:
     """Where no disk can be mounted: the second write finds no space."""
     written: list[Path] = []
-    write = cache_module._write
+    write = cache_module.write_private
 
     def fill(path: Path, entry: bytes) -> None:
         if written:
@@ -126,7 +126,7 @@ def test_a_disk_that_fills_up_costs_the_cache_and_nothing_else(
         written.append(path)
         write(path, entry)
 
-    monkeypatch.setattr(cache_module, "_write", fill)
+    monkeypatch.setattr(cache_module, "write_private", fill)
     right()
     (line,) = warned()
     assert "No space left on device" in line

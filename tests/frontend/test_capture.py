@@ -12,8 +12,9 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from fusec.errors import InternalError
-from fusec.frontend.aten_graph import compile_aten_graph, forget_warnings
+from fusec.frontend.aten_graph import compile_aten_graph
 from fusec.frontend.intake import Imported
+from fusec.logs import forget_warnings
 from fusec.options import Options
 
 

@@ -24,11 +24,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 
 from fusec.compiler import compile_graph
-from fusec.frontend.aten_graph import compile_aten_graph, forget_warnings
+from fusec.frontend.aten_graph import compile_aten_graph
 from fusec.frontend.capture import compile_dynamo_graph
 from fusec.frontend.intake import Imported
 from fusec.ir.ops.extern import Extern
-from fusec.logs import logger
+from fusec.logs import forget_warnings, logger
 from fusec.options import Options
 
 RIGHT, WRONG, FAILED, EXCUSED, SKIPPED = (

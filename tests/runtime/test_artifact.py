@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from fusec import api
 from fusec.frontend.torch_private import aot_cache_dir
+from fusec.logs import forget_warnings
 from fusec.options import Options
 from fusec.runtime import artifact
 from fusec.runtime.artifact import salt
@@ -63,6 +65,14 @@ def test_a_salt_changes_with_fusec(
     assert salt(kept) != before
 
 
+def test_a_salt_changes_with_what_makes_code(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = api._salt(options(folder))
+    monkeypatch.setattr(metadata, "version", lambda name: f"another {name}")
+    assert api._salt(options(folder)) not in (before, None)
+
+
 def test_to_clear_the_cache_is_to_forget(folder: Path) -> None:
     before = api._salt(options(folder))
     cache_at(folder / "fusec").clear()
@@ -74,10 +84,17 @@ def test_options_that_do_without(folder: Path, chosen: dict[str, object]) -> Non
     assert api._salt(options(folder, **chosen)) is None
 
 
-def test_nothing_is_read_where_others_may_write(folder: Path) -> None:
+def test_nothing_is_read_where_others_may_write(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """torch unpickles what lies in its folder: who can write there can run code."""
+    forget_warnings()
     (folder / "torch").chmod(0o777)
-    assert api._salt(options(folder)) is None
+    for _ in range(2):
+        assert api._salt(options(folder)) is None
+    (said,) = caplog.messages
+    assert "every process compiles anew" in said
+    assert "chmod go-w" in said
 
 
 def test_a_folder_that_keeps_nothing_has_no_salt(folder: Path) -> None:

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import random
+import shutil
 import signal
 import stat
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fusec import files
 from fusec.runtime.cache import Cache, cache_key
 
 KEY = cache_key("a key")
@@ -168,8 +170,12 @@ def test_an_entry_that_others_may_write_is_a_miss(cache: Cache, mode: int) -> No
 
 @pytest.mark.parametrize("mode", [0o770, 0o707])
 def test_a_folder_that_others_may_write_is_not_used(
-    cache: Cache, mode: int, warnings: Callable[[], list[str]]
+    cache: Cache,
+    mode: int,
+    monkeypatch: pytest.MonkeyPatch,
+    warnings: Callable[[], list[str]],
 ) -> None:
+    monkeypatch.setattr(files, "_is_ours_alone", lambda gid: False)
     cache.put(KEY, PAYLOAD, "object")
     cache.root.chmod(mode)
     again = Cache(cache.root)
@@ -178,6 +184,15 @@ def test_a_folder_that_others_may_write_is_not_used(
     assert not (cache.root / OTHER).exists()
     (warning,) = warnings()
     assert "chmod go-w" in warning
+
+
+def test_a_folder_that_our_own_group_may_write_is_used(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_is_ours_alone", lambda gid: True)
+    cache.put(KEY, PAYLOAD, "object")
+    cache.root.chmod(0o770)
+    assert Cache(cache.root).get(KEY) == PAYLOAD
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
@@ -254,6 +269,51 @@ def test_a_disk_that_takes_no_writes_warns_once(
     assert [path.name for path in cache.root.iterdir()] == [KEY]
 
 
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENOMEM, errno.EINTR])
+def test_what_a_process_lacks_for_the_moment_costs_nothing(
+    code: int,
+    cache: Cache,
+    monkeypatch: pytest.MonkeyPatch,
+    warnings: Callable[[], list[str]],
+) -> None:
+    cache.put(KEY, PAYLOAD, "object")
+
+    def refuse(*args: object, **kwargs: object) -> object:
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        assert cache.get(KEY) is None
+        assert cache.verify() == []
+        assert not cache.put(OTHER, PAYLOAD, "object")
+    assert cache.get(KEY) == PAYLOAD
+    assert cache.put(OTHER, PAYLOAD, "object")
+    assert warnings() == []
+
+
+@pytest.mark.parametrize("act", [shutil.rmtree, lambda root: Cache(root).clear()])
+def test_a_cache_that_is_cleared_while_it_is_used_goes_on(
+    act: Callable[[Path], object],
+    cache: Cache,
+    monkeypatch: pytest.MonkeyPatch,
+    warnings: Callable[[], list[str]],
+) -> None:
+    cache.put(KEY, PAYLOAD, "object")
+    replace = os.replace
+    acts = [act]
+
+    def act_first(*names: str) -> None:
+        if acts:
+            acts.pop()(cache.root)
+        replace(*names)
+
+    monkeypatch.setattr(os, "replace", act_first)
+    assert cache.put(OTHER, PAYLOAD, "object")
+    assert (cache.get(KEY), cache.get(OTHER)) == (None, PAYLOAD)
+    assert not acts
+    assert warnings() == []
+
+
 def test_a_write_that_fails_midway_leaves_nothing(
     cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -271,6 +331,7 @@ def test_a_write_that_fails_midway_leaves_nothing(
 WRITER = """
 import sys
 from pathlib import Path
+from fusec import files
 from fusec.runtime.cache import Cache, cache_key
 
 cache, seed = Cache(Path(sys.argv[1])), int(sys.argv[2])

@@ -85,10 +85,23 @@ def test_strides_are_as_traced() -> None:
     assert (result == -1).all()
 
 
+def test_another_dtype_than_traced_is_a_bug() -> None:
+    """Also one of the same width, whose bits would be taken for others."""
+    op = call("aten.neg.default", (Slot(0),), Tensor(f32, (3,)))
+    with pytest.raises(InternalError, match=r"int32\[3\], but was traced .* .*float32"):
+        bind(op, {})([torch.arange(3, dtype=torch.int32)], {})
+
+
+def test_an_op_of_the_user_that_gives_something_else_is_theirs_to_mend() -> None:
+    op = call("mine.op.default", (Slot(0),), Tensor(f32, (3,)))
+    with pytest.raises(UserError, match="register_fake"):
+        bind(op, {"mine.op.default": torch.square})([torch.ones(3).int()], {})
+
+
 def test_another_shape_than_traced_is_a_bug() -> None:
     op = call("aten.neg.default", (Slot(0),), Tensor(f32, (2,)))
     with pytest.raises(
-        InternalError, match=r"float32\[3\], but was traced .* f32\[2\]"
+        InternalError, match=r"float32\[3\], but was traced .*float32\[2\]"
     ):
         bind(op, {})([torch.ones(3)], {})
 
