@@ -39,6 +39,8 @@ DEAR = 16.0
 are read and written in rows that lie far apart."""
 LANE_FOLD = 12.0
 """Vector operations that fold the lanes of a register into one element."""
+ALONE = 8.0
+"""Vector operations' worth of an element that is computed by itself."""
 PROGRAM = 10.0
 """Vector operations that a program spends before and after its loops."""
 BLOCK_TRIPS = 64
@@ -172,6 +174,9 @@ class _Choices:
         """Axes whose points compute differently, as the parts of a concatenation do."""
         self.dear = {op.axis for op in ops if isinstance(op, Scan) and _is_dear(op)}
         """Axes that are scanned with much to compute at each step."""
+        scans = [op for op in ops if isinstance(op, Scan)]
+        self.ordered = {op.axis for op in scans if op.monoid.ordered}
+        """Axes that are scanned one element after the other."""
 
     def all(self) -> Iterator[Schedule]:
         for lane in self.accesses.axes:
@@ -263,7 +268,7 @@ class _Choices:
         most = REGISTERS if rows == 1 else max(1, min(line, REGISTERS // rows))
         if row is not None and row in self.accesses.swept:
             most = line
-        split = self.whole(lane, most, self.lanes)
+        split = self.whole(lane, most, 1 if lane in self.ordered else self.lanes)
         if lane not in self.accesses.grid:
             return split
         if not others:
@@ -332,6 +337,8 @@ def work(accesses: Accesses, schedule: Schedule, hints: Mapping[Symbol, int]) ->
     body = accesses.region.body.ops
     used = max(1, likely(lane.extent, hints))
     waste = 1.0
+    if split.lanes == 1 and used > 1:
+        waste = ALONE
     for each in schedule.tile:
         extent = likely(each.extent, hints)
         waste *= likely(each.trips, hints) * each.chunk / extent if extent else 1.0

@@ -6,7 +6,8 @@
 The totals of registers are combined apart from what came before the tile, so that a
 loop over tiles waits for one combination a trip. Where lanes lie along another
 dimension, each register is combined with the one before it, and with what came before
-the tile at once or, where that rounds, in the end.
+the tile at once or, where that rounds, in the end. What has to be combined one by one
+has its lanes there, or is one lane wide.
 """
 
 from __future__ import annotations
@@ -107,8 +108,9 @@ class _Scan:
 
     def chained(self, states: Sequence[State], start: State) -> list[State]:
         """Each state after those before it. Where that rounds, they are combined among
-        themselves first, so that a long chain has one link for all of them."""
-        apart = self.monoid.rounds
+        themselves first, so that a long chain has one link for all of them; but not
+        where order matters."""
+        apart = self.monoid.rounds and not self.monoid.ordered
         found: list[State] = []
         for state in states:
             before = found[-1] if found else None if apart else start

@@ -60,7 +60,7 @@ from fusec.ir.builder import Builder, without_dead_ops
 from fusec.ir.core import Function, Level, Value
 from fusec.ir.dims import Expr, Symbol, symbols
 from fusec.ir.dtypes import bool_, f64, i64
-from fusec.ir.types import Opaque, Scalar, Tensor, Type
+from fusec.ir.types import IllTyped, Opaque, Scalar, Tensor, Type
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +258,7 @@ class _Intake:
             )
         except Undecided:
             return "fusec has this op for numbers that are known when it compiles"
-        except TypeError as error:
+        except IllTyped as error:
             if not self.sizes.facts.ranges:
                 raise
             # Sizes that are equal only by what torch assumed of their symbols.
@@ -436,7 +436,7 @@ def _settled(e: Emitter, node: fx.Node, term: Term, type_: Tensor | None) -> Ter
     if term.is_scalar:
         return term.broadcast(type_.shape)
     if term.shape != type_.shape:
-        raise TypeError(f"{node.target} gives {term.shape}, torch says {type_.shape}")
+        raise IllTyped(f"{node.target} gives {term.shape}, torch says {type_.shape}")
     return term
 
 

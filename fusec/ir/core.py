@@ -25,7 +25,7 @@ from fusec.ir.dims import NO_FACTS, Dim, Facts, Symbol
 from fusec.ir.dtypes import DType
 from fusec.ir.layout import Layout
 from fusec.ir.opdef import OpMeta
-from fusec.ir.types import Axis, Opaque, Points, Tensor, Tile, Token, Type
+from fusec.ir.types import Axis, IllTyped, Opaque, Points, Tensor, Tile, Token, Type
 
 
 class Level(Enum):
@@ -49,23 +49,23 @@ class Value:
 
     @property
     def dtype(self) -> DType:
-        """The element type. Raises `TypeError` for what has none that we know."""
+        """The element type. Raises `IllTyped` for what has none that we know."""
         if isinstance(self.type, (Token, Opaque)):
-            raise TypeError(f"{self} is {self.type} and has no elements")
+            raise IllTyped(f"{self} is {self.type} and has no elements")
         return self.type.dtype
 
     @property
     def shape(self) -> tuple[Dim, ...]:
-        """The extents of a tensor or tile. Raises `TypeError` for what has none."""
+        """The extents of a tensor or tile. Raises `IllTyped` for what has none."""
         if not isinstance(self.type, (Tensor, Tile)):
-            raise TypeError(f"{self} is {self.type} and has no shape")
+            raise IllTyped(f"{self} is {self.type} and has no shape")
         return self.type.shape
 
     @property
     def axes(self) -> tuple[Axis, ...]:
-        """The axes of points. Raises `TypeError` for what has none."""
+        """The axes of points. Raises `IllTyped` for what has none."""
         if not isinstance(self.type, Points):
-            raise TypeError(f"{self} is {self.type} and has no axes")
+            raise IllTyped(f"{self} is {self.type} and has no axes")
         return self.type.axes
 
 
@@ -139,7 +139,7 @@ class Op(metaclass=OpMeta):
     ) -> tuple[Type, ...]:
         """The types of the results.
 
-        Raises `TypeError` with the reason when operands or attributes do not fit.
+        Raises `IllTyped` with the reason when operands or attributes do not fit.
         """
         raise NotImplementedError(cls.name)
 
@@ -253,6 +253,9 @@ class Monoid:
     """`combine` rounds: long chains of it lose digits."""
     start: tuple[float | int | bool, ...] = ()
     """What a scan begins with, where it is not the identity."""
+    ordered: bool = False
+    """Scans combine elements one by one: runs of them may leave the range of numbers
+    where the whole does not, as 10²⁰⁰·10²⁰⁰ does, but not 0·10²⁰⁰·10²⁰⁰."""
 
 
 def walk(block: Block) -> Iterator[Op]:

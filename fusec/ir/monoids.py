@@ -61,8 +61,9 @@ def monoid(name: str, dtype: DType) -> Monoid:
     commutes = name not in ("lastmax", "lastmin")
     # ATen's sums begin with 0: of nothing but −0 they are 0.
     start = (0.0,) if dtype.is_float and name == "sum" else ()
+    ordered = dtype.is_float and name == "prod"
     full = f"{name}<{dtype.name}>"
-    return Monoid(full, identity, function, commutes, rounds, start)
+    return Monoid(full, identity, function, commutes, rounds, start, ordered)
 
 
 def combine(b: Builder, m: Monoid, left: Values, right: Values) -> Values:

@@ -54,7 +54,7 @@ from fusec.ir.printer import (
     implied_by,
     repeats_types,
 )
-from fusec.ir.types import Axis, Buffer, Points, Space, Tensor, Tile, Type
+from fusec.ir.types import Axis, Buffer, IllTyped, Points, Space, Tensor, Tile, Type
 from fusec.ir.verifier import arity, inferred_types
 
 __all__ = ["parse_function", "parse_module"]
@@ -355,7 +355,7 @@ class _Reader:
             self._fail(head.at, f"{head.at} has {expected} blocks, not {len(blocks)}")
         try:
             inferred = inferred_types(head.op, head.operands, attrs, blocks)
-        except TypeError as error:
+        except IllTyped as error:
             self._fail(head.at, f"{head.at} does not fit its operands: {error}")
         if inferred != stated:
             at = typed.at if typed else head.at

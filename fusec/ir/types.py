@@ -20,6 +20,10 @@ from fusec.ir.dtypes import DType
 from fusec.ir.layout import Layout
 
 
+class IllTyped(TypeError):
+    """Operands or attributes that do not fit an op, or each other."""
+
+
 class Space(Enum):
     """Where a buffer lives."""
 

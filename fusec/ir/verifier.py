@@ -60,6 +60,7 @@ from fusec.ir.sizes import dims_of
 from fusec.ir.types import (
     Axis,
     Buffer,
+    IllTyped,
     Opaque,
     Points,
     Scalar,
@@ -115,17 +116,17 @@ def arity(op_class: Any) -> tuple[str, int, float]:
 def inferred_types(
     op_class: Any, operands: tuple[Value, ...], attrs: Any, blocks: tuple[Block, ...]
 ) -> tuple[Type, ...]:
-    """The types that an op infers; TypeError, with the reason, whatever is wrong.
+    """The types that an op infers; `IllTyped`, with the reason, whatever is wrong.
 
     `infer` may take the number and kinds of operands, attributes and blocks for
     granted, but not that they fit together: a dimension may be out of range.
     """
     try:
         return tuple(op_class.infer(operands, attrs, blocks))
-    except TypeError:
+    except IllTyped:
         raise
     except Exception as error:
-        raise TypeError(f"{type(error).__name__}: {error}") from error
+        raise IllTyped(f"{type(error).__name__}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +269,7 @@ class _Verifier:
     def check_types(self, op: Op) -> None:
         try:
             inferred = inferred_types(type(op), op.operands, op.attrs, op.blocks)
-        except TypeError as error:
+        except IllTyped as error:
             self.fail(5, f"{op.name} does not fit its operands: {error}")
         stated = tuple(value.type for value in op.results)
         if inferred != stated:

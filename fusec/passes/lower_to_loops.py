@@ -304,12 +304,13 @@ def _is_lazy(op: Op) -> bool:
     return all(isinstance(value.type, Scalar) for value in op.results)
 
 
+_BLIND = {"aten.addmm.default", "aten.baddbmm.default"}
+"""Calls that compute with elements only, however they lie. Others may look: `view` as
+another dtype does, and random numbers are drawn in the order of memory."""
+
+
 def _takes_any_strides(op: Op) -> bool:
-    """Whether a call computes with elements only: ATen's do, but one; others may rely
-    on how torch said that their arguments lie."""
-    if not isinstance(op, Extern):
-        return True
-    return op.target.startswith("aten.") and not op.target.startswith("aten.as_strided")
+    return not isinstance(op, Extern) or op.target in _BLIND
 
 
 def _matmul_call(op: Op) -> tuple[Any, ...]:

@@ -187,3 +187,39 @@ def test_sums_begin_with_zero(dtype: torch.dtype, shape: tuple[int, ...]) -> Non
     x = torch.full(shape, -0.0, dtype=dtype)
     for got, want in zip(torch.compile(f, backend="fusec")(x), f(x), strict=True):
         assert same_bits(got, want)
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("shape", [(1, 300), (4, 65), (64, 33), (3, 5000), (5, 1)])
+def test_running_products_stay_finite_where_eagers_do(
+    dtype: torch.dtype, shape: tuple[int, int]
+) -> None:
+    """A run of large numbers multiplied apart would be infinite: times 0, NaN."""
+
+    def f(x: Any) -> list[Any]:
+        return [x.cumprod(0), x.cumprod(1), x.flip(1).cumprod(1)]
+
+    torch._dynamo.reset()
+    draw = torch.Generator().manual_seed(7)
+    info = torch.finfo(dtype)
+    factors = torch.tensor([info.max / 4, info.tiny, -2.0, 0.5, 1e4], dtype=dtype)
+    x = factors[torch.randint(0, 5, shape, generator=draw)]
+    x[:, :: max(2, shape[1] // 3)] = 0
+    options = {"fallback": False, "verify": shape[1] < 1000}
+    compiled = torch.compile(f, backend="fusec", options=options)
+    for got, want in zip(compiled(x), f(x), strict=True):
+        torch.testing.assert_close(got, want, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("by", ["a tensor", "one element", "a number"])
+def test_floor_division_of_narrow_floats(dtype: torch.dtype, by: str) -> None:
+    """ATen rounds each of its steps, but where it divides all by one number."""
+    torch._dynamo.reset()
+    draw = torch.Generator().manual_seed(3)
+    x = (torch.randn(5000, generator=draw) * 300).to(dtype)
+    y = torch.randn(5000, generator=draw).to(dtype)
+    y[:4] = torch.tensor([0.0, -0.0, float("inf"), float("nan")], dtype=dtype)
+    divisor: Any = {"a tensor": y, "one element": y[7:8], "a number": 0.7}[by]
+    compiled = torch.compile(lambda x, y: x // y, backend="fusec")
+    assert same_bits(compiled(x, divisor), x // divisor)

@@ -114,7 +114,23 @@ def div_mode(
 
 @lowers("aten.floor_divide.default", "aten.floor_divide.Scalar")
 def floor_divide(e: Emitter, x: Operand, y: Operand) -> Term | None:
+    dtype = common_dtype(e, (x, y))
+    if dtype in (f16, bf16) and isinstance(y, Term) and y.elements != 1:
+        return _floored(e.term(x, dtype), y.cast(dtype))
     return _quotient(e, ops.FloorDiv, x, y)
+
+
+def _floored(x: Term, y: Term) -> Term:
+    """⌊x / y⌋ of narrow floats in ATen's steps, each of which it rounds, but where it
+    divides all by one number."""
+    rest = call(ops.Fmod, x, y)
+    apart = call(ops.Ne, rest, 0) & call(ops.Ne, y < 0, rest < 0)
+    near = (x - rest) / y
+    near = where(apart, near - 1, near)
+    floor = call(ops.Floor, near)
+    floor = where(near - floor > 0.5, floor + 1, floor)
+    zero = call(ops.Copysign, near.like(0), x / y)
+    return where(y.equals(0), x / y, where(near.equals(0), zero, floor))
 
 
 @lowers(

@@ -160,8 +160,10 @@ def scan(monoid: Monoid, state: State) -> State:
     """All elements up to each one along the first dimension, in their order.
 
     In doubling steps (W. D. Hillis, G. L. Steele, 1986: Data parallel algorithms), so
-    that the error of a sum stays small.
+    that the error of a sum stays small; one by one where order matters.
     """
+    if monoid.ordered:
+        return _scan_in_order(monoid, state)
     count, step = len(state[0]), 1
     while step < count:
         left = tuple(x[:-step] for x in state)
@@ -171,6 +173,15 @@ def scan(monoid: Monoid, state: State) -> State:
         )
         step *= 2
     return state
+
+
+def _scan_in_order(monoid: Monoid, state: State) -> State:
+    results = tuple(np.array(x) for x in state)
+    for k in range(1, len(results[0])):
+        before, here = (tuple(x[n] for x in results) for n in (k - 1, k))
+        for result, x in zip(results, combine(monoid, before, here), strict=True):
+            result[k] = x
+    return results
 
 
 def scan_along(monoid: Monoid, arrays: Sequence[Array], dim: int) -> State:

@@ -11,7 +11,7 @@ from fusec.ir.core import Block, Level, Op, Value, Values
 from fusec.ir.dtypes import DType, Specials
 from fusec.ir.opdef import attr, operand
 from fusec.ir.ops.pointwise import LEVELS, dtype_of
-from fusec.ir.types import Element, Type, computed, with_dtype
+from fusec.ir.types import Element, IllTyped, Type, computed, with_dtype
 
 
 class Cast(Op, name="cast", levels=LEVELS):
@@ -61,7 +61,7 @@ class Bitcast(Op, name="bitcast", levels=(Level.GRAPH, Level.LOOP, Level.TILE)):
     ) -> tuple[Type, ...]:
         type_ = _element(operands[0].type)
         if type_.dtype.bits != attrs[0].bits:
-            raise TypeError(
+            raise IllTyped(
                 f"bitcast of {type_.dtype.name} to {attrs[0].name}: widths differ"
             )
         return (with_dtype(computed(type_), attrs[0]),)
@@ -126,7 +126,7 @@ def _least(dtype: DType) -> float:
 
 def _element(type_: Type) -> Element:
     if not hasattr(type_, "dtype"):
-        raise TypeError(f"no elements in {type_}")
+        raise IllTyped(f"no elements in {type_}")
     return type_  # type: ignore[return-value]
 
 

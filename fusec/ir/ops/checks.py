@@ -19,7 +19,7 @@ from fusec.ir.core import Block, Level, Op, Values
 from fusec.ir.dtypes import bool_
 from fusec.ir.opdef import attr, operand
 from fusec.ir.ops.space import common_space
-from fusec.ir.types import Type, with_dtype
+from fusec.ir.types import IllTyped, Type, with_dtype
 
 
 class Checked(Op, name="checked", levels=(Level.GRAPH,)):
@@ -72,7 +72,7 @@ class Raise(Op, name="raise", levels=(Level.HOST,)):
     ) -> tuple[Type, ...]:
         messages, errors = attrs
         if len(errors) != len(messages):
-            raise TypeError(f"{len(errors)} errors, but {len(messages)} messages")
+            raise IllTyped(f"{len(errors)} errors, but {len(messages)} messages")
         _require_known(errors)
         return ()
 
@@ -83,11 +83,11 @@ class Raise(Op, name="raise", levels=(Level.HOST,)):
 
 def _require(ok: Type, errors: tuple[str, ...]) -> None:
     if ok.dtype is not bool_:  # type: ignore[union-attr]
-        raise TypeError(f"check of {ok}")
+        raise IllTyped(f"check of {ok}")
     _require_known(errors)
 
 
 def _require_known(errors: tuple[str, ...]) -> None:
     unknown = [error for error in errors if error not in CHECK_ERRORS]
     if unknown:
-        raise TypeError(f"no error {unknown[0]!r}; there are {', '.join(CHECK_ERRORS)}")
+        raise IllTyped(f"no error {unknown[0]!r}; there are {', '.join(CHECK_ERRORS)}")

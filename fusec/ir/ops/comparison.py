@@ -21,6 +21,7 @@ from fusec.ir.ops.pointwise import (
     overloads,
     where,
 )
+from fusec.ir.types import IllTyped
 
 
 class Eq(Comparison, name="eq"):
@@ -133,7 +134,7 @@ class Select(Elementwise, name="select"):
     @classmethod
     def typed(cls, types: list[Any]) -> list[Any]:
         if types[0].dtype is not bool_:
-            raise TypeError(f"select by {types[0].dtype.name}, not by bool")
+            raise IllTyped(f"select by {types[0].dtype.name}, not by bool")
         return types[1:]
 
     @staticmethod

@@ -8,7 +8,7 @@ from fusec.ir.core import Block, Level, Op, Values
 from fusec.ir.dims import Dim
 from fusec.ir.dtypes import DType, i64
 from fusec.ir.opdef import attr
-from fusec.ir.types import Scalar, Type
+from fusec.ir.types import IllTyped, Scalar, Type
 
 EVERYWHERE = (Level.GRAPH, Level.LOOP, Level.TILE, Level.HOST)
 
@@ -25,7 +25,7 @@ class Const(Op, name="const", levels=EVERYWHERE):
     ) -> tuple[Type, ...]:
         value, dtype = attrs
         if dtype.is_int and not dtype.min <= value <= dtype.max:
-            raise TypeError(f"{value} is beyond {dtype.name}")
+            raise IllTyped(f"{value} is beyond {dtype.name}")
         if dtype.is_float:
             float(value)  # of a number that is no float, an OverflowError
         return (Scalar(dtype),)

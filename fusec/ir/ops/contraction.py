@@ -7,7 +7,7 @@ from typing import Any
 from fusec.ir.core import Block, Level, Op, Values
 from fusec.ir.opdef import operand
 from fusec.ir.ops.view import tensor
-from fusec.ir.types import Tensor, Type
+from fusec.ir.types import IllTyped, Tensor, Type
 
 
 class Matmul(Op, name="matmul", levels=(Level.GRAPH,)):
@@ -28,5 +28,5 @@ class Matmul(Op, name="matmul", levels=(Level.GRAPH,)):
             and x.shape[-1] == y.shape[-2]
         )
         if not fits:
-            raise TypeError(f"matmul of {x} and {y} does not fit")
+            raise IllTyped(f"matmul of {x} and {y} does not fit")
         return (Tensor(x.dtype, (*x.shape[:-1], y.shape[-1])),)

@@ -20,6 +20,7 @@ from fusec.ir.ops.pointwise import (
     floating,
     overloads,
 )
+from fusec.ir.types import IllTyped
 
 
 class IsNan(Unary, name="is_nan"):
@@ -123,7 +124,7 @@ class Ldexp(Elementwise, name="ldexp"):
     def typed(cls, types: list[Any]) -> list[Any]:
         x, n = types
         if n.dtype is not int_(x.dtype.bits):
-            raise TypeError(f"ldexp of {x.dtype.name} by {n.dtype.name}: widths differ")
+            raise IllTyped(f"ldexp of {x.dtype.name} by {n.dtype.name}: widths differ")
         return [x]
 
     @staticmethod

@@ -35,7 +35,7 @@ from fusec.ir.ops.comparison import Eq, Ge, Gt, Le, Lt, Ne, Select
 from fusec.ir.ops.pointwise import dtype_of
 from fusec.ir.ops.rare import Rare
 from fusec.ir.ops.rounding import Floor, Round, Trunc
-from fusec.ir.types import Scalar
+from fusec.ir.types import IllTyped, Scalar
 
 Like = Union["Term", float, int, bool]
 
@@ -140,7 +140,7 @@ class Term:
         """x where this bool holds, else y; at least one of them is a term."""
         known = x if isinstance(x, Term) else y
         if not isinstance(known, Term):
-            raise TypeError("select between two numbers: which dtype?")
+            raise IllTyped("select between two numbers: which dtype?")
         chosen = (known.like(x).value, known.like(y).value)
         return Term(self.b, self.b(Select, self.value, *chosen))
 

@@ -20,7 +20,16 @@ from fusec.ir.core import Affine, Block, Level, Op, Values
 from fusec.ir.dtypes import bool_, i64
 from fusec.ir.opdef import attr, block, operand, operands
 from fusec.ir.ops.space import common_space
-from fusec.ir.types import Axis, Element, Points, Scalar, Tensor, Type, with_dtype
+from fusec.ir.types import (
+    Axis,
+    Element,
+    IllTyped,
+    Points,
+    Scalar,
+    Tensor,
+    Type,
+    with_dtype,
+)
 
 LOOP = (Level.LOOP,)
 
@@ -71,9 +80,9 @@ class Load(Op, name="load", levels=LOOP):
     ) -> tuple[Type, ...]:
         tensor = operands[0].type
         if not isinstance(tensor, Tensor) or len(tensor.shape) != len(attrs[0]):
-            raise TypeError(f"index {attrs[0]} does not fit {tensor}")
+            raise IllTyped(f"index {attrs[0]} does not fit {tensor}")
         if attrs[1] and operands[-1].dtype is not tensor.dtype:
-            raise TypeError(f"load of {tensor.dtype.name}, else {operands[-1].type}")
+            raise IllTyped(f"load of {tensor.dtype.name}, else {operands[-1].type}")
         return (with_dtype(_space(operands[1:], attrs), tensor.dtype),)
 
     @property
@@ -106,9 +115,9 @@ class Store(Op, name="store", levels=LOOP):
     ) -> tuple[Type, ...]:
         value, tensor = operands[0].type, operands[1].type
         if not isinstance(tensor, Tensor) or len(tensor.shape) != len(attrs[0]):
-            raise TypeError(f"index {attrs[0]} does not fit {tensor}")
+            raise IllTyped(f"index {attrs[0]} does not fit {tensor}")
         if not isinstance(value, (Points, Scalar)) or value.dtype is not tensor.dtype:
-            raise TypeError(f"store of {value} into {tensor}")
+            raise IllTyped(f"store of {value} into {tensor}")
         return ()
 
 
@@ -131,8 +140,8 @@ def _space(indices: Values, attrs: tuple[Any, ...]) -> Element:
     axes: list[Type] = [Points(i64, e.axes) for e in index if isinstance(e, Affine)]
     slots = {e.index for e in index if isinstance(e, Slot)}
     if slots and max(slots) >= len(indices):
-        raise TypeError(f"index {index} names an operand that is not there")
+        raise IllTyped(f"index {index} names an operand that is not there")
     if masked and indices[-2].type.dtype is not bool_:  # type: ignore[union-attr]
-        raise TypeError(f"mask of type {indices[-2].type}")
+        raise IllTyped(f"mask of type {indices[-2].type}")
     # What is read is known at points, if only at one, though its index is a constant.
     return common_space([Points(i64, ()), *axes, *(v.type for v in indices)])

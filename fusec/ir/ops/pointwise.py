@@ -38,7 +38,7 @@ from fusec.ir.dtypes import DType, bool_
 from fusec.ir.opdef import operand
 from fusec.ir.ops.constant import Const
 from fusec.ir.ops.space import common_space
-from fusec.ir.types import Scalar, Type, with_dtype
+from fusec.ir.types import IllTyped, Scalar, Type, with_dtype
 
 where: Callable[..., Any] = np.where  # its stubs are partly unknown to a checker
 
@@ -98,17 +98,17 @@ class Elementwise(Op):
         dtypes = {_dtype(t) for t in cls.typed(types)}
         if len(dtypes) != 1:
             names = " and ".join(sorted(d.name for d in dtypes))
-            raise TypeError(f"{cls.name} of {names}; cast first")
+            raise IllTyped(f"{cls.name} of {names}; cast first")
         (dtype,) = dtypes
         if not cls.takes(dtype):
-            raise TypeError(f"{cls.name} does not take {dtype.name}")
+            raise IllTyped(f"{cls.name} does not take {dtype.name}")
         return (with_dtype(space, cls.gives or dtype),)
 
     @classmethod
     def typed(cls, types: list[Type]) -> list[Type]:
         """The operand types whose dtypes must agree.
 
-        Raises `TypeError` where another operand has a dtype that does not fit.
+        Raises `IllTyped` where another operand has a dtype that does not fit.
         """
         return types
 
@@ -229,5 +229,5 @@ def dtype_of(x: Value) -> DType:
 
 def _dtype(type_: Type) -> DType:
     if not hasattr(type_, "dtype"):
-        raise TypeError(f"no elements in {type_}")
+        raise IllTyped(f"no elements in {type_}")
     return type_.dtype  # type: ignore[union-attr]

@@ -21,7 +21,7 @@ from fusec.ir.dtypes import bool_
 from fusec.ir.opdef import block, operand, operands
 from fusec.ir.ops.pointwise import dtype_of
 from fusec.ir.ops.space import common_space
-from fusec.ir.types import Scalar, Type, with_dtype
+from fusec.ir.types import IllTyped, Scalar, Type, with_dtype
 
 
 class Rare(Op, name="rare", levels=(Level.GRAPH, Level.LOOP, Level.TILE)):
@@ -40,14 +40,14 @@ class Rare(Op, name="rare", levels=(Level.GRAPH, Level.LOOP, Level.TILE)):
     ) -> tuple[Type, ...]:
         cond, usual, *xs = operands
         if dtype_of(cond) is not bool_:
-            raise TypeError(f"rare where {dtype_of(cond).name}, which is not bool")
+            raise IllTyped(f"rare where {dtype_of(cond).name}, which is not bool")
         if any(dtype_of(x).is_bool for x in (usual, *xs)):
-            raise TypeError("rare takes no bools but its condition")
+            raise IllTyped("rare takes no bools but its condition")
         (body,) = blocks
         if [p.type for p in body.params] != [Scalar(dtype_of(x)) for x in xs]:
-            raise TypeError("rare: the block takes other scalars than elements of xs")
+            raise IllTyped("rare: the block takes other scalars than elements of xs")
         if [y.type for y in body.yields] != [Scalar(dtype_of(usual))]:
-            raise TypeError("rare: the block yields no scalar such as the usual ones")
+            raise IllTyped("rare: the block yields no scalar such as the usual ones")
         space = common_space([value.type for value in operands])
         return (with_dtype(space, dtype_of(usual)),)
 

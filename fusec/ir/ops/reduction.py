@@ -16,7 +16,7 @@ from fusec.ir.core import Block, Level, Monoid, Op, Values
 from fusec.ir.dtypes import i64
 from fusec.ir.opdef import attr, operands
 from fusec.ir.ops.space import check_dims, common_space
-from fusec.ir.types import Axis, Element, Points, Scalar, Tensor, Tile, Type
+from fusec.ir.types import Axis, Element, IllTyped, Points, Scalar, Tensor, Tile, Type
 
 
 class ReduceDims(Op, name="reduce_dims", levels=(Level.GRAPH,)):
@@ -143,18 +143,18 @@ class ScanTile(Op, name="scan_tile", levels=(Level.TILE,)):
         dim, monoid = attrs
         half = len(monoid.identity)
         if len(operands) != 2 * half:
-            raise TypeError(f"{cls.name}: {len(operands)} operands, not 2 × {half}")
+            raise IllTyped(f"{cls.name}: {len(operands)} operands, not 2 × {half}")
         values, starts = operands[:half], operands[half:]
         _check_alike(cls.name, values, (dim,))
         totals = tuple(_flattened(value.type, (dim,)) for value in values)
         if totals != tuple(start.type for start in starts):
-            raise TypeError(f"{cls.name}: starts of other types than the totals have")
+            raise IllTyped(f"{cls.name}: starts of other types than the totals have")
         return (*(value.type for value in values), *totals)
 
 
 def _check_arity(name: str, operands: Values, monoid: Monoid) -> None:
     if len(operands) != len(monoid.identity):
-        raise TypeError(
+        raise IllTyped(
             f"{name} of {len(operands)} operands, but {monoid.name} has"
             f" {len(monoid.identity)} components"
         )
@@ -164,35 +164,35 @@ def _check_alike(name: str, values: Values, dims: tuple[int, ...]) -> None:
     """That all have one shape, which has the dimensions."""
     for value in values:
         if not isinstance(value.type, (Tensor, Tile)):
-            raise TypeError(f"{name} of {value.type}, which has no dimensions")
+            raise IllTyped(f"{name} of {value.type}, which has no dimensions")
         if value.shape != values[0].shape:
-            raise TypeError(f"{name} of {value.type} along with {values[0].type}")
+            raise IllTyped(f"{name} of {value.type} along with {values[0].type}")
         check_dims(name, dims, len(value.shape))
 
 
 def _drop(type_: Type, dims: tuple[int, ...]) -> Type:
     if not isinstance(type_, Tensor):
-        raise TypeError(f"cannot reduce dimensions of {type_}")
+        raise IllTyped(f"cannot reduce dimensions of {type_}")
     kept = tuple(n for d, n in enumerate(type_.shape) if d not in dims)
     return Tensor(type_.dtype, kept)
 
 
 def _reduced(space: Element, type_: Type, axes: tuple[Axis, ...]) -> Type:
     if not isinstance(type_, (Points, Scalar)):
-        raise TypeError(f"cannot reduce axes of {type_}")
+        raise IllTyped(f"cannot reduce axes of {type_}")
     over = space.axes if isinstance(space, Points) else ()
     return Points(type_.dtype, tuple(a for a in over if a not in axes))
 
 
 def _over(space: Element, type_: Type) -> Type:
     if not isinstance(type_, (Points, Scalar)) or not isinstance(space, Points):
-        raise TypeError(f"cannot scan {type_}")
+        raise IllTyped(f"cannot scan {type_}")
     return Points(type_.dtype, space.axes)
 
 
 def _flattened(type_: Type, dims: tuple[int, ...]) -> Type:
     if not isinstance(type_, Tile):
-        raise TypeError(f"cannot reduce a tile of {type_}")
+        raise IllTyped(f"cannot reduce a tile of {type_}")
     shape = tuple(1 if d in dims else n for d, n in enumerate(type_.shape))
     layout = type_.layout
     for dim in dims:

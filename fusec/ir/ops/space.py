@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from fusec.ir.types import (
     Axis,
     Element,
+    IllTyped,
     Points,
     Scalar,
     Tensor,
@@ -24,7 +25,7 @@ from fusec.ir.types import (
 def common_space(types: Sequence[Type]) -> Element:
     """The space that elementwise operands share, with the first operand's dtype.
 
-    Raises `TypeError` where they share none.
+    Raises `IllTyped` where they share none.
     """
     wide = [t for t in types if not isinstance(t, Scalar)]
     if not wide:
@@ -33,10 +34,10 @@ def common_space(types: Sequence[Type]) -> Element:
     if isinstance(first, Points):
         return Points(first.dtype, _union(wide))
     if not isinstance(first, (Tensor, Tile)):
-        raise TypeError(f"no elements in {first}")
+        raise IllTyped(f"no elements in {first}")
     for other in wide[1:]:
         if not isinstance(other, type(first)) or other.shape != first.shape:
-            raise TypeError(f"{first} and {other} differ in shape; broadcast first")
+            raise IllTyped(f"{first} and {other} differ in shape; broadcast first")
     return computed(first)
 
 
@@ -44,7 +45,7 @@ def _union(types: Sequence[Type]) -> tuple[Axis, ...]:
     axes: dict[Axis, None] = {}
     for type_ in types:
         if not isinstance(type_, Points):
-            raise TypeError(f"{type_} among points")
+            raise IllTyped(f"{type_} among points")
         axes.update(dict.fromkeys(type_.axes))
     return tuple(axes)
 
@@ -52,4 +53,4 @@ def _union(types: Sequence[Type]) -> tuple[Axis, ...]:
 def check_dims(name: str, dims: tuple[int, ...], rank: int) -> None:
     """That an op names different dimensions, all of which there are."""
     if len(set(dims)) < len(dims) or not all(0 <= dim < rank for dim in dims):
-        raise TypeError(f"{name}: dims {dims} of {rank}")
+        raise IllTyped(f"{name}: dims {dims} of {rank}")

@@ -28,7 +28,7 @@ from fusec.ir.dtypes import DType, bool_, i64
 from fusec.ir.layout import Layout
 from fusec.ir.opdef import attr, block, operand, operands
 from fusec.ir.ops.space import check_dims
-from fusec.ir.types import Buffer, Scalar, Tile, Type
+from fusec.ir.types import Buffer, IllTyped, Scalar, Tile, Type
 
 TILE = (Level.TILE,)
 
@@ -150,7 +150,7 @@ class IotaTile(Op, name="iota_tile", levels=TILE):
         _check_number("the origin", operands[0].type)
         check_dims(cls.name, (attrs[1],), len(tile.shape))
         if tile.dtype is not i64:
-            raise TypeError(f"coordinates are i64, not {tile.dtype.name}")
+            raise IllTyped(f"coordinates are i64, not {tile.dtype.name}")
         return (tile,)
 
 
@@ -168,7 +168,7 @@ class BroadcastTile(Op, name="broadcast_tile", levels=TILE):
         if isinstance(source, Scalar):
             return (target,)
         if not isinstance(source, Tile) or not _repeats(source, target):
-            raise TypeError(f"cannot broadcast {source} to {target}")
+            raise IllTyped(f"cannot broadcast {source} to {target}")
         return (target,)
 
     @classmethod
@@ -238,9 +238,9 @@ class For(Op, name="for", levels=TILE):
     ) -> tuple[Type, ...]:
         carried = [p.type for p in blocks[0].params[1:]]
         if carried != [v.type for v in operands[2:]]:
-            raise TypeError("for: initial and carried values differ in type")
+            raise IllTyped("for: initial and carried values differ in type")
         if carried != [v.type for v in blocks[0].yields]:
-            raise TypeError("for: carried and yielded values differ in type")
+            raise IllTyped("for: carried and yielded values differ in type")
         return tuple(carried)
 
 
@@ -260,22 +260,22 @@ class Scratch(Op, name="scratch", levels=TILE):
 
 def _tile(type_: Type) -> Tile:
     if not isinstance(type_, Tile):
-        raise TypeError(f"expected a tile, not {type_}")
+        raise IllTyped(f"expected a tile, not {type_}")
     return type_
 
 
 def _check_access(buffer: Type, tile: Type, strides: tuple[Dim, ...]) -> Tile:
     tile = _tile(tile)
     if not isinstance(buffer, Buffer) or buffer.dtype is not tile.dtype:
-        raise TypeError(f"{tile} does not lie in {buffer}")
+        raise IllTyped(f"{tile} does not lie in {buffer}")
     if len(strides) != len(tile.shape):
-        raise TypeError(f"{len(strides)} strides for a tile of {len(tile.shape)} dims")
+        raise IllTyped(f"{len(strides)} strides for a tile of {len(tile.shape)} dims")
     return tile
 
 
 def _check_number(what: str, type_: Type) -> None:
     if type_ != Scalar(i64):
-        raise TypeError(f"{what} is {type(type_).__name__}, not an i64")
+        raise IllTyped(f"{what} is {type(type_).__name__}, not an i64")
 
 
 def _check_rest(
@@ -288,7 +288,7 @@ def _check_rest(
     """What an op on a tile takes last: its limits, then tiles of some dtypes."""
     expected = len(limited) + len(dtypes)
     if len(rest) != expected:
-        raise TypeError(f"{name}: {len(rest)} operands where {expected} belong")
+        raise IllTyped(f"{name}: {len(rest)} operands where {expected} belong")
     check_dims(name, limited, len(tile.shape))
     for limit in rest[: len(limited)]:
         _check_number("a limit", limit.type)
@@ -296,7 +296,7 @@ def _check_rest(
         beside = _tile(value.type)
         if beside.dtype is not dtype or not _repeats(beside, tile):
             found = f"{beside.dtype.name}{list(beside.shape)}"
-            raise TypeError(
+            raise IllTyped(
                 f"{name}: {found} where {dtype.name}{list(tile.shape)} belongs"
             )
 

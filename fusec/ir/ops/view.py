@@ -15,14 +15,14 @@ from fusec.ir.opdef import attr, operand, operands
 from fusec.ir.ops.cast import Cast
 from fusec.ir.ops.reduction import ScanDim
 from fusec.ir.ops.space import check_dims
-from fusec.ir.types import Scalar, Tensor, Tile, Type
+from fusec.ir.types import IllTyped, Scalar, Tensor, Tile, Type
 
 GRAPH = (Level.GRAPH,)
 
 
 def tensor(type_: Type) -> Tensor:
     if not isinstance(type_, Tensor):
-        raise TypeError(f"expected a tensor, not {type_}")
+        raise IllTyped(f"expected a tensor, not {type_}")
     return type_
 
 
@@ -52,7 +52,7 @@ class Reshape(Op, name="reshape", levels=GRAPH):
     ) -> tuple[Type, ...]:
         x, (shape,) = tensor(operands[0].type), attrs
         if product(x.shape) != product(shape):
-            raise TypeError(f"cannot reshape {x.shape} to {shape}: sizes differ")
+            raise IllTyped(f"cannot reshape {x.shape} to {shape}: sizes differ")
         return (Tensor(x.dtype, shape),)
 
     @classmethod
@@ -83,7 +83,7 @@ class Permute(Op, name="permute", levels=GRAPH):
         x = tensor(operands[0].type)
         order: tuple[int, ...] = attrs[0]
         if sorted(order) != list(range(len(x.shape))):
-            raise TypeError(f"{order} is no permutation of {len(x.shape)} dimensions")
+            raise IllTyped(f"{order} is no permutation of {len(x.shape)} dimensions")
         strides = tuple(x.strides[d] for d in order) if x.strides else None
         return (Tensor(x.dtype, tuple(x.shape[d] for d in order), strides),)
 
@@ -110,12 +110,12 @@ class Broadcast(Op, name="broadcast", levels=(Level.GRAPH, Level.TILE)):
         if isinstance(type_, Scalar):
             return (Tensor(type_.dtype, shape),)
         if not isinstance(type_, (Tensor, Tile)):
-            raise TypeError(f"cannot broadcast {type_}")
+            raise IllTyped(f"cannot broadcast {type_}")
         fits = len(type_.shape) == len(shape) and all(
             a in (1, b) for a, b in zip(type_.shape, shape, strict=True)
         )
         if not fits:
-            raise TypeError(f"cannot broadcast {type_.shape} to {shape}")
+            raise IllTyped(f"cannot broadcast {type_.shape} to {shape}")
         return (type(type_)(type_.dtype, shape),)
 
     @classmethod
@@ -145,7 +145,7 @@ class Slice(Op, name="slice", levels=GRAPH):
         x, (dim, _, length, step) = tensor(operands[0].type), attrs
         check_dims(cls.name, (dim,), len(x.shape))
         if step == 0:
-            raise TypeError("slice with step 0")
+            raise IllTyped("slice with step 0")
         shape = (*x.shape[:dim], length, *x.shape[dim + 1 :])
         return (Tensor(x.dtype, shape),)
 
@@ -197,7 +197,7 @@ class Pad(Op, name="pad", levels=GRAPH):
     ) -> tuple[Type, ...]:
         x, (low, high) = tensor(operands[0].type), attrs
         if operands[1].type != Scalar(x.dtype):
-            raise TypeError(f"pad of {x} with {operands[1].type}, which is no element")
+            raise IllTyped(f"pad of {x} with {operands[1].type}, which is no element")
         shape = tuple(a + n + z for a, n, z in zip(low, x.shape, high, strict=True))
         return (Tensor(x.dtype, shape),)
 
@@ -218,9 +218,9 @@ class Concat(Op, name="concat", levels=GRAPH):
         check_dims(cls.name, (dim,), len(first.shape))
         for other in types[1:]:
             if other.dtype is not first.dtype:
-                raise TypeError(f"concat of {first.dtype.name} and {other.dtype.name}")
+                raise IllTyped(f"concat of {first.dtype.name} and {other.dtype.name}")
             if _without(other.shape, dim) != _without(first.shape, dim):
-                raise TypeError(f"concat of {first.shape} and {other.shape} on {dim}")
+                raise IllTyped(f"concat of {first.shape} and {other.shape} on {dim}")
         total: Dim = 0
         for type_ in types:
             total = total + type_.shape[dim]
@@ -256,7 +256,7 @@ class Index(Op, name="index", levels=GRAPH):
         check_dims(cls.name, dims, len(x.shape))
         shapes = {tensor(v.type).shape for v in operands[1:]}
         if len(shapes) != 1 or len(dims) != len(operands) - 1:
-            raise TypeError(f"index needs a shape and a dim per index, got {shapes}")
+            raise IllTyped(f"index needs a shape and a dim per index, got {shapes}")
         kept = tuple(n for d, n in enumerate(x.shape) if d not in dims)
         (shape,) = shapes
         return (Tensor(x.dtype, (*kept[:at], *shape, *kept[at:])),)
@@ -275,7 +275,7 @@ class Gather(Op, name="gather", levels=GRAPH):
     ) -> tuple[Type, ...]:
         x, index = tensor(operands[0].type), tensor(operands[1].type)
         if len(x.shape) != len(index.shape):
-            raise TypeError(f"gather from {x.shape} by {index.shape}: ranks differ")
+            raise IllTyped(f"gather from {x.shape} by {index.shape}: ranks differ")
         check_dims(cls.name, attrs, len(x.shape))
         return (Tensor(x.dtype, index.shape),)
 
