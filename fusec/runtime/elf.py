@@ -34,6 +34,7 @@ _UNDEFINED = 0  # in place of the number of a section
 _PC32, _PLT32 = 2, 4
 _BY_SLOT = {9, 41, 42}  # GOTPCREL, GOTPCRELX, REX_GOTPCRELX
 _WORD = 8
+_FIELD = 4  # bytes of a distance
 
 _JUMP = struct.Struct("<2si")  # through a slot, by its distance from the next byte
 _JMP = b"\xff\x25"
@@ -165,7 +166,7 @@ class _Linker:
 
     def run(self, exports: Sequence[str]) -> Image:
         self.define()
-        absent = [name for name in exports if name not in self.globals]
+        absent = [name for name in exports if not self.is_function(name)]
         if absent:
             raise _refused(f"it has no {', '.join(absent)}")
         relocations = list(self.relocations())
@@ -191,6 +192,14 @@ class _Linker:
                 if symbol.name in self.globals:
                     raise _refused(f"{symbol.name} is defined twice")
                 self.globals[symbol.name] = k, symbol.section, symbol.value
+
+    def is_function(self, name: str) -> bool:
+        """Whether an object has a place in code by that name."""
+        if name not in self.globals:
+            return False
+        unit, number, value = self.globals[name]
+        section = self.objects[unit].sections[number]
+        return bool(section.flags & _EXECUTE) and value < section.size
 
     def make_stubs(self, relocations: Sequence[_Relocation]) -> None:
         """Make room for what calls jump to whose target may be far away."""
@@ -231,6 +240,8 @@ class _Linker:
                 if table.kind != _RELA or not unit.sections[table.info].is_loaded:
                     continue
                 for offset, info, addend in unit.entries("<QQq", table):
+                    if offset + _FIELD > unit.sections[table.info].size:
+                        raise _refused("it is patched beyond its end")
                     symbol = unit.symbols[info >> 32]
                     place = k, symbol.section, symbol.value
                     key = place if symbol.local else symbol.name

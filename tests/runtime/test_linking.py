@@ -7,6 +7,7 @@ import gc
 import math
 import pickle
 import platform
+import struct
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -202,6 +203,24 @@ def test_a_damaged_object_is_refused_or_linked(data: st.DataObject) -> None:
     kept = image[: data.draw(st.sampled_from([len(image), len(image) // 2]))]
     with suppress(InternalError):
         assert len(elf.link([bytes(kept)], []).data) < 1 << 20
+
+
+@ours
+def test_a_patch_beyond_its_section_is_refused() -> None:
+    data = bytearray(compiled(CALLER))
+    unit = elf._Object(bytes(data))
+    tables = [s for s in unit.sections if s.kind == elf._RELA]
+    (table, *_) = [t for t in tables if unit.sections[t.info].is_loaded]
+    struct.pack_into("<Q", data, table.offset, unit.sections[table.info].size - 3)
+    with pytest.raises(InternalError, match="patched beyond its end"):
+        elf.link([bytes(data)], ["caller"])
+
+
+@ours
+def test_constants_are_no_functions() -> None:
+    text = "@numbers = constant [4 x i64] zeroinitializer"
+    with pytest.raises(InternalError, match="it has no numbers"):
+        elf.link([compiled(text)], ["numbers"])
 
 
 @ours
