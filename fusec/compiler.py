@@ -22,6 +22,7 @@ from fusec.codegen.llvm_launcher import TEXT as LAUNCHER
 from fusec.codegen.llvm_object import assembly, compile_object
 from fusec.codegen.native_calls import callable_natively
 from fusec.errors import InternalError, Loc
+from fusec.frontend.compiled import Made
 from fusec.frontend.intake import Imported
 from fusec.ir.core import Function, Module
 from fusec.ir.dims import Symbol
@@ -87,6 +88,13 @@ class Journey:
     def module(self) -> Module:
         """The program: the host function and the kernels that it launches."""
         return Module((self.lowered.host, *self.laid_out.values()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compilation(Made):
+    """A compiled graph, and how it came about."""
+
+    journey: Journey
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,54 +170,53 @@ def compile_function(
     options: Options,
     hints: Mapping[Symbol, int] = NO_HINTS,
     callables: Mapping[str, Callable[..., Any]] = NO_CALLABLES,
-) -> Program:
+) -> Compilation:
     """Compile a graph to a program for this machine.
 
     `callables` are the externs that have no name in torch.
     """
     journey = lower(function, options, hints)
-    program = compile_module(journey.module, options, callables)
-    program.journey = journey
+    made = compile_module(journey.module, options, callables)
     _count(journey)
-    return program
+    return Compilation(made.program, made.artifact, journey=journey)
 
 
 def compile_module(
     module: Module,
     options: Options,
     callables: Mapping[str, Callable[..., Any]] = NO_CALLABLES,
-) -> Program:
+) -> Made:
     """Compile a host function and the laid out kernels that follow it."""
-    build = _Build(options)
-    artifact, code = build.artifact(module, callables)
+    artifact, code = _Build(options).artifact(module, callables)
     program = Program(artifact.recipe, code, callables, options.threads)
-    program.artifact = artifact
-    return program
+    return Made(program, artifact)
 
 
-def compile_graph(imported: Imported, options: Options) -> Program | Verified:
+def compile_graph(imported: Imported, options: Options) -> Compilation:
     """Compile what the frontend took in; with `verify`, to run beside its oracle."""
     function, hints = imported.function, imported.hints
     began = time.perf_counter()
-    program = compile_function(function, options, hints, imported.callables)
-    runs, fallbacks = _runs(program.journey), imported.fallbacks
+    made = compile_function(function, options, hints, imported.callables)
+    runs, fallbacks = _runs(made.journey), imported.fallbacks
     tell(
         (runs, *map(str, fallbacks)), f"compiled in {time.perf_counter() - began:.2f} s"
     )
+    _log(made.journey)
+    if options.verify:
+        stages = _stages(made.journey)
+        oracle = imported.callables, imported.eager_yields
+        verified = Verified(made.program, stages, *oracle)
+        return Compilation(verified, journey=made.journey)
     # Another program may find what is kept, and has other lines.
     told = (str(replace(each, where=Loc.UNKNOWN)) for each in fallbacks)
-    program.artifact = replace(program.artifact, told=(runs, *told))
-    _log(program.journey)
-    if not options.verify:
-        return program
-    stages = _stages(program.journey)
-    return Verified(program, stages, imported.callables, imported.eager_yields)
+    assert isinstance(made.artifact, Artifact)
+    return replace(made, artifact=replace(made.artifact, told=(runs, *told)))
 
 
 def compile_verified(function: Function, options: Options) -> Verified:
     """A graph that stands alone, to run beside its oracle."""
-    program = compile_function(function, options)
-    return Verified(program, _stages(program.journey), NO_CALLABLES)
+    made = compile_function(function, options)
+    return Verified(made.program, _stages(made.journey), NO_CALLABLES)
 
 
 def _runs(journey: Journey) -> str:

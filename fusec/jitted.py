@@ -27,6 +27,7 @@ from fusec.errors import OptionError, UserError
 from fusec.explain import explain as report
 from fusec.frontend.aten_graph import compile_aten_graph
 from fusec.frontend.capture import compile_dynamo_graph
+from fusec.frontend.compiled import Made
 from fusec.frontend.intake import Imported
 from fusec.logs import enable
 from fusec.options import Options
@@ -76,7 +77,10 @@ class Jitted:
         values = [_tensor(x) for x in args]
         named = {name: _tensor(x) for name, x in kwargs.items()}
         result = self._function(*self._bound, *values, **named)
-        arrays = any(_is_array(x) for x in (*args, *kwargs.values()))
+        given, taken = (*args, *kwargs.values()), (*values, *named.values())
+        arrays = [pair for pair in zip(given, taken, strict=True) if _is_array(pair[0])]
+        for array, tensor in arrays:
+            _give_back(array, tensor)
         return _arrays(result) if arrays else result
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
@@ -120,17 +124,17 @@ class Jitted:
         )
         return compile_dynamo_graph(gm, example_inputs, compile)
 
-    def _compile(self, imported: Imported) -> Callable[[list[Any]], list[Any]]:
-        program = compile_graph(imported, self._options)
-        compiled = Compiled(imported, program.journey)
+    def _compile(self, imported: Imported) -> Made:
+        compilation = compile_graph(imported, self._options)
+        compiled = Compiled(imported, compilation.journey)
 
         def run(arguments: list[Any]) -> list[Any]:
             watched = _watched.get()
             if watched is not None:
                 watched.append(compiled)
-            return program(arguments)
+            return compilation.program(arguments)
 
-        return run
+        return Made(run)
 
 
 def jit(
@@ -189,13 +193,28 @@ def _is_array(x: Any) -> bool:
 def _tensor(x: Any) -> Any:
     """An array as a tensor on the same memory; anything else as it is.
 
-    Of an array that may not be written to, or steps backwards, it is a copy.
+    Of an array that may not be written to, or steps backwards, it is a copy (see
+    `_give_back`).
     """
     if not _is_array(x):
         return x
-    if not x.flags.writeable or any(stride < 0 for stride in x.strides):
-        x = x.copy()
-    return torch.from_numpy(x)
+    return torch.from_numpy(x.copy() if _is_copied(x) else x)
+
+
+def _is_copied(x: Any) -> bool:
+    return not x.flags.writeable or any(stride < 0 for stride in x.strides)
+
+
+def _give_back(array: Any, tensor: torch.Tensor) -> None:
+    """Let an array that was copied have what was written to its copy."""
+    if not _is_copied(array) or not tensor._version:
+        return
+    if not array.flags.writeable:
+        raise UserError(
+            "the function writes to an argument, and this array may not be written to",
+            fix="pass a copy: array.copy()",
+        )
+    array[...] = tensor.numpy()
 
 
 def _arrays(result: Any) -> Any:
@@ -204,7 +223,10 @@ def _arrays(result: Any) -> Any:
 
 
 def _array(x: torch.Tensor) -> Any:
-    return x if x.dtype is torch.bfloat16 else x.detach().numpy()
+    try:
+        return x.detach().resolve_conj().resolve_neg().numpy()
+    except TypeError:  # numpy has no such dtype
+        return x
 
 
 def _copied(x: Any) -> Any:

@@ -33,7 +33,7 @@ def check(options: Options) -> str:
     function = _softmax()
     arguments = random_arguments(function)
     (wanted,) = interpret(function, arguments)
-    program = compile_function(function, options)
+    program = compile_function(function, options).program
     (given,) = call(program, function, arguments)
     error = float(abs(given - wanted).max())
     return "" if error <= _CLOSE else f"results are off by {error:.2g}"

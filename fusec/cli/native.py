@@ -27,7 +27,7 @@ def run_compiled(
     for kernel in module.functions[1:]:
         _check(kernel)
     _check_reach(module, arguments)
-    program = compile_module(module, options)
+    program = compile_module(module, options).program
     return _called(lambda: call(program, module.entry, arguments))
 
 

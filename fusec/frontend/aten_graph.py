@@ -19,7 +19,7 @@ import torch
 from torch import fx
 
 from fusec.errors import InternalError, Unsupported, UnsupportedError, UserError
-from fusec.frontend.compiled import CompiledGraph, boxed, compiled
+from fusec.frontend.compiled import CompiledGraph, Made, boxed, compiled
 from fusec.frontend.intake import Imported, import_graph
 from fusec.frontend.meta import leaves, loc_of
 from fusec.frontend.outputs import Program
@@ -28,7 +28,7 @@ from fusec.frontend.torch_private import unset_fake_temporarily
 from fusec.logs import logger, warn_once
 from fusec.options import Options
 
-Compile = Callable[[Imported], Program]
+Compile = Callable[[Imported], Made]
 
 
 def compile_aten_graph(
@@ -84,11 +84,11 @@ def _compiled(
     imported = import_graph(gm, example_inputs, name=role, numerics=options.numerics)
     if imported.fallbacks and not options.fallback:
         raise UnsupportedError(imported.fallbacks)
-    program = compile(imported)
+    made = compile(imported)
     # Gradients come as they like; other arguments as they were when traced.
     backward = role == "backward"
     negated = backward or any(map(_is_negated, gm.graph.nodes))
-    return compiled(program, imported.outputs, backward=backward, negated=negated)
+    return compiled(made, imported.outputs, backward=backward, negated=negated)
 
 
 def _is_negated(node: fx.Node) -> bool:

@@ -40,6 +40,15 @@ class Artifact(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Made:
+    """What a compiler makes of a graph."""
+
+    program: Program
+    artifact: Artifact | None = None
+    """The program as data, if it can be kept."""
+
+
+@dataclass(frozen=True, slots=True)
 class Kept:
     """What an entry has of a graph."""
 
@@ -50,7 +59,7 @@ class Kept:
 
 
 def compiled(
-    program: Program,
+    made: Made,
     outputs: Sequence[Output],
     *,
     backward: bool = False,
@@ -59,14 +68,12 @@ def compiled(
     """A boxed callable for a graph whose outputs a program computes.
 
     Arguments may come as lazy negations of their memory where they may be `negated`. It
-    can be pickled by way of the `CompiledGraph` that it wraps, if the program has an
-    `artifact`.
+    can be pickled by way of the `CompiledGraph` that it wraps, if there is an artifact.
     """
-    call = _assembled(program, outputs, backward, negated)
-    artifact = getattr(program, "artifact", None)
-    if artifact is None:
+    call = _assembled(made.program, outputs, backward, negated)
+    if made.artifact is None:
         return boxed(call, CompiledGraph())
-    return boxed(call, CompiledGraph(Kept(artifact, outputs, backward, negated)))
+    return boxed(call, CompiledGraph(Kept(made.artifact, outputs, backward, negated)))
 
 
 def boxed(run: Program, graph: CompiledGraph) -> Program:

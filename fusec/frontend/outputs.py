@@ -26,8 +26,8 @@ from fusec.ir.dims import product
 Program = Callable[[list[Any]], list[Any]]
 """Runs a function: a list of arguments, which it empties, to a list of its yields.
 
-One that the runtime made also has its `count` of yields, a `run` that does the same
-with less ado (see `deliver`), and an `artifact` that can be kept (see `compiled`).
+One that the runtime made also has its `count` of yields, and a `run` that does the same
+with less ado (see `deliver`).
 """
 
 

@@ -23,6 +23,7 @@ from torch.utils import _pytree as pytree
 from fusec.errors import UserError
 from fusec.frontend.aten_graph import Compile, compile_aten_graph
 from fusec.frontend.capture import compile_dynamo_graph
+from fusec.frontend.compiled import Made
 from fusec.frontend.intake import Imported
 from fusec.frontend.torch_private import quiet_about_fakes
 from fusec.ir.arguments import chosen_arrays
@@ -83,8 +84,8 @@ def record(
     _require_cpu(named)
     graphs: list[Recorded] = []
 
-    def keep(imported: Imported) -> Callable[[list[Any]], list[Any]]:
-        program = compile(imported)
+    def keep(imported: Imported) -> Made:
+        program = compile(imported).program
         recorded = Recorded(imported)
         graphs.append(recorded)
 
@@ -94,7 +95,7 @@ def record(
                 recorded.arguments = [_copied(x) for x in arguments]
             return program(arguments)
 
-        return run
+        return Made(run)
 
     def backend(gm: torch.fx.GraphModule, examples: Sequence[Any]) -> Any:
         kept = partial(compile_aten_graph, compile=keep, options=options)

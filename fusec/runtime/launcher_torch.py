@@ -46,10 +46,6 @@ class Program:
         callables: Mapping[str, Callable[..., Any]],
         threads: int | None = None,
     ) -> None:
-        self.journey: Any = None
-        """How the program came about, for those who ask."""
-        self.artifact: Any = None
-        """The program as data, for whoever keeps it."""
         self.code = code
         self.count = len(recipe.results)
         """How many results a call has."""

@@ -72,11 +72,6 @@ class Verified:
         _compare(last, before or (), results, source, "code generation")
         return results
 
-    @property
-    def journey(self) -> Any:
-        """How the program came about."""
-        return getattr(self.program, "journey", None)
-
     def _interpret(
         self, stage: Stage, arrays: Sequence[Any], given: Sequence[Any]
     ) -> tuple[Any, ...]:

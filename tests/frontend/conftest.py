@@ -15,6 +15,7 @@ import torch.utils._pytree as pytree
 
 from fusec.frontend.aten_graph import compile_aten_graph
 from fusec.frontend.capture import compile_dynamo_graph
+from fusec.frontend.compiled import Made
 from fusec.frontend.dtypes import to_torch
 from fusec.frontend.intake import Imported
 from fusec.ir.core import Function
@@ -57,9 +58,9 @@ def capture(tmp_path: Path) -> Callable[..., Captured]:
         chosen = Options.from_mapping({"cache_dir": tmp_path, **options})
         captured = Captured()
 
-        def compile(imported: Imported) -> Callable[[list[Any]], list[Any]]:
+        def compile(imported: Imported) -> Made:
             captured.graphs.append(imported)
-            return partial(evaluate_program, imported)
+            return Made(partial(evaluate_program, imported))
 
         def backend(gm: Any, inputs: Any) -> Any:
             kept = partial(compile_aten_graph, compile=compile, options=chosen)

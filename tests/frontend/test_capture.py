@@ -13,6 +13,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from fusec.errors import InternalError
 from fusec.frontend.aten_graph import compile_aten_graph
+from fusec.frontend.compiled import Made
 from fusec.frontend.intake import Imported
 from fusec.logs import forget_warnings
 from fusec.options import Options
@@ -37,7 +38,7 @@ def test_arguments_are_handed_over(tmp_path: Path) -> None:
             arguments.clear()
             return [x * 2]
 
-        return run
+        return Made(run)
 
     x = torch.ones(3)
     run = compile_aten_graph(

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusec.frontend.compiled import CompiledGraph, Kept, compiled
+from fusec.frontend.compiled import CompiledGraph, Kept, Made, compiled
 from fusec.frontend.outputs import Argument, Program, View
 from fusec.frontend.torch_private import BypassAOTAutogradCache
 
@@ -73,19 +73,11 @@ def test_missing_bytes_are_noticed(length: int) -> None:
         revive(data[:length])
 
 
-class Here:
-    """A program with an artifact that no other process could have."""
-
-    count = 1
-    artifact: Any = staticmethod(lambda: None)
-
-    def __call__(self, arguments: list[Any]) -> list[Any]:
-        return [arguments.pop() + 1]
-
-
 def test_what_cannot_be_pickled_is_left_out_of_the_cache() -> None:
     """Torch takes this for "do not keep it"; the graph runs all the same."""
-    run: Any = compiled(Here(), (0,))
+    here: Any = lambda: None  # noqa: E731, as no other process could have it
+    program = Made(lambda arguments: [arguments.pop() + 1], artifact=here)
+    run: Any = compiled(program, (0,))
     assert run([torch.ones(())])[0] == 2
     for made in (run.__wrapped__, CompiledGraph()):
         with pytest.raises(BypassAOTAutogradCache):

@@ -27,6 +27,7 @@ from fusec.compiler import compile_graph
 from fusec.errors import VerificationError
 from fusec.frontend.aten_graph import compile_aten_graph
 from fusec.frontend.capture import compile_dynamo_graph
+from fusec.frontend.compiled import Made
 from fusec.frontend.intake import Imported
 from fusec.ir.printer import format_function
 from fusec.options import Options
@@ -67,10 +68,10 @@ class _Watch:
         chosen = {"compile": self._compile, "options": self.options}
         return compile_dynamo_graph(gm, examples, partial(compile_aten_graph, **chosen))
 
-    def _compile(self, imported: Imported) -> Callable[[list[Any]], list[Any]]:
+    def _compile(self, imported: Imported) -> Made:
         self.graph, self.arguments = format_function(imported.function), ()
         try:
-            program = compile_graph(imported, self.options)
+            program = compile_graph(imported, self.options).program
         except Exception as error:
             self.error = error
             raise
@@ -80,7 +81,7 @@ class _Watch:
             self.arguments = tuple(map(_kept, arguments))
             return program(arguments)
 
-        return run
+        return Made(run)
 
     def bug(self) -> str:
         """What went wrong while compiling, which torch does not tell; "" if nothing."""

@@ -109,7 +109,7 @@ def compiled(op: Any) -> Callable[[list[Any]], list[Any]]:
     x = b.param(Tensor(f32, (n,)), "x")
     function = b.function(op.name, (b(op, x),), symbols=(n,))
     options = Options.from_mapping({"cache": False})
-    return compile_function(function, options, {n: CHUNK})
+    return compile_function(function, options, {n: CHUNK}).program
 
 
 def errors(got: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:

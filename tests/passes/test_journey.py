@@ -109,7 +109,7 @@ def run(graph: Function, values: list[np.ndarray]) -> list[np.ndarray]:
     from fusec.options import Options
 
     options = Options.from_mapping({"cache": False}, None)
-    program = compile_function(graph, options)
+    program = compile_function(graph, options).program
     results = program([torch.from_numpy(v.copy()) for v in values])
     return [r.numpy() for r in results]
 

@@ -52,7 +52,7 @@ def lowered(text: str) -> Module:
 
 def compiled(text: str, tmp_path: Path, **options: Any) -> Program:
     chosen = Options.from_mapping({"cache_dir": tmp_path, **options})
-    return compile_module(lowered(text), chosen)
+    return compile_module(lowered(text), chosen).program
 
 
 def inputs(rows: int) -> list[torch.Tensor]:
@@ -95,7 +95,7 @@ def test_what_fails_in_a_segment_raises_as_torch_does(tmp_path: Path) -> None:
       yield %z
     }"""  # noqa: E501
     chosen = Options.from_mapping({"cache_dir": tmp_path})
-    program = compile_module(parse_module(dedent(text)), chosen)
+    program = compile_module(parse_module(dedent(text)), chosen).program
     for _ in range(2):
         with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
             program([torch.ones(2, 3), torch.ones(4, 5)])
