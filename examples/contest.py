@@ -30,7 +30,7 @@ from torch._dynamo.utils import counters
 from torch._inductor import metrics
 from torch._inductor.utils import run_and_get_code
 
-import fusec.compiler
+import fusec.counters
 
 Compiled = Callable[..., Any]
 
@@ -85,7 +85,7 @@ def observe_fusec(run: Callable[[], Run]) -> Observed:
 
 def kernel_counts() -> Kernels:
     """What fusec fused so far in this process."""
-    statistics = fusec.compiler.statistics()
+    statistics = fusec.counters.statistics()
     return Kernels(statistics.regions, statistics.kernels)
 
 

@@ -27,7 +27,6 @@ from fusec.analysis.cost import Work, bandwidth, seconds
 from fusec.analysis.fingerprint import Fingerprints
 from fusec.analysis.fusion import Fusion
 from fusec.analysis.regions import called
-from fusec.compiler import Journey
 from fusec.errors import Loc, Unsupported
 from fusec.ir.core import Block, Function, Op, Value, uses, walk
 from fusec.ir.dims import Symbol
@@ -35,6 +34,7 @@ from fusec.ir.ops.constant import Const, SizeOf
 from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.loop import Load, Region, Store, View
 from fusec.logs import counted
+from fusec.passes.journey import Journey
 from fusec.target import Target
 
 _SILENT = (Load, Store, Const, SizeOf)
@@ -158,7 +158,7 @@ def explain(
 def _refusals(journey: Journey, kernels: Sequence[str]) -> tuple[RefusalReport, ...]:
     """`kernels` are the names of all launches, in order; they are known to be the
     groups of fusion where no later pass dropped a region or made one."""
-    stages = journey.fused, journey.recomputed
+    stages = journey.functions["fused"], journey.functions["recomputed"]
     counts = {sum(isinstance(op, Region) for op in f.body.ops) for f in stages}
     same = counts == {len(kernels)}
     return tuple(

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_map_only
 
-from fusec.compiler import STAGES, Journey, compile_graph, stage_text
+from fusec.compiler import compile_graph
 from fusec.errors import OptionError, UserError
 from fusec.explain import explain as report
 from fusec.frontend.aten_graph import compile_aten_graph
@@ -31,6 +31,8 @@ from fusec.frontend.compiled import Made
 from fusec.frontend.intake import Imported
 from fusec.logs import enable
 from fusec.options import Options
+from fusec.passes.journey import Journey
+from fusec.stages import STAGES, stage_text
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 
 import fusec
 from fusec.cli import arguments
-from fusec.compiler import STAGES, Journey
 from fusec.errors import OptionError, UserError
+from fusec.passes.journey import Journey
+from fusec.stages import STAGES
 
 
 def swiglu(x: Any, gate: Any) -> Any:

@@ -21,12 +21,12 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = (
     "errors files lazy logs",
-    "options target",
+    "options target counters",
     "ir",
     "analysis frontend runtime",
     "passes codegen",
-    "compiler",
-    "explain",
+    "build",
+    "compiler stages explain",
     "api jitted",
     "cli",
 )

@@ -745,7 +745,7 @@ def test_a_graph_is_verified_on_the_arguments_of_a_file(
     plain = json.loads(fusec(*argv[:4], "--json").out)
     for a, b in zip(told["results"], plain["results"], strict=True):
         np.testing.assert_allclose(a["values"], b["values"], rtol=1e-5, atol=1e-5)
-    monkeypatch.setattr("fusec.compiler.lower_to_loops", without_reductions)
+    monkeypatch.setattr("fusec.passes.pipeline.lower_to_loops", without_reductions)
     done = fusec(*argv)
     assert done.status == 2
     assert "lower_to_loops changed result" in done.err

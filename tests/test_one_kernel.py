@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fusec.compiler import statistics
+from fusec.counters import statistics
 
 ROWS, COLUMNS = 37, 1003
 Tensors = tuple[Any, ...]

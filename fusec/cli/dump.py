@@ -7,12 +7,13 @@ from collections.abc import Mapping
 
 from fusec.cli.output import Output, note, progress, written
 from fusec.cli.targets import graphs, lowered
-from fusec.compiler import Journey, stage_text
 from fusec.errors import UserError
 from fusec.frontend.record import Recorded
 from fusec.ir.arguments import names_of, save_npz
 from fusec.ir.core import Function
+from fusec.passes.journey import Journey
 from fusec.runtime.launcher_arrays import to_array
+from fusec.stages import stage_text
 
 
 def run(arguments: Namespace) -> Output:

@@ -21,11 +21,12 @@ from typing import Any
 
 from fusec.cli.arguments import chosen
 from fusec.cli.output import progress
-from fusec.compiler import Journey, compile_graph, lower
+from fusec.compiler import compile_graph, setting_of
 from fusec.errors import FusecError, Loc, UserError
 from fusec.frontend.record import Inputs, Recorded, record, with_arrays
 from fusec.ir.arguments import load_npz
 from fusec.options import Options
+from fusec.passes.journey import Journey, lower
 
 _FORM = "write file.py:name or module:name"
 
@@ -54,7 +55,7 @@ def lowered(recorded: Recorded, arguments: Namespace) -> Journey:
     """A graph at every stage."""
     options, imported = Options.from_mapping(chosen(arguments)), recorded.imported
     with progress("lowering"):
-        return lower(imported.function, options, imported.hints)
+        return lower(imported.function, setting_of(options, imported.hints))
 
 
 def _record(call: Call, options: Options, arguments: Namespace) -> list[Recorded]:

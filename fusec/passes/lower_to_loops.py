@@ -304,13 +304,13 @@ def _is_lazy(op: Op) -> bool:
     return all(isinstance(value.type, Scalar) for value in op.results)
 
 
-_BLIND = {"aten.addmm.default", "aten.baddbmm.default"}
+BLIND = {"aten.addmm.default", "aten.baddbmm.default"}
 """Calls that compute with elements only, however they lie. Others may look: `view` as
 another dtype does, and random numbers are drawn in the order of memory."""
 
 
 def _takes_any_strides(op: Op) -> bool:
-    return not isinstance(op, Extern) or op.target in _BLIND
+    return not isinstance(op, Extern) or op.target in BLIND
 
 
 def _matmul_call(op: Op) -> tuple[Any, ...]:

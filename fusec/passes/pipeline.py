@@ -55,6 +55,9 @@ class Pass:
     function: Callable[..., object]
     """The pass itself; its module's docstring begins with its promise."""
     run: Callable[[Function, Setting], tuple[Function, ...]]
+    stage: str = ""
+    """What a graph is called after it: those that have a stage run on every graph, in
+    the order of the table, before it becomes kernels."""
 
     @property
     def promise(self) -> str:
@@ -117,22 +120,25 @@ def stripmined(function: Function, target: Target) -> Function:
 PASSES: Mapping[str, Pass] = MappingProxyType(
     {
         "lower_to_loops": Pass(
-            Level.GRAPH, lower_to_loops, lambda f, setting: (lower_to_loops(f),)
+            Level.GRAPH, lower_to_loops, lambda f, setting: (lower_to_loops(f),), "loop"
         ),
         "fuse": Pass(
             Level.LOOP,
             fuse,
             lambda f, setting: (fuse(f, setting.target, setting.hints),),
+            "fused",
         ),
         "recompute": Pass(
             Level.LOOP,
             recompute,
             lambda f, setting: (recompute(f, setting.target, setting.hints),),
+            "recomputed",
         ),
         "split_reductions": Pass(
             Level.LOOP,
             split_reductions,
             lambda f, setting: (split_reductions(f, setting.target, setting.hints),),
+            "split",
         ),
         "lower_to_host": Pass(
             Level.LOOP,

@@ -12,7 +12,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 import fusec
-from fusec.compiler import statistics
+from fusec.counters import statistics
 from fusec.logs import forget_warnings
 
 Agree = Callable[..., Any]

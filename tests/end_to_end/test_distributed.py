@@ -20,7 +20,7 @@ import torch.multiprocessing as mp
 from torch import nn
 
 import fusec
-from fusec.compiler import statistics
+from fusec.counters import statistics
 
 WORLD = 2
 DEADLINE = 100

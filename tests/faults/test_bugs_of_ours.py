@@ -14,7 +14,7 @@ import torch
 from faults.conftest import Run, X, model
 
 import fusec
-from fusec import compiler
+from fusec import build, compiler
 from fusec.analysis.fusion import Fusion
 from fusec.errors import InternalError, VerificationError
 from fusec.frontend import aten_graph
@@ -24,22 +24,23 @@ from fusec.ir.core import Function, Op, Values
 from fusec.ir.ops.arithmetic import Add, Sub
 from fusec.ir.ops.loop import Region
 from fusec.ir.ops.tile import For
+from fusec.passes import journey, pipeline
 
 Warned = Callable[[], list[str]]
 
 PARTS: dict[str, tuple[Any, str]] = {
     "the intake": (aten_graph, "import_graph"),
-    "lowering to loops": (compiler, "lower_to_loops"),
+    "lowering to loops": (pipeline, "lower_to_loops"),
     "planning fusion": (Fusion, "run"),
-    "fusing": (compiler, "emit_plan"),
-    "lowering to the host": (compiler, "lower_to_host"),
-    "assigning layouts": (compiler, "assign_layouts"),
-    "lowering kernels": (compiler, "lower_kernel"),
-    "emitting kernels": (compiler, "_text"),
-    "planning the host": (compiler, "plan_host"),
-    "emitting the host": (compiler, "emit_host"),
-    "compiling objects": (compiler, "compile_object"),
-    "loading objects": (compiler, "load"),
+    "fusing": (pipeline, "fuse"),
+    "lowering to the host": (journey, "lower_to_host"),
+    "assigning layouts": (journey, "assign_layouts"),
+    "lowering kernels": (build, "lower_kernel"),
+    "emitting kernels": (build, "kernel_text"),
+    "planning the host": (build, "plan_host"),
+    "emitting the host": (build, "emit_host"),
+    "compiling objects": (build, "compile_object"),
+    "loading objects": (build, "load"),
 }
 
 
@@ -83,7 +84,7 @@ def test_whatever_a_part_raises(
     def crash(*args: Any, **kwargs: Any) -> Any:
         raise error
 
-    monkeypatch.setattr(compiler, "emit_plan", crash)
+    monkeypatch.setattr(pipeline, "fuse", crash)
     right()
     (line,) = warned()
     assert type(error).__name__ in line
@@ -96,7 +97,7 @@ def test_an_interrupt_is_the_users_and_the_next_call_compiles(
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiler, "lower_to_host", interrupt)
+        patch.setattr(journey, "lower_to_host", interrupt)
         with pytest.raises(KeyboardInterrupt):
             right()
     right()
@@ -107,14 +108,14 @@ def test_an_interrupt_is_the_users_and_the_next_call_compiles(
 def test_a_crash_in_the_backward_pass_leaves_gradients_right(
     warned: Warned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lower = compiler.lower_to_loops
+    lower = pipeline.lower_to_loops
 
     def crash(function: Function) -> Function:
         if function.name == "backward":
             raise IndexError("planted")
         return lower(function)
 
-    monkeypatch.setattr(compiler, "lower_to_loops", crash)
+    monkeypatch.setattr(pipeline, "lower_to_loops", crash)
     torch._dynamo.reset()
     options = {"cache_dir": tmp_path}
     compiled = torch.compile(model, backend=fusec.backend, options=options)
@@ -134,7 +135,7 @@ def test_without_a_place_for_reproducers_the_graph_runs_as_well(
     def crash(*args: Any, **kwargs: Any) -> Any:
         raise KeyError("planted")
 
-    monkeypatch.setattr(compiler, "lower_to_loops", crash)
+    monkeypatch.setattr(pipeline, "lower_to_loops", crash)
     (tmp_path / "file").touch()
     right(tmp_path / "file")
     cache, first, second = warned()
@@ -153,10 +154,10 @@ def test_a_reproducer_shows_the_bug_again(
     def crash(*args: Any, **kwargs: Any) -> Any:
         raise KeyError("planted")
 
-    monkeypatch.setattr(compiler, "emit_plan", crash)
+    monkeypatch.setattr(pipeline, "fuse", crash)
     right()
     (path,) = tmp_path.glob("reproducers/*.py")
-    bug = "from fusec import compiler\n\ncompiler.emit_plan = None\n"
+    bug = "from fusec.passes import pipeline\n\npipeline.fuse = None\n"
     path.write_text(path.read_text().replace("import fusec\n", f"import fusec\n{bug}"))
     done = subprocess.run(
         [sys.executable, str(path)],
@@ -195,12 +196,12 @@ def subtracting(function: Function) -> Function:
     return rewrite(function, visit)
 
 
-def after(name: str) -> Callable[[pytest.MonkeyPatch], None]:
+def after(owner: Any, name: str) -> Callable[[pytest.MonkeyPatch], None]:
     """Plants the bug in what a pass of the compiler returns."""
 
     def plant(patch: pytest.MonkeyPatch) -> None:
-        real = getattr(compiler, name)
-        patch.setattr(compiler, name, lambda *a, **k: subtracting(real(*a, **k)))
+        real = getattr(owner, name)
+        patch.setattr(owner, name, lambda *a, **k: subtracting(real(*a, **k)))
 
     return plant
 
@@ -210,16 +211,22 @@ def in_the_frontend(patch: pytest.MonkeyPatch) -> None:
 
 
 def in_the_kernels_code(patch: pytest.MonkeyPatch) -> None:
-    text = compiler._text
-    patch.setattr(compiler, "_text", lambda *a: text(*a).replace(" fadd ", " fsub "))
+    text = build.kernel_text
+    patch.setattr(build, "kernel_text", lambda *a: _subtracting_text(text(*a)))
+
+
+def _subtracting_text(text: str) -> str:
+    return text.replace(" fadd ", " fsub ")
 
 
 MISCOMPILES: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "the frontend": in_the_frontend,
-    "lower_to_loops": after("lower_to_loops"),
-    "fuse": after("emit_plan"),
-    "assign_layouts": after("assign_layouts"),
-    "stripmine": after("stripmined"),
+    "lower_to_loops": after(pipeline, "lower_to_loops"),
+    "fuse": after(pipeline, "fuse"),
+    "recompute": after(pipeline, "recompute"),
+    "split_reductions": after(pipeline, "split_reductions"),
+    "assign_layouts": after(journey, "assign_layouts"),
+    "stripmine": after(compiler, "stripmined"),
     "code generation": in_the_kernels_code,
 }
 

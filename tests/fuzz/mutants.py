@@ -14,10 +14,11 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
-from fusec.compiler import lower
+from fusec.compiler import setting_of
 from fusec.ir.parser import parse_function
 from fusec.ir.printer import format_function, format_module
 from fusec.options import Options
+from fusec.passes.journey import lower
 from fusec.passes.pipeline import stripmined
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -110,7 +111,7 @@ def corpus() -> tuple[str, ...]:
     texts = [path.read_text() for path in sorted(GOLDEN.glob("*.ir"))]
     options = Options.from_mapping({"target": "x86-64-v3"})
     for text in GRAPHS:
-        journey = lower(parse_function(text), options)
+        journey = lower(parse_function(text), setting_of(options))
         texts += [format_module(module) for module in journey.stages.values()]
         laid_out = journey.laid_out.values()
         texts += [format_function(kernel) for kernel in laid_out]

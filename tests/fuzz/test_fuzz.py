@@ -133,7 +133,7 @@ def maxima_for_sums(function: Function) -> Function:
 def test_what_is_written_down_shows_the_bug_to_fusec_run(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("fusec.compiler.lower_to_loops", maxima_for_sums)
+    monkeypatch.setattr("fusec.passes.pipeline.lower_to_loops", maxima_for_sums)
     given = Input("x0", (3, 4), "float32", "transposed")
     step = Step("v0", "x0.sum(1)", "summed")
     verdict = judge(Program((given,), (step,), ("v0",)))

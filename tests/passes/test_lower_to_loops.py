@@ -517,20 +517,30 @@ keywords=()}} : f32[{shape}]
 """
 
 
-@pytest.mark.parametrize(
-    ("view", "shape", "kind"),
-    [
-        ("permute %x {order=(1, 0)}", "6, 4", View),
-        ("slice %x {dim=1, start=1, length=2, step=2}", "4, 2", View),
-        ("broadcast %r {shape=(9, 4, 6)}", "9, 4, 6", View),
-        ("reshape %x {shape=(2, 12)}", "2, 12", View),
-        ("reshape %t {shape=(3, 8)}", "3, 8", Region),
-        ("slice %x {dim=0, start=3, length=4, step=-1}", "4, 6", Region),
-    ],
-)
+VIEWS = [
+    ("permute %x {order=(1, 0)}", "6, 4", View, Region),
+    ("slice %x {dim=1, start=1, length=2, step=2}", "4, 2", View, Region),
+    ("broadcast %r {shape=(9, 4, 6)}", "9, 4, 6", View, Region),
+    ("reshape %x {shape=(2, 12)}", "2, 12", View, View),
+    ("reshape %t {shape=(3, 8)}", "3, 8", Region, Region),
+    ("slice %x {dim=0, start=3, length=4, step=-1}", "4, 6", Region, Region),
+]
+
+
+@pytest.mark.parametrize("blind", [True, False])
+@pytest.mark.parametrize(("view", "shape", "where_blind", "where_not"), VIEWS)
 def test_an_extern_takes_a_view_where_strides_can_say_it(
-    view: str, shape: str, kind: type
+    view: str,
+    shape: str,
+    where_blind: type,
+    where_not: type,
+    blind: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """One that may look at strides finds its operand as it is typed: row-major."""
+    if blind:
+        monkeypatch.setattr("fusec.passes.lower_to_loops.BLIND", {"aten.twice"})
+    kind = where_blind if blind else where_not
     source = EXTERN_OF_A_VIEW.format(view=view, shape=shape)
     before = {"%t": "%t = permute %x {order=(1, 0)} : f32[6, 4]\n      "}
     before["%r"] = "%r = reshape %x {shape=(1, 4, 6)} : f32[1, 4, 6]\n      "
