@@ -35,7 +35,6 @@ LAYERS = (
 OWNERS = {
     "lark": ["fusec/ir/parser.py"],
     "llvmlite": ["fusec/runtime/llvm.py"],
-    "networkx": ["fusec/analysis/*"],
     "numpy": ["fusec/ir/*"],
     "sympy": ["fusec/frontend/*"],
     "torch": [
@@ -45,7 +44,6 @@ OWNERS = {
         "fusec/runtime/extern.py",
         "fusec/runtime/launcher_*.py",
     ],
-    "triton": ["fusec/runtime/launcher_triton.py"],
 }
 
 # The files that may do what all others may not.
@@ -285,6 +283,19 @@ def test_a_rule_finds_what_breaks_it(rule: Rule, path: str, line: str) -> None:
 def test_the_rules_allow_what_is_right(path: str, line: str) -> None:
     source = Source(path, ast.parse(line))
     assert [violation for rule in RULES for violation in rule(source)] == []
+
+
+def test_owners_import_what_they_own() -> None:
+    importing = {
+        (each.top, source.path) for source in sources() for each in imports(source)
+    }
+    idle = [
+        (package, pattern)
+        for package, patterns in OWNERS.items()
+        for pattern in patterns
+        if not any(top == package and fnmatch(p, pattern) for top, p in importing)
+    ]
+    assert idle == []
 
 
 # Importing fusec costs nothing.

@@ -194,9 +194,10 @@ class _Writer(RegionBuilder):
         """The index of an access in the group's axes."""
         index: list[Affine | Value] = []
         for entry in op.index:
-            slot = isinstance(entry, Slot)
-            found = env[op.indices[entry.index]] if slot else None
-            index.append(found or self.entry(entry, placement))
+            if isinstance(entry, Slot):
+                index.append(env[op.indices[entry.index]])
+            else:
+                index.append(self.entry(entry, placement))
         return index
 
     def entry(self, entry: Affine, placement: Placement) -> Affine | Value:
