@@ -54,7 +54,8 @@ SHARES = 4
 NARROWEST = 64
 """Columns that a program takes at least, where there are as many."""
 SQUARE = 64
-"""Elements along each side of a program's part of a matrix that is transposed."""
+"""Elements along each side of a program's part of a matrix that is transposed; where
+one side is shorter, the other is longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,25 +225,25 @@ class _Choices:
 
     def rows_around(self, tile: list[Split]) -> list[Split]:
         """Loops over further axes, the innermost first, where the tile of a program
-        would be too small to be worth its start."""
+        would be too small to be worth its start; and few points that compute
+        differently, written out, each with what concerns it alone."""
         held = {split.axis for split in tile}
         trips = likely(product(split.trips for split in tile), self.hints)
         around: list[Split] = []
+        if self.accesses.swept:
+            return around
         for axis in reversed(self.accesses.axes):
-            if self.accesses.swept or trips * 2 > BLOCK_TRIPS:
-                break
-            if axis not in held:
-                split = self.block(self.around(axis), BLOCK_TRIPS // trips)
+            if axis in held:
+                continue
+            few = isinstance(axis.extent, int) and axis.extent <= REGISTERS
+            if few and axis in self.told_apart:
+                split = Split(axis, axis.extent, axis.extent)  # type: ignore[arg-type]
+                around.insert(0, split)
+            elif trips * 2 <= BLOCK_TRIPS:
+                split = self.block(Split(axis, axis.extent), BLOCK_TRIPS // trips)
                 around.insert(0, split)
                 trips *= likely(split.extent, self.hints)
         return around
-
-    def around(self, axis: Axis) -> Split:
-        """A loop over an axis; few points that compute differently are written out
-        instead, each with what concerns it alone."""
-        few = isinstance(axis.extent, int) and axis.extent <= REGISTERS
-        registers = axis.extent if few and axis in self.told_apart else 1
-        return Split(axis, axis.extent, registers)  # type: ignore[arg-type]
 
     def ahead(self, split: Split) -> int:
         """Trips ahead to prefetch along a row that is too long to have the next one
@@ -274,7 +275,8 @@ class _Choices:
         if not others:
             return self.block(split, split.chunk * BLOCK_TRIPS)
         if row is not None and row in self.accesses.grid:
-            return self.block(split, SQUARE)
+            side = likely(others[-1].extent, self.hints)
+            return self.block(split, SQUARE * max(1, SQUARE // max(1, side)))
         return self.block(split, self.columns(split))
 
     def columns(self, split: Split) -> int:

@@ -26,13 +26,20 @@ from collections.abc import Callable
 from typing import Any
 
 from fusec.codegen.llvm_kernel import Kernel, Register, dtype_of, hint_of
-from fusec.codegen.llvm_known import define_if_known, folded
+from fusec.codegen.llvm_known import constant, define_if_known, folded
 from fusec.codegen.llvm_lanes import element
 from fusec.codegen.llvm_memory import load_tile, store_tile
 from fusec.codegen.llvm_rare import rare
 from fusec.codegen.llvm_reduce import reduce_tile
 from fusec.codegen.llvm_rows import spelling, supports
 from fusec.codegen.llvm_scan import scan_tile
+from fusec.codegen.llvm_spans import (
+    decided,
+    note,
+    note_counter,
+    note_program,
+    note_size,
+)
 from fusec.codegen.llvm_tile import broadcast_tile, convert, guard, iota_tile, scratch
 from fusec.errors import InternalError
 from fusec.ir.core import Block, Function, Op, Value
@@ -85,6 +92,7 @@ def _emit_op(k: Kernel, op: Op) -> None:
     if isinstance(op, (ew.Elementwise, Cast, Bitcast)):
         k.comment(op)
         _elementwise(k, op)
+        note(k, op)
         return
     handler = _HANDLERS.get(type(op))
     if handler is None:
@@ -92,6 +100,8 @@ def _emit_op(k: Kernel, op: Op) -> None:
     if not isinstance(op, (Const, SizeOf, ProgramId)):
         k.comment(op)
     handler(k, op)
+    if isinstance(op, (IotaTile, BroadcastTile)):
+        note(k, op)
 
 
 def _elementwise(k: Kernel, op: Op) -> None:
@@ -99,6 +109,10 @@ def _elementwise(k: Kernel, op: Op) -> None:
     dtypes = tuple(dtype_of(x) for x in (*op.operands, result))
     spell = spelling(op, dtypes)
     if isinstance(result.type, Scalar):
+        (always,) = decided(k, op, 1) or (None,)
+        if always is not None:
+            k.define_number(result, always)
+            return
         scalar = k.scalar_lanes(hint_of(op))
         k.define(result, (spell(scalar, *(k.scalar(x) for x in op.operands)),))
         return
@@ -106,10 +120,15 @@ def _elementwise(k: Kernel, op: Op) -> None:
     v = k.lanes(places.lanes, hint_of(op))
     if define_if_known(k, op):
         return
-    columns = [k.spread(x, v, len(places.origins)) for x in op.operands]
+    count = len(places.origins)
+    columns = [k.spread(x, v, count) for x in op.operands]
+    always = decided(k, op, count) or (None,) * count
     registers: list[Register] = []
     for register, row in enumerate(zip(*columns, strict=True)):
+        known = always[register]
         chosen = folded(k, op, row, register)
+        if known is not None:
+            chosen = constant(k, result, known)
         if chosen is not None or _is_void(op, row):
             registers.append(chosen)
             continue
@@ -142,10 +161,12 @@ def _size(k: Kernel, op: SizeOf) -> None:
         k.define_number(op.result, op.dim)
     else:
         k.define(op.result, (k.index(op.dim),))
+        note_size(k, op.result, op.dim)
 
 
 def _program_id(k: Kernel, op: ProgramId) -> None:
     k.define(op.result, (k.programs.counter,))
+    note_program(k, op.result)
 
 
 def _for(k: Kernel, op: For) -> None:
@@ -185,6 +206,7 @@ def _loop(k: Kernel, op: For, runs: bool) -> None:
     lo, hi = k.scalar(op.lo), k.scalar(op.hi)
     loop = k.writer.open_loop(lo, hi, op.step, firsts, counter.hint or "i", runs)
     k.define(counter, (loop.counter,))
+    note_counter(k, op)
     _deal(k, carried, loop.names)
     _emit_block(k, op.body)
     following = [register for _, register in _flat(k, op.body.yields)]

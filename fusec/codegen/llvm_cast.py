@@ -87,10 +87,10 @@ def _widen(v: Lanes, source: DType, x: str) -> str:
     if source is bf16:
         rounded = v.writer.widened.get(x)
         if rounded is not None:
-            return v.cast("bitcast", "i32", rounded, "float")
+            return v.cleaned(v.cast("bitcast", "i32", rounded, "float"))
         wide = v.cast("zext", "i16", x, "i32")
         bits = v.op("shl", "i32", wide, v.constant("i32", 16))
-        return v.cast("bitcast", "i32", bits, "float")
+        return v.cleaned(v.cast("bitcast", "i32", bits, "float"))
     if v.target.has("f16c"):
         return v.cast("fpext", "half", v.cast("bitcast", "i16", x, "half"), "float")
     return _widen_f16_bits(v, x)
@@ -106,7 +106,8 @@ def _narrow(v: Lanes, target: DType, x: str) -> str:
 
 
 def _narrow_bf16(v: Lanes, x: str) -> str:
-    """Add half a unit, less one where the last bit is even; every NaN becomes torch's.
+    """Add half a unit, less one where the last bit is even. A NaN becomes torch's, but
+    a clean one stays as it is: what is added carries nothing into its upper half.
 
     Whoever widens the result again gets the bits as they are before they are packed.
     """
@@ -115,8 +116,9 @@ def _narrow_bf16(v: Lanes, x: str) -> str:
     odd = v.op("and", "i32", upper, v.constant("i32", 1))
     half = v.op("add", "i32", odd, v.constant("i32", 0x7FFF))
     rounded = v.op("add", "i32", bits, half)
-    nan = v.test("fcmp uno", "float", x, v.zero(f32))
-    rounded = v.select("i32", nan, v.constant("i32", 0x7FC0 << 16), rounded)
+    if x not in v.writer.clean:
+        nan = v.test("fcmp uno", "float", x, v.zero(f32))
+        rounded = v.select("i32", nan, v.constant("i32", 0x7FC0 << 16), rounded)
     rounded = v.op("and", "i32", rounded, v.constant("i32", -1 << 16))
     upper = v.op("lshr", "i32", rounded, v.constant("i32", 16))
     result = v.cast("trunc", "i32", upper, "i16")

@@ -52,22 +52,18 @@ def bit_permutation(moves: Moves, registers: int, lanes: int) -> list[int] | Non
 def exchange(
     v: Lanes, type_: str, registers: Sequence[str], permutation: list[int]
 ) -> list[str]:
-    """The registers with the bits of their places permuted."""
+    """The registers with the bits of their places permuted.
+
+    What changes among the lanes alone goes into the shuffles of the last exchange.
+    """
     width = v.count.bit_length() - 1
-    held = list(range(len(permutation)))
-    """Which bit of the source each bit of a place is by now."""
+    swaps, held = _swaps(permutation, width)
+    lanes = _permuted(v.count, [held.index(b) for b in permutation[:width]])
     current = list(registers)
-    moving = True
-    while moving:
-        moving = False
-        for lane_bit in range(width):
-            at = held.index(permutation[lane_bit])
-            if at >= width:
-                current = _swap(v, type_, current, lane_bit, at - width)
-                held[lane_bit], held[at] = held[at], held[lane_bit]
-                moving = True
-    if held[:width] != permutation[:width]:
-        lanes = _permuted(v.count, [held.index(b) for b in permutation[:width]])
+    for n, (lane_bit, register_bit) in enumerate(swaps, start=1):
+        order = lanes if n == len(swaps) else list(range(v.count))
+        current = _swap(v, type_, current, lane_bit, register_bit, order)
+    if not swaps and lanes != list(range(v.count)):
         current = [_shuffle(v, type_, x, "poison", lanes) for x in current]
     order = _permuted(
         len(current), [held.index(b) - width for b in permutation[width:]]
@@ -75,10 +71,34 @@ def exchange(
     return [current[r] for r in order]
 
 
+def _swaps(
+    permutation: Sequence[int], width: int
+) -> tuple[list[tuple[int, int]], list[int]]:
+    """The exchanges of a lane's and a register's bit that bring every bit to its kind,
+    and which bit of the source each bit of a place is after them."""
+    held = list(range(len(permutation)))
+    swaps: list[tuple[int, int]] = []
+    moving = True
+    while moving:
+        moving = False
+        for lane_bit in range(width):
+            at = held.index(permutation[lane_bit])
+            if at >= width:
+                swaps.append((lane_bit, at - width))
+                held[lane_bit], held[at] = held[at], held[lane_bit]
+                moving = True
+    return swaps, held
+
+
 def _swap(
-    v: Lanes, type_: str, registers: list[str], lane_bit: int, register_bit: int
+    v: Lanes,
+    type_: str,
+    registers: list[str],
+    lane_bit: int,
+    register_bit: int,
+    order: Sequence[int],
 ) -> list[str]:
-    """One exchange, for every pair of registers."""
+    """One exchange, for every pair of registers; of the results, the lanes in order."""
     result = list(registers)
     step, far = 1 << lane_bit, 1 << register_bit
     lanes = range(v.count)
@@ -87,8 +107,8 @@ def _swap(
     for r, x in enumerate(registers):
         if not r & far:
             y = registers[r | far]
-            result[r] = _shuffle(v, type_, x, y, low)
-            result[r | far] = _shuffle(v, type_, x, y, high)
+            result[r] = _shuffle(v, type_, x, y, [low[n] for n in order])
+            result[r | far] = _shuffle(v, type_, x, y, [high[n] for n in order])
     return result
 
 

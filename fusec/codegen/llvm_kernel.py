@@ -13,6 +13,7 @@ from fusec.errors import InternalError
 from fusec.ir.core import Block, Function, Op, Value
 from fusec.ir.dims import Symbol
 from fusec.ir.dtypes import DType
+from fusec.ir.intervals import Interval
 from fusec.ir.types import Buffer, Scalar, Tile
 from fusec.target import Target
 
@@ -45,6 +46,8 @@ class Kernel:
         self._held: dict[Value, tuple[Register, ...]] = {}
         self._numbers: dict[Value, float | int | bool] = {}
         self._tables: dict[Value, Table] = {}
+        self.spans: dict[Value, tuple[Interval, ...]] = {}
+        """Where the integers of each register are (see `llvm_spans`)."""
         self.index = Index(
             self.scalar_lanes("n"), self._load_arguments(), function.facts
         )

@@ -11,9 +11,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fusec.codegen.llvm_kernel import Kernel, Register, Table, dtype_of
+from fusec.codegen.llvm_kernel import (
+    Kernel,
+    Register,
+    Table,
+    constant_vector,
+    dtype_of,
+)
+from fusec.codegen.llvm_lanes import literal
 from fusec.codegen.llvm_mask import Mask
 from fusec.ir.core import Op, Value
+from fusec.ir.dtypes import bool_
 from fusec.ir.interpreter.elements import compute, scalar
 from fusec.ir.ops import elementwise as ew
 from fusec.ir.types import Scalar
@@ -63,7 +71,17 @@ def condition(k: Kernel, value: Value, register: int) -> Mask:
     if table is not None and len(set(table[register])) == 1:
         return bool(table[register][0])
     held = k.registers(value)[register]
-    return False if held is None else held
+    if held is None:
+        return False
+    for known in (True, False):
+        if held == constant(k, value, known):
+            return known
+    return held
+
+
+def constant(k: Kernel, value: Value, known: bool) -> str:
+    """A register of bools that are all alike."""
+    return constant_vector("i1", [literal(bool_, known)] * k.width(value))
 
 
 def _table(k: Kernel, value: Value) -> Table | float | None:

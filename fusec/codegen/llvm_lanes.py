@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from fusec.codegen.llvm_text import Writer
@@ -97,7 +98,16 @@ class Lanes:
 
     def op(self, opcode: str, element: str, *xs: str) -> str:
         """An instruction whose operands all have the type of the result."""
-        return self.write(f"{opcode} {self.type(element)} {', '.join(xs)}")
+        made = self.write(f"{opcode} {self.type(element)} {', '.join(xs)}")
+        return self.cleaned(made, xs) if element == "float" else made
+
+    def cleaned(self, x: str, sources: Sequence[str] = ()) -> str:
+        """x, known to be clean where all that hardware computes it from is so: a NaN
+        is that of an operand, or the processor's own."""
+        clean = self.writer.clean
+        if all(source in clean or source[0] != "%" for source in sources):
+            clean.add(x)
+        return x
 
     def test(self, predicate: str, element: str, x: str, y: str) -> str:
         """A comparison: `fcmp olt`, `icmp eq`."""
@@ -105,9 +115,10 @@ class Lanes:
 
     def select(self, element: str, condition: str, x: str, y: str) -> str:
         type_ = self.type(element)
-        return self.write(
+        made = self.write(
             f"select {self.type('i1')} {condition}, {type_} {x}, {type_} {y}"
         )
+        return self.cleaned(made, (x, y)) if element == "float" else made
 
     def cast(self, opcode: str, source: str, x: str, target: str) -> str:
         """A conversion: `zext`, `fptosi`, `bitcast`. Nothing if the types agree."""
@@ -121,7 +132,8 @@ class Lanes:
         name = f"@llvm.{intrinsic}.{self.mangled(element)}"
         self.writer.declare(f"{type_} {name}({', '.join([type_] * len(xs))})")
         operands = ", ".join(f"{type_} {x}" for x in xs)
-        return self.write(f"call {type_} {name}({operands})")
+        made = self.write(f"call {type_} {name}({operands})")
+        return self.cleaned(made, xs) if element == "float" else made
 
     def mangled(self, element: str) -> str:
         """The type as names of intrinsics spell it."""

@@ -262,7 +262,31 @@ def _load(where: Where, pointer: str, count: int = 1) -> str:
 def _read_run(where: Where, pointer: str, mask: Mask, default: str | None) -> str:
     if mask is True:
         return _load(where, pointer, where.v.count)
+    if isinstance(mask, str) and mask[0] == "%" and not _masks(where):
+        return _read_in_part(where, pointer, mask, default)
     return _masked_load(where, where.v, pointer, str(mask), default)
+
+
+def _masks(where: Where) -> bool:
+    """Whether the target has an instruction for masked loads of such elements."""
+    target = where.v.target
+    return target.has("avx512bw") or (target.has("avx") and where.bytes >= 4)
+
+
+def _read_in_part(where: Where, pointer: str, mask: str, default: str | None) -> str:
+    """All lanes, none, or one by one: most masks, as those of a concatenation, are all
+    or nothing."""
+    v, w = where.v, where.v.writer
+    bits, one = f"i{v.count}", v.of(1)
+    type_, other = v.type(_type(where)), default or "zeroinitializer"
+    lanes = v.write(f"bitcast {v.type('i1')} {mask} to {bits}")
+    whole = w.open_arm(one.test("icmp eq", bits, lanes, "-1"), "whole")
+    found = _load(where, pointer, v.count)
+    (found,) = w.close_arm(whole, [(type_, found, other)])
+    after = one.op("add", bits, lanes, "1")
+    part = w.open_arm(one.test("icmp ugt", bits, after, "1"), "part")
+    some = _masked_load(where, v, pointer, mask, default)
+    return w.close_arm(part, [(type_, some, found)])[0]
 
 
 def _masked_load(

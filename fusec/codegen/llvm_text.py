@@ -74,6 +74,9 @@ class Writer:
         self._declared: set[str] = set()
         self.widened: dict[str, str] = {}
         """The f32 bits of values that were narrowed from them, which stand beside."""
+        self.clean: set[str] = set()
+        """Values of f32 whose NaNs have no bits in the lower half: what hardware makes
+        of numbers that had none."""
         self._leaves = False
         for parameter in _OPERAND.findall(parameters):
             self.name(parameter[1:])

@@ -39,13 +39,13 @@ def broadcast_tile(k: Kernel, op: BroadcastTile) -> None:
     v = k.lanes(target.lanes, hint_of(op))
     pick = Picker(v, element(dtype_of(op.x)), k.registers(op.x), source.lanes)
     registers = range(len(target.origins))
-    wanted = [_wanted(source, target, r) for r in registers]
+    rows = [wanted(source, target, r) for r in registers]
     table = k.table(op.x)
     if table is not None:
-        known = tuple(tuple(_known(table, p) for p in row) for row in wanted)
+        known = tuple(tuple(_known(table, p) for p in row) for row in rows)
         k.define_table(op.result, known)
         return
-    k.define(op.result, [pick(row) for row in wanted])
+    k.define(op.result, [pick(row) for row in rows])
 
 
 def convert(k: Kernel, op: Convert) -> None:
@@ -130,15 +130,15 @@ def scratch(k: Kernel, op: Scratch) -> None:
 # ---------------------------------------------------------------- rearranging
 
 
-def _wanted(source: Places, target: Places, register: int) -> list[Place | None]:
+def wanted(source: Places, target: Places, register: int) -> list[Place | None]:
     """Where the elements of a register come from; None for padding."""
     repeated = [d for d, n in enumerate(source.shape) if n == 1]
-    wanted: list[Place | None] = []
+    found: list[Place | None] = []
     for lane in range(target.lanes):
         coords = moved(target.coords(register, lane), repeated)
         inside = all(c < n for c, n in zip(coords, source.shape, strict=True))
-        wanted.append(source.table[coords] if inside else None)
-    return wanted
+        found.append(source.table[coords] if inside else None)
+    return found
 
 
 def _known(table: Table, place: Place | None) -> int:

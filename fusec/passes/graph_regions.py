@@ -14,6 +14,7 @@ from fusec.ir.ops.checks import Check
 from fusec.ir.ops.elementwise import And, Ge, Lt
 from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.loop import Load, Store
+from fusec.ir.ops.view import Gather, Index
 from fusec.ir.types import Axis, Scalar, Tensor
 from fusec.passes.region_builder import RegionBuilder
 from fusec.passes.views import VIEWS, Coord, coordinate
@@ -113,15 +114,19 @@ class GraphRegion(RegionBuilder):
         (value,) = self.builder.emit(Load, (buffer, *slots), attrs)
         return value
 
-    def checked(self, x: Value, indices: Mapping[int, Value]) -> Value:
-        """Check that indices lie in their dimensions; where they do, as bool."""
-        b, shape = self.builder, x.shape  # type: ignore[union-attr]
+    def checked(self, op: Gather | Index, indices: Mapping[int, Value]) -> Value:
+        """Check that indices lie in their dimensions; where they do, as bool.
+
+        Where nothing is picked there is no index.
+        """
+        b, shape, picks = self.builder, op.x.shape, 0 not in op.result.shape
         inside: Value | None = None
         for dim, index in indices.items():
             low = b(Ge, index, b.const(0, i64))
             within = b(And, low, b(Lt, index, b.size(shape[dim])))
             message = f"index out of range for dimension {dim} of size {shape[dim]}"
-            b.emit(Check, (within,), (message, "IndexError"))
+            if picks:
+                b.emit(Check, (within,), (message, "IndexError"))
             inside = within if inside is None else b(And, inside, within)
         assert inside is not None
         return inside

@@ -181,7 +181,8 @@ def _between(b: Builder, at: Value, start: Dim, length: Dim, total: Dim) -> Valu
 
 def _checked(r: GraphRegion, op: Checked, coords: Sequence[Coord]) -> Values:
     x, ok = (r.read(value, coords) for value in op.operands)
-    r.builder.emit(Check, (ok,), op.attrs)
+    if 0 not in op.result.shape:
+        r.builder.emit(Check, (ok,), op.attrs)
     return (x,)
 
 
@@ -189,7 +190,7 @@ def _gather(r: GraphRegion, op: Gather, coords: Sequence[Coord]) -> Values:
     index = r.integer(r.read(op.index, coords))
     inner = list(coords)
     inner[op.dim] = index
-    return (r.read(op.x, inner, r.checked(op.x, {op.dim: index})),)
+    return (r.read(op.x, inner, r.checked(op, {op.dim: index})),)
 
 
 def _index(r: GraphRegion, op: Index, coords: Sequence[Coord]) -> Values:
@@ -202,7 +203,7 @@ def _index(r: GraphRegion, op: Index, coords: Sequence[Coord]) -> Values:
     }
     dims = range(len(op.x.shape))
     inner = [picked[d] if d in picked else next(kept) for d in dims]
-    return (r.read(op.x, inner, r.checked(op.x, picked)),)
+    return (r.read(op.x, inner, r.checked(op, picked)),)
 
 
 Point = Callable[[GraphRegion, Any, Sequence[Coord]], Values]
