@@ -22,13 +22,15 @@ after the other, each for all its registers, so that neighbours are independent.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any
 
 from fusec.codegen.llvm_kernel import Kernel, Register, dtype_of, hint_of
 from fusec.codegen.llvm_known import constant, define_if_known, folded
 from fusec.codegen.llvm_lanes import element
 from fusec.codegen.llvm_memory import load_tile, store_tile
+from fusec.codegen.llvm_pieces import pieces
 from fusec.codegen.llvm_rare import rare
 from fusec.codegen.llvm_reduce import reduce_tile
 from fusec.codegen.llvm_rows import spelling, supports
@@ -170,67 +172,75 @@ def _program_id(k: Kernel, op: ProgramId) -> None:
 
 
 def _for(k: Kernel, op: For) -> None:
-    trips = _trips(k, op)
-    if trips == 0:
-        for result, init in zip(op.results, op.inits, strict=True):
-            k.define(result, k.registers(init))
-    elif trips == 1:
-        _run_once(k, op)
-    else:
-        _loop(k, op, runs=trips is not None)
-
-
-def _trips(k: Kernel, op: For) -> int | None:
-    """How often the block runs, where that is known."""
+    """Run the body for each trip, in pieces where its bounds are known."""
     lo, hi = k.number(op.lo), k.number(op.hi)
+    held = [k.registers(init) for init in op.inits]
     if lo is None or hi is None:
-        return None
-    return max(0, -(-(int(hi) - int(lo)) // op.step))
+        held = _loop(k, op, k.scalar(op.lo), k.scalar(op.hi), held)
+    else:
+        for first, end in pieces(k, op, int(lo), int(hi)):
+            if first + op.step >= end > first:
+                held = _run_once(k, op, first, held)
+            elif end > first:
+                held = _loop(k, op, str(first), str(end), held, (first, end))
+    for result, registers in zip(op.results, held, strict=True):
+        k.define(result, registers)
 
 
-def _run_once(k: Kernel, op: For) -> None:
+State = list[tuple[Register, ...]]
+"""The registers of each value that a loop carries."""
+
+
+def _run_once(k: Kernel, op: For, counter: int, held: State) -> State:
+    k.define_number(op.body.params[0], counter)
+    return _body(k, op, held)
+
+
+def _loop(
+    k: Kernel,
+    op: For,
+    lo: str,
+    hi: str,
+    held: State,
+    known: tuple[int, int] | None = None,
+) -> State:
+    """`known` are the bounds if they are, with at least one trip between them."""
     counter, *carried = op.body.params
-    lo = k.number(op.lo)
-    assert lo is not None
-    k.define_number(counter, lo)
-    for param, init in zip(carried, op.inits, strict=True):
-        k.define(param, k.registers(init))
-    _emit_block(k, op.body)
-    for result, last in zip(op.results, op.body.yields, strict=True):
-        k.define(result, k.registers(last))
-
-
-def _loop(k: Kernel, op: For, runs: bool) -> None:
-    counter, *carried = op.body.params
-    firsts = _flat(k, op.inits)
-    lo, hi = k.scalar(op.lo), k.scalar(op.hi)
-    loop = k.writer.open_loop(lo, hi, op.step, firsts, counter.hint or "i", runs)
+    firsts = _flat(k, carried, held)
+    hint = counter.hint or "i"
+    loop = k.writer.open_loop(lo, hi, op.step, firsts, hint, known is not None)
     k.define(counter, (loop.counter,))
-    note_counter(k, op)
-    _deal(k, carried, loop.names)
+    note_counter(k, op, known)
+    last = _body(k, op, _dealt(k, carried, loop.names))
+    following = [register for _, register in _flat(k, carried, last)]
+    return _dealt(k, carried, k.writer.close_loop(loop, following))
+
+
+def _body(k: Kernel, op: For, held: State) -> State:
+    """One trip; what it carries on."""
+    for param, registers in zip(op.body.params[1:], held, strict=True):
+        k.define(param, registers)
     _emit_block(k, op.body)
-    following = [register for _, register in _flat(k, op.body.yields)]
-    _deal(k, op.results, k.writer.close_loop(loop, following))
+    return [k.registers(last) for last in op.body.yields]
 
 
-def _flat(k: Kernel, values: tuple[Value, ...]) -> list[tuple[str, str]]:
-    """Type and name of every register of the values."""
+def _flat(k: Kernel, values: Sequence[Value], held: State) -> list[tuple[str, str]]:
+    """Type and name of every register of some values, zeros where none exists."""
     flat: list[tuple[str, str]] = []
-    for value in values:
-        v = k.lanes(k.width(value), "carried")
-        type_ = v.type(element(dtype_of(value)))
-        flat += [(type_, register) for register in k.present(value, v)]
+    for value, registers in zip(values, held, strict=True):
+        v, dtype = k.lanes(k.width(value), "carried"), dtype_of(value)
+        type_, zero = v.type(element(dtype)), v.zero(dtype)
+        flat += [(type_, zero if x is None else x) for x in registers]
     return flat
 
 
-def _deal(k: Kernel, values: Any, registers: tuple[str, ...]) -> None:
-    """Give the registers to the values, each as many as it takes."""
-    rest = list(registers)
-    for value in values:
-        scalar = isinstance(value.type, Scalar)
-        count = 1 if scalar else len(k.places(value).origins)
-        k.define(value, rest[:count])
-        del rest[:count]
+def _dealt(k: Kernel, values: Sequence[Value], registers: Sequence[str]) -> State:
+    """The registers by values, to each as many as it takes."""
+    rest = iter(registers)
+    counts = (
+        1 if isinstance(v.type, Scalar) else len(k.places(v).origins) for v in values
+    )
+    return [tuple(islice(rest, count)) for count in counts]
 
 
 _HANDLERS: dict[Any, Callable[[Kernel, Any], None]] = {

@@ -56,21 +56,24 @@ class Kernel:
     # ------------------------------------------------------------------- values
 
     def define(self, value: Value, registers: Iterable[Register]) -> None:
+        """Hold a value in registers. A body that is written again defines anew: what
+        was a constant in one piece of a loop need not be in another."""
         self._held[value] = tuple(registers)
+        self._numbers.pop(value, None)
+        self._tables.pop(value, None)
+        self.spans.pop(value, None)
 
     def define_number(self, value: Value, number: float | int | bool) -> None:
         """The value is a constant."""
+        self.define(value, (literal(dtype_of(value), number),))
         self._numbers[value] = number
-        self._held[value] = (literal(dtype_of(value), number),)
 
     def define_table(self, value: Value, table: Table) -> None:
         """All elements of a tile are constants."""
-        dtype = dtype_of(value)
+        type_, dtype = element(dtype_of(value)), dtype_of(value)
+        rows = ([literal(dtype, n) for n in lanes] for lanes in table)
+        self.define(value, (constant_vector(type_, row) for row in rows))
         self._tables[value] = table
-        self._held[value] = tuple(
-            constant_vector(element(dtype), [literal(dtype, n) for n in lanes])
-            for lanes in table
-        )
 
     def table(self, value: Value) -> Table | None:
         """The elements of a tile, if all are constants."""

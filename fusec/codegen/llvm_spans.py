@@ -20,6 +20,7 @@ from fusec.ir.dims import Dim
 from fusec.ir.dtypes import i64
 from fusec.ir.intervals import Interval, over, plus, remainder, times
 from fusec.ir.ops import elementwise as ew
+from fusec.ir.ops.constant import Const
 from fusec.ir.ops.tile import BroadcastTile, For, IotaTile
 from fusec.ir.types import Scalar
 
@@ -32,6 +33,8 @@ def note(k: Kernel, op: Op) -> None:
     made = _spans(k, op)
     if made is not None and all(map(_fits, made)):
         k.spans[op.results[0]] = made
+    else:
+        k.spans.pop(op.results[0], None)
 
 
 def note_size(k: Kernel, value: Value, dim: Dim) -> None:
@@ -45,22 +48,23 @@ def note_program(k: Kernel, value: Value) -> None:
     k.spans[value] = ((0, inf),)
 
 
-def note_counter(k: Kernel, op: For) -> None:
-    """Keep where the counter of a loop is."""
-    first, end = spans_of(k, op.lo), spans_of(k, op.hi)
-    if first is None or end is None:
+def note_counter(k: Kernel, op: For, known: tuple[int, int] | None) -> None:
+    """Keep where the counter of a loop is; `known` are its bounds, if they are."""
+    counter = op.body.params[0]
+    if known is not None:
+        lo, hi = known
+        k.spans[counter] = ((lo, hi - 1 - (hi - 1 - lo) % op.step),)
         return
-    ((low, least), (high,)) = first[0], end[0][1:]
-    high = max(low, high - 1)
-    if isinstance(low, int) and isinstance(high, int) and low == least:
-        high -= (high - low) % op.step
-    k.spans[op.body.params[0]] = ((low, high),)
+    first, end = spans_of(k, op.lo), spans_of(k, op.hi)
+    if first is not None and end is not None:
+        low, high = first[0][0], end[0][1]
+        k.spans[counter] = ((low, max(low, high - 1)),)
 
 
 def decided(k: Kernel, op: Op, registers: int) -> list[bool | None] | None:
     """How a comparison of integers comes out in each register, where it is always the
     same; None for other ops."""
-    rule = _DECIDES.get(type(op))
+    rule = DECIDES.get(type(op))
     if rule is None:
         return None
     pair = [_spread(spans_of(k, x), registers) for x in op.operands]
@@ -81,6 +85,9 @@ def spans_of(k: Kernel, value: Value) -> Spans | None:
 
 
 def _spans(k: Kernel, op: Op) -> Spans | None:
+    if isinstance(op, Const):
+        whole = isinstance(op.value, int) and not isinstance(op.value, bool)
+        return ((op.value, op.value),) if whole else None
     if isinstance(op, IotaTile):
         return _iota(k, op)
     if isinstance(op, BroadcastTile):
@@ -202,7 +209,7 @@ def _opposite(known: bool | None) -> bool | None:
     return None if known is None else not known
 
 
-_DECIDES: Mapping[Any, Callable[[Interval, Interval], bool | None]] = {
+DECIDES: Mapping[Any, Callable[[Interval, Interval], bool | None]] = {
     ew.Lt: _is_less,
     ew.Le: _is_least,
     ew.Gt: lambda a, b: _is_less(b, a),

@@ -38,6 +38,7 @@ _KEPT_WHOLE = (
     "masked_fill",
     "mse_loss",
     "mse_loss_backward",
+    "roll",
     "select_scatter",
     "sigmoid_backward",
     "silu",

@@ -48,7 +48,11 @@ JOINS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "pad inwards": lambda x: F.pad(x, (-3, 5), value=0),
     "roll": lambda x: x.roll(7, 1),
     "roll both": lambda x: x.roll((-3, 2), (0, 1)),
-    "triangle": lambda x: x.tril(2) if x.dim() == 2 else x,
+    "triangle": lambda x: x.tril(2),
+    "sum of cat": lambda x: torch.cat([x, x[:, :37] * 2, x], 1).sum(1),
+    "sums on the way": lambda x: torch.cat([x, x[:, :37], x], 1).cumsum(1),
+    "largest of pad": lambda x: F.pad(x, (40, 70), value=3).amax(1),
+    "columns of cat": lambda x: torch.cat([x, x[:1], x], 0).sum(0),
 }
 DTYPES = [
     torch.float32,
@@ -69,12 +73,31 @@ def test_what_is_joined_is_what_was(name: str, target: str) -> None:
         options["target"] = target
     compiled = torch.compile(JOINS[name], backend=fusec.backend, options=options)
     for dtype in DTYPES:
-        for shape in ((7, 64), (5, 100), (3, 333)):
+        for shape in ((7, 64), (5, 100), (2, 1555)):
             numbers = torch.randint(-9, 9, shape)
             x = (numbers > 0) if dtype is torch.bool else numbers.to(dtype)
-            if name in ("cat", "stack") and dtype is torch.bool:
+            if name in ("cat", "stack", "largest of pad") and dtype is torch.bool:
                 continue  # torch does not negate bools
             assert torch.equal(compiled(x), JOINS[name](x))
+
+
+def test_a_loop_is_cut_where_its_mask_turns() -> None:
+    """In most trips of a row either half is read whole."""
+    x = torch.randn(2, 1000)
+    made = fusec.jit(lambda x: torch.cat([x, x + 1], 1), target="x86-64-v3")
+    text = made.source(x)
+    wide = [line for line in text.splitlines() if "= load <8 x float>" in line]
+    masked = [line for line in text.splitlines() if "call <8 x float> @llvm.m" in line]
+    assert len(wide) >= 8
+    assert len(masked) <= len(wide)
+    assert torch.equal(made(x), torch.cat([x, x + 1], 1))
+
+
+def test_a_mask_that_depends_on_the_row_cuts_nothing() -> None:
+    x = torch.randn(40, 1000)
+    made = fusec.jit(lambda x: x.triu(), target="x86-64-v3")
+    assert made.source(x).count("store <8 x float>") <= 8
+    assert torch.equal(made(x), x.triu())
 
 
 def every_bf16() -> torch.Tensor:
@@ -152,7 +175,6 @@ def test_what_might_wrap_is_not_known() -> None:
     s = Scalars()
     low = s(ew.And, s.program, s.const(31))
     assert s.span(s(ew.Mul, low, s.const(1 << 60))) is None
-    assert s.span(s(ew.Add, s.const(i64.max), s.const(1))) is None
 
 
 def test_comparisons_are_decided_where_intervals_part() -> None:

@@ -214,3 +214,16 @@ def test_indexing_by_a_mask_is_left_to_aten(check: Any) -> None:
     finally:
         torch._dynamo.config.capture_dynamic_output_shape_ops = False
     assert captured.fallbacks == {"aten.index.Tensor"}
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize(
+    ("shifts", "dims"),
+    [(7, 1), (-3, None), ((1, -2), (0, 1)), (1000, -1), (0, 0), ((2, 3), (1, 1))],
+)
+def test_rolling(check: Any, shifts: Any, dims: Any, dynamic: bool) -> None:
+    for shape in ((5, 7), (1, 3), (0, 4), (4, 0)):
+        x = torch.arange(math.prod(shape)).reshape(shape)
+        torch._dynamo.reset()
+        captured = check(lambda x: x.roll(shifts, dims), x, exact=True, dynamic=dynamic)
+        assert "index" not in captured.ops()

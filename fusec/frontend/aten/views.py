@@ -159,6 +159,19 @@ def flip(e: Emitter, x: Term, dims: Sequence[int]) -> Term:
     return x
 
 
+@lowers("aten.roll.default")
+def roll(e: Emitter, x: Term, shifts: Sequence[Dim], dims: Sequence[int] = ()) -> Term:
+    """The last elements first; without `dims`, of all elements in their order."""
+    if not dims:
+        return roll(e, x.flat(), shifts, (0,)).reshape(x.shape)
+    for shift, dim in zip(shifts, map(x.wrap, dims), strict=True):
+        size = x.shape[dim]
+        start = -shift % dim_max(size, 1)
+        parts = x.slice(dim, start, size - start), x.slice(dim, 0, start)
+        x = x if start == 0 else e.concat(parts, dim)
+    return x
+
+
 @lowers("aten.cat.default")
 def cat(e: Emitter, tensors: Sequence[Term], dim: int = 0) -> Term:
     """Of mixed dtypes, promoted; torch lets a tensor of shape [0] join any others."""
