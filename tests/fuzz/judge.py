@@ -107,13 +107,13 @@ def judge(program: Program) -> Verdict:
     try:
         _compare(program, wanted, watch)
     except _Wrong as wrong:
-        if _torch_fails(program):
+        if torch_fails(program):
             return Verdict("skip")
         return _failure("wrong", str(wrong), watch)
     except VerificationError as error:
         return _failure("verify", str(error), watch)
     except Exception as error:
-        if _torch_fails(program):
+        if torch_fails(program):
             return Verdict("skip")
         text = "".join(traceback.format_exception(error))
         return _failure(f"raised {type(error).__name__}", text, watch)
@@ -126,7 +126,7 @@ def judge(program: Program) -> Verdict:
     return Verdict("ok")
 
 
-def _torch_fails(program: Program) -> bool:
+def torch_fails(program: Program) -> bool:
     """Whether AOTAutograd does so too, whatever compiles its graphs.
 
     Made functional, what writes in place may round or lie in memory otherwise.

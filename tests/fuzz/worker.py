@@ -1,6 +1,7 @@
 """Judges programs in a process of its own, which may crash or hang: a line each.
 
 {"seed": 7} or {"program": …}   →   {"kind": "ok", "message": "", …}
+{"seed": 7, "torch_alone": true}   →   {"kind": "skip", …} where torch itself fails
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from fuzz.generate import program
-from fuzz.judge import Verdict, judge
+from fuzz.judge import Verdict, judge, torch_fails
 from fuzz.pool import READY
 from fuzz.programs import Program
 
@@ -50,8 +51,12 @@ def packed(arguments: Sequence[Any]) -> bytes:
 
 def answer(question: dict[str, Any]) -> Verdict:
     if "seed" in question:
-        return judge(program(question["seed"]))
-    return judge(Program.from_json(question["program"]))
+        asked = program(question["seed"])
+    else:
+        asked = Program.from_json(question["program"])
+    if question.get("torch_alone"):
+        return Verdict("skip" if torch_fails(asked) else "ok")
+    return judge(asked)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fusec import compiler
+from fusec import build
 from fusec.codegen.native_calls import callable_natively
 from fusec.compiler import compile_module
 from fusec.errors import InternalError
@@ -202,9 +202,7 @@ def test_a_tensor_that_cannot_be_made_leaks_no_other(
     for name, spy in ((CREATE, spied_create), (DELETE, spied_delete)):
         real_address = ctypes.cast(spy, ctypes.c_void_p).value
         assert real_address is not None
-        monkeypatch.setattr(
-            compiler, "exported_shims", _with(name, real_address, compiler)
-        )
+        monkeypatch.setattr(build, "exported_shims", _with(name, real_address, build))
     program = compiled(MLP, tmp_path)
     x, w = inputs(5)
     (result,) = program([x, w])
