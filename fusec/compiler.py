@@ -30,7 +30,7 @@ from fusec.passes.journey import Journey, lower
 from fusec.passes.pipeline import PASSES, Setting, stripmined
 from fusec.runtime.artifact import Artifact, tell
 from fusec.runtime.launcher_torch import Program
-from fusec.runtime.launcher_verified import Stage, Verified
+from fusec.runtime.verified import Stage, Verified
 from fusec.target import resolve
 
 NO_HINTS: Mapping[Symbol, int] = MappingProxyType({})

@@ -42,7 +42,10 @@ OWNERS = {
         "fusec/api.py",
         "fusec/jitted.py",
         "fusec/runtime/extern.py",
+        "fusec/runtime/arrays.py",
         "fusec/runtime/launcher_*.py",
+        "fusec/runtime/tensors.py",
+        "fusec/runtime/verified.py",
     ],
 }
 

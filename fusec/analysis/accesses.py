@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from fusec.analysis.affine import index_axes
 from fusec.ir.calls import Slot
 from fusec.ir.core import Affine, Op, Value, walk
 from fusec.ir.dims import Dim, product
@@ -87,7 +88,7 @@ def accesses(region: Region) -> Accesses:
     for op in walk(region.body):
         if isinstance(op, (Load, Store)):
             found.all.append(_access(op))
-            spaces.append(_index_axes(op))
+            spaces.append({*index_axes(op.index)})
         elif isinstance(op, Coordinate):
             fixed.add(op.axis)
         elif isinstance(op, Reduce):
@@ -120,11 +121,6 @@ def _access(op: Load | Store) -> Access:
         else:
             address = address + entry * stride
     return Access(op, address, tuple(computed))
-
-
-def _index_axes(op: Load | Store) -> set[Axis]:
-    entries = [entry for entry in op.index if isinstance(entry, Affine)]
-    return {axis for entry in entries for axis in entry.axes}
 
 
 def _order(found: Accesses) -> None:

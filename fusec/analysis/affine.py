@@ -7,10 +7,22 @@ covers([i, 64*h + d], (5, 768)) if i < 5, h < 12, d < 64
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from fusec.ir.core import Affine
+from fusec.ir.core import Affine, Value
 from fusec.ir.dims import Dim, exact_div, product
+from fusec.ir.types import Axis, Points
+
+
+def axes_of(value: Value) -> tuple[Axis, ...]:
+    """The axes that a value has: none but of points."""
+    return value.type.axes if isinstance(value.type, Points) else ()
+
+
+def index_axes(index: Iterable[object]) -> dict[Axis, None]:
+    """The axes that the affine entries of an index walk, in their order."""
+    entries = (entry for entry in index if isinstance(entry, Affine))
+    return dict.fromkeys(axis for entry in entries for axis in entry.axes)
 
 
 def split(linear: Affine, extents: Sequence[Dim]) -> list[Affine] | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 
+from fusec.analysis.affine import index_axes
 from fusec.analysis.cost import weigh
 from fusec.ir.core import Affine, Block, Function, Op, Value, walk
 from fusec.ir.dims import Dim, Symbol
@@ -65,10 +66,10 @@ def summarise(op: Region) -> Summary:
         ops += 1
         if isinstance(inner, Load):
             loads.append((outer[inner.buffer], inner))
-            axes.update(_index_axes(inner.index))
+            axes.update(index_axes(inner.index))
         elif isinstance(inner, Store):
             stores[outer[inner.buffer]] = inner.index
-            axes.update(_index_axes(inner.index))
+            axes.update(index_axes(inner.index))
         elif isinstance(inner, Reduce):
             reduced.update(dict.fromkeys(inner.axes))
         elif isinstance(inner, Scan):
@@ -94,11 +95,6 @@ def _summaries(function: Function) -> dict[int, Summary]:
             found[k] = first.of(op) if first else summarise(op)
             known.setdefault(op.body, found[k])
     return found
-
-
-def _index_axes(index: tuple[object, ...]) -> dict[Axis, None]:
-    entries = [entry for entry in index if isinstance(entry, Affine)]
-    return dict.fromkeys(axis for entry in entries for axis in entry.axes)
 
 
 class Regions:

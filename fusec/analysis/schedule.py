@@ -19,13 +19,14 @@ from dataclasses import dataclass
 from math import prod
 
 from fusec.analysis.accesses import Access, Accesses
+from fusec.analysis.affine import axes_of
 from fusec.analysis.coalesce import Extents, coalesced
 from fusec.analysis.cost import Work, combining, likely, seconds, weigh
-from fusec.ir.core import Op, Value
+from fusec.ir.core import Op
 from fusec.ir.dims import Dim, Symbol, ceil_div, format_dim, product
 from fusec.ir.ops.loop import Coordinate
 from fusec.ir.ops.reduction import Reduce, Scan
-from fusec.ir.types import Axis, Points
+from fusec.ir.types import Axis
 from fusec.target import Target
 
 REGISTERS = 4
@@ -348,7 +349,7 @@ def work(accesses: Accesses, schedule: Schedule, hints: Mapping[Symbol, int]) ->
         _weight(op, lane) * points(accesses.merged(_axes(op))) for op in body
     )
     for access in accesses.all:
-        computed = (accesses.merged(_axes_of(value)) for value, _ in access.computed)
+        computed = (accesses.merged(axes_of(value)) for value, _ in access.computed)
         across = {axis for axes in computed for axis in axes}
         axes = across | set(access.address.axes)
         if lane in axes:
@@ -405,8 +406,4 @@ def _reach(access: Access, schedule: Schedule, across: bool) -> float:
 def _axes(op: Op) -> tuple[Axis, ...]:
     """The axes of the points that an op computes at, those it reduces included."""
     values = (*op.operands, *op.results) if isinstance(op, Reduce) else op.results
-    return tuple(axis for value in values for axis in _axes_of(value))
-
-
-def _axes_of(value: Value) -> tuple[Axis, ...]:
-    return value.axes if isinstance(value.type, Points) else ()
+    return tuple(axis for value in values for axis in axes_of(value))

@@ -21,7 +21,7 @@ from fusec.ir.ops.reduction import ReduceDims
 from fusec.ir.ops.view import Broadcast, Reshape
 from fusec.ir.types import Tensor
 from fusec.options import Options
-from fusec.runtime.launcher_arrays import call, threads
+from fusec.runtime.arrays import call, threads
 
 _SHAPE = (64, 1000)
 _CLOSE = 1e-5

@@ -12,7 +12,7 @@ from fusec.frontend.record import Recorded
 from fusec.ir.arguments import names_of, save_npz
 from fusec.ir.core import Function
 from fusec.passes.journey import Journey
-from fusec.runtime.launcher_arrays import to_array
+from fusec.runtime.arrays import to_array
 from fusec.stages import stage_text
 
 

@@ -10,8 +10,8 @@ from fusec.errors import FusecError, UserError
 from fusec.ir.core import Function, Level, Module
 from fusec.ir.interpreter import InterpretError, check_reach
 from fusec.options import Options
-from fusec.runtime import launcher_arrays
-from fusec.runtime.launcher_arrays import call
+from fusec.runtime import arrays
+from fusec.runtime.arrays import call
 
 __all__ = ["extern_calls", "run_compiled", "run_verified"]
 
@@ -45,7 +45,7 @@ def run_verified(
 
 def extern_calls(function: Function, arguments: Sequence[Any]) -> Any:
     """What `interpret` calls for externs. Raises `UserError` where torch refuses."""
-    run = launcher_arrays.extern_calls(function, arguments)
+    run = arrays.extern_calls(function, arguments)
     return lambda *given: _called(lambda: run(*given))
 
 

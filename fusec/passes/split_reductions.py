@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from fusec.analysis.accesses import Accesses, accesses
+from fusec.analysis.affine import axes_of
 from fusec.analysis.cost import LAUNCH, Work, likely, seconds
 from fusec.analysis.fingerprint import Fingerprints
 from fusec.analysis.schedule import SHARES, choose, work
@@ -30,7 +31,7 @@ from fusec.ir.ops.elementwise import And, Lt, Not, Or, Select
 from fusec.ir.ops.loop import Coordinate, Load, Region, Store
 from fusec.ir.ops.pointwise import dtype_of
 from fusec.ir.ops.reduction import Reduce, Scan
-from fusec.ir.types import Axis, Points, Tensor
+from fusec.ir.types import Axis, Tensor
 from fusec.passes.region_builder import RegionBuilder
 from fusec.passes.views import affine_value
 from fusec.target import Target
@@ -201,7 +202,7 @@ class _Splitting:
 
     def store(self, part: _Part, op: Reduce, k: int, value: Value) -> None:
         """Store one component of the parts of a reduction."""
-        axes = (*_axes_of(op.results[0]), self.split.blocks)
+        axes = (*axes_of(op.results[0]), self.split.blocks)
         shape = tuple(axis.extent for axis in axes)
         hint = op.results[k].hint or "part"
         target = part.output(Value(Tensor(op.results[k].dtype, shape), hint))
@@ -258,7 +259,7 @@ class _Splitting:
 
     def combined(self, part: _Part, op: Reduce) -> Values:
         """A reduction of an earlier region, from its parts."""
-        axes = (*_axes_of(op.results[0]), self.split.blocks)
+        axes = (*axes_of(op.results[0]), self.split.blocks)
         index = tuple(map(Affine.of, axes))
         loads = [
             part.builder.emit(Load, (part.input(tensor),), (index, False))[0]
@@ -278,7 +279,7 @@ class _Splitting:
             for entry in op.index
         )
         masked: bool = op.masked
-        if inside is not None and self.split.axis in _axes_of(op.result):
+        if inside is not None and self.split.axis in axes_of(op.result):
             if masked:
                 operands[-2] = b(And, operands[-2], inside)
             else:
@@ -293,11 +294,6 @@ class _Splitting:
         """Whether a place is on the axis."""
         at = affine_value(b, self.split.place)
         return b(Lt, at, b.size(self.split.axis.extent))
-
-
-def _axes_of(value: Value) -> tuple[Axis, ...]:
-    """The axes that a value has."""
-    return value.type.axes if isinstance(value.type, Points) else ()
 
 
 def _levels(block: Block) -> dict[Op, int]:

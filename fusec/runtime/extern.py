@@ -22,8 +22,8 @@ import torch
 from fusec.errors import InternalError, UserError
 from fusec.ir.calls import Named, Slot
 from fusec.ir.dims import Dim, Expr, Symbol, evaluate
-from fusec.runtime.launcher_tensors import torch_dtype
 from fusec.runtime.recipe import Call, Counted, Form, Result
+from fusec.runtime.tensors import torch_dtype
 
 Sizes = dict[Any, int]
 """What symbols are in a call, and what was made of them so far."""

@@ -25,7 +25,6 @@ from fusec.errors import CHECK_ERRORS
 from fusec.runtime.extern import Sizes, bind, evaluated, number
 from fusec.runtime.image import Code
 from fusec.runtime.launcher_cpu import Launcher, slots
-from fusec.runtime.launcher_tensors import in_memory, made, maker, part, torch_dtype
 from fusec.runtime.recipe import (
     FRAME,
     STATUS_SLOT,
@@ -45,6 +44,7 @@ from fusec.runtime.recipe import (
     Tell,
     View,
 )
+from fusec.runtime.tensors import in_memory, made, maker, part, torch_dtype
 
 if TYPE_CHECKING:
     from fusec.ir.interpreter import elements

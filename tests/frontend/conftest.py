@@ -23,7 +23,7 @@ from fusec.ir.dims import Symbol, evaluate
 from fusec.ir.interpreter import interpret
 from fusec.ir.types import Opaque, Scalar, Tensor, Type, strides_of
 from fusec.options import Options
-from fusec.runtime.launcher_arrays import extern_calls, to_array
+from fusec.runtime.arrays import extern_calls, to_array
 
 
 @dataclass

@@ -31,7 +31,7 @@ from fusec.frontend.compiled import Made
 from fusec.frontend.intake import Imported
 from fusec.ir.printer import format_function
 from fusec.options import Options
-from fusec.runtime.launcher_arrays import to_array
+from fusec.runtime.arrays import to_array
 
 
 @dataclass(frozen=True, slots=True)

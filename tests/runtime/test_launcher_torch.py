@@ -20,10 +20,10 @@ from fusec.ir.core import Module
 from fusec.ir.parser import parse_module
 from fusec.options import Options
 from fusec.passes.pipeline import Setting, run
-from fusec.runtime.launcher_tensors import TORCH_DTYPES
 from fusec.runtime.launcher_torch import Program, exported_shims
 from fusec.runtime.plan import Drop, Make, Segment, plan_host
 from fusec.runtime.shims import CREATE, DELETE
+from fusec.runtime.tensors import TORCH_DTYPES
 from fusec.target import resolve
 
 MLP = """

@@ -12,7 +12,7 @@ from fusec.ir.dtypes import f32, f64
 from fusec.ir.ops.formula import Term, expand_in_double, expand_with, rarely
 from fusec.ir.ops.pointwise import Binary, Unary, dtype_of, floating, in_double
 from fusec.ir.ops.polynomials import ASIN, ATAN, COS, EIGHTH_TURNS, HALF_PI, SIN
-from fusec.ir.ops.turns import (
+from fusec.ir.ops.range_reduction import (
     FAR,
     HalfTurns,
     QuarterTurns,

@@ -21,8 +21,8 @@ from fusec.ir.core import Function, Module, definitions
 from fusec.ir.dtypes import DType
 from fusec.ir.interpreter import InterpretError, interpret
 from fusec.ir.types import Tensor
-from fusec.runtime.launcher_arrays import duplicate, extern_calls, to_array
-from fusec.runtime.launcher_tensors import in_memory
+from fusec.runtime.arrays import duplicate, extern_calls, to_array
+from fusec.runtime.tensors import in_memory
 
 TOLERANCE: Mapping[str, float] = {"f64": 1e-9, "f32": 1e-4, "f16": 1e-2, "bf16": 4e-2}
 """How far elements may be apart, of their size and the usual size in their tensor: sums

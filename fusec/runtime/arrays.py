@@ -23,7 +23,7 @@ from fusec.ir.interpreter import bind_symbols
 from fusec.ir.ops.extern import Extern
 from fusec.ir.types import Opaque, Tensor, Type, strides_of
 from fusec.runtime.extern import bind
-from fusec.runtime.launcher_tensors import TORCH_DTYPES, in_memory
+from fusec.runtime.tensors import TORCH_DTYPES, in_memory
 from fusec.runtime.write import call_of
 
 

@@ -7,7 +7,7 @@ import torch
 
 from fusec.errors import VerificationError
 from fusec.ir.parser import parse_function
-from fusec.runtime.launcher_verified import Stage, Verified
+from fusec.runtime.verified import Stage, Verified
 
 N = 1000
 
