@@ -159,6 +159,8 @@ class Groups:
             group.spans[value] = span
         if not self._whole_sweeps(group):
             return Fault("one reads past what the other reduces over")
+        if not self._apart_from_sweeps(group):
+            return Fault("one reads another row at each step of the other's sweep")
         if not self._scans_in_order(group):
             return Fault("one does not walk as the other scans")
         if len(self.sweeps(group)) > 1:
@@ -186,6 +188,22 @@ class Groups:
             isinstance(place, Affine) and covers([place], [extent])
             for place, extent in places
         )
+
+    def _apart_from_sweeps(self, group: Group) -> bool:
+        """Whether the elements that one result combines differ in the swept axes alone.
+
+        A reader that gathers rows, or reads a diagonal, wants of each row one element:
+        swept along with it, a reduction would combine elements of many.
+        """
+        for k, placements in group.members.items():
+            summary = self.regions.summaries[k]
+            swept = {*summary.reduced, *summary.scanned}
+            for placement in placements if swept else ():
+                places = {a: coordinate(placement, a).axes for a in summary.axes}
+                walked = {axis for a in swept for axis in places[a]}
+                if any(walked & {*places[a]} for a in places.keys() - swept):
+                    return False
+        return True
 
     def _scans_in_order(self, group: Group) -> bool:
         """Whether every scanned axis is one of the group's, from end to end."""

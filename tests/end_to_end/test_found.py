@@ -61,6 +61,27 @@ FOUND: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
         lambda x: torch.cat([x, x.repeat_interleave(2, -1)], 0),
         (torch.empty(0),),
     ),
+    "rows of a scan, gathered another at each step": (
+        lambda x, i: (
+            x.cummin(1)[0].gather(0, i),
+            x.cumsum(1).diagonal() * 2,
+            x.cumsum(0).gather(1, i) + 1,
+            x.exp().cumprod(1)[i[0], torch.arange(6)],
+        ),
+        (torch.randn(6, 6), torch.arange(36).reshape(6, 6) * 7 % 5),
+    ),
+    "rows of a reduction, gathered another at each step": (
+        lambda x, i: (
+            x - x.amax(1).take(i),
+            x.softmax(1).gather(0, i),
+            (x - x.mean(0)).diagonal(),
+        ),
+        (torch.randn(6, 6), torch.arange(36).reshape(6, 6) * 7 % 5),
+    ),
+    "nothing over nothing": (
+        lambda x: (torch.div(x, x, rounding_mode="trunc"), x // x, x.remainder(x)),
+        (torch.empty(0, dtype=torch.int8),),
+    ),
     "a choice among equals, amid others": (
         lambda x: (
             torch.cat([x.masked_fill(x.amax(-1, True) > 1, -1.25), x, x.roll(0, 0)])[3],
