@@ -232,12 +232,15 @@ def kept_wide(seen: Seen, trust: Trust) -> Trust:
 
 
 def averaged(seen: Seen) -> Trust:
-    """Means and normalisations: no larger than what they are made from."""
-    if sizes(seen.operands[0]) > 64:
+    """Means, norms and normalisations; a norm may be larger than what it is made from,
+    and has as much more rounding."""
+    largest = max(1.0, sizes(seen.operands[0]))
+    if largest > 64:
         raise Untrusted
     place = torch.finfo(seen.result.dtype).eps if seen.result.is_floating_point() else 0
-    spread = 64 * place * max(1.0, sizes(seen.operands[0])) ** 2
-    return seen.within(4 * seen.error * max(1.0, sizes(seen.operands[0])) + spread)
+    grown = max(1.0, sizes(seen.result) / largest)
+    spread = 64 * place * largest**2 * grown
+    return seen.within(4 * seen.error * largest + spread)
 
 
 def contracted(seen: Seen) -> Trust:
