@@ -23,6 +23,8 @@ from fusec.runtime.launcher_cpu import Linked, load
 from fusec.runtime.launcher_torch import Program, exported_shims
 from fusec.runtime.recipe import Recipe
 
+_BEFORE = "compiled before, which was the time to tell; cache=0 compiles it anew"
+
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
@@ -46,6 +48,8 @@ class Artifact:
         logger("cache").debug("hit, in torch's cache: %s", self.recipe.name)
         if self.told:
             tell(self.told, "loaded from torch's cache")
+        for category in ("fusion", "kernels"):
+            logger(category).info("%s: %s", self.recipe.name, _BEFORE)
         return Program(self.recipe, code, self.callables, self.threads)
 
 

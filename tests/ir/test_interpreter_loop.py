@@ -412,3 +412,19 @@ def test_regions_and_externs_chain_and_return_into() -> None:
     interpret(f, [x_array], extern=lambda *call: (call[3][0] * 3,), observe=observe)
     assert x_array.tolist() == [-3, -6]
     assert seen == ["load", "neg", "store", "region", "extern"]
+
+
+@pytest.mark.parametrize("extent", [2**63 - 1, 2**62])
+def test_axes_that_no_memory_holds(extent: int) -> None:
+    """numpy gives nothing for as many, as if there were none."""
+    axis = Axis("i", extent)
+
+    def body(b: Builder, reads: Values, writes: Values) -> None:
+        b.emit(
+            Check,
+            (b(Lt, b(Coordinate, axis=axis), b.const(0, i64)),),
+            ("no", "IndexError"),
+        )
+
+    with pytest.raises(InterpretError, match="not enough memory"):
+        interpret(region([], [], body), [])

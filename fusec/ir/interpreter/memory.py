@@ -26,8 +26,13 @@ from fusec.ir.types import Tensor, strides_of
 
 
 def along(dim: int, extent: int, rank: int) -> Array:
-    """The coordinate on one of `rank` dimensions, ready to broadcast."""
+    """The coordinate on one of `rank` dimensions, ready to broadcast.
+
+    Raises MemoryError for more than there can be, of which numpy may give none.
+    """
     shape = [extent if d == dim else 1 for d in range(rank)]
+    if extent > np.iinfo(np.intp).max // np.dtype(np.int64).itemsize:
+        raise MemoryError
     return np.arange(extent, dtype=np.int64).reshape(shape)
 
 
