@@ -267,3 +267,15 @@ def test_a_function_compiled_ahead_of_time(machine: Machine, tmp_path: Path) -> 
     for program in (SAVE, LOAD):
         done = machine.process(["-c", NET + program, str(tmp_path / "net.bin")])
         assert done.returncode == 0, done.stderr
+
+
+def test_who_asks_for_kernels_hears_why_there_are_none(
+    machine: Machine, tmp_path: Path
+) -> None:
+    path = tmp_path / "program.py"
+    path.write_text(LOGGED)
+    logs = {"FUSEC_LOGS": "kernels"}
+    first, second = (machine.process([str(path)], logs).stderr for _ in range(2))
+    assert "grid" in first
+    assert "[fusec.kernels] forward: compiled before" in second
+    assert "cache=0" in second
