@@ -78,6 +78,8 @@ def to_tensor(array: Any, type_: Type, sizes: Mapping[Symbol, int]) -> Any:
     if not isinstance(type_, Tensor):
         return array
     # Of no dimensions, numpy's own ops give numbers.
+    if any(step < 0 for step in getattr(array, "strides", ())):
+        array = array.copy()  # torch has no such strides
     dense = torch.as_tensor(array).to(_torch_dtype(type_.dtype))
     strides = tuple(_value(stride, sizes) for stride in strides_of(type_))
     # Along a stride of 0 all elements share one place, which is written once.

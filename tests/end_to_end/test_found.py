@@ -78,6 +78,10 @@ FOUND: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
         ),
         (torch.randn(6, 6), torch.arange(36).reshape(6, 6) * 7 % 5),
     ),
+    "a scan from the end, handed to a call": (
+        lambda x: x.flip(1).cummax(1)[0].flip(1).sort(1)[0],
+        (torch.randn(3, 5),),
+    ),
     "nothing over nothing": (
         lambda x: (torch.div(x, x, rounding_mode="trunc"), x // x, x.remainder(x)),
         (torch.empty(0, dtype=torch.int8),),

@@ -237,7 +237,8 @@ def averaged(seen: Seen) -> Trust:
     largest = max(1.0, sizes(seen.operands[0]))
     if largest > 64:
         raise Untrusted
-    place = torch.finfo(seen.result.dtype).eps if seen.result.is_floating_point() else 0
+    read = [x for x in (*seen.operands, seen.result) if x.is_floating_point()]
+    place = max((torch.finfo(x.dtype).eps for x in read), default=0.0)
     grown = max(1.0, sizes(seen.result) / largest)
     spread = 64 * place * largest**2 * grown
     return seen.within(4 * seen.error * largest + spread)
