@@ -113,6 +113,10 @@ class Lanes:
         """A comparison: `fcmp olt`, `icmp eq`."""
         return self.op(predicate, element, x, y)
 
+    def bits(self, mask: str) -> str:
+        """A mask as an integer of as many bits as lanes, the first lane lowest."""
+        return self.write(f"bitcast {self.type('i1')} {mask} to i{self.count}")
+
     def select(self, element: str, condition: str, x: str, y: str) -> str:
         type_ = self.type(element)
         made = self.write(

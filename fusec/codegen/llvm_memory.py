@@ -279,7 +279,7 @@ def _read_in_part(where: Where, pointer: str, mask: str, default: str | None) ->
     v, w = where.v, where.v.writer
     bits, one = f"i{v.count}", v.of(1)
     type_, other = v.type(_type(where)), default or "zeroinitializer"
-    lanes = v.write(f"bitcast {v.type('i1')} {mask} to {bits}")
+    lanes = v.bits(mask)
     whole = w.open_arm(one.test("icmp eq", bits, lanes, "-1"), "whole")
     found = _load(where, pointer, v.count)
     (found,) = w.close_arm(whole, [(type_, found, other)])

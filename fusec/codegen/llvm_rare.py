@@ -57,12 +57,7 @@ def _any(v: Lanes, masks: Sequence[str]) -> str:
     some, *rest = masks
     for mask in rest:
         some = v.op("or", "i1", some, mask)
-    return v.of(1).test("icmp ne", f"i{v.count}", _bits(v, some), "0")
-
-
-def _bits(v: Lanes, mask: str) -> str:
-    """A mask as an integer, the first lane lowest."""
-    return v.write(f"bitcast {v.type('i1')} {mask} to i{v.count}")
+    return v.of(1).test("icmp ne", f"i{v.count}", v.bits(some), "0")
 
 
 def _call(
@@ -85,7 +80,7 @@ def _call(
     for r, mask in masks.items():
         for type_, slot, column in zip(types, slots, (*columns, usual), strict=True):
             w.effect(f"store {type_} {column[r]}, ptr {slot}, align 64")
-        lanes = v.of(1).cast("zext", f"i{v.count}", _bits(v, mask), "i64")
+        lanes = v.of(1).cast("zext", f"i{v.count}", v.bits(mask), "i64")
         w.effect(f"call void {name}({pointers}, i64 {lanes})")
         found[r] = w.read(f"load {types[-1]}, ptr {slots[-1]}, align 64", v.hint)
     return found

@@ -10,7 +10,7 @@
 The payload of an entry is machine code that will run, so it is trusted only if nobody
 else can have written it and it is whole:
 
-- The folder and every entry belong to us, and neither group nor others may write.
+- The folder and every entry belong to us, and nobody else may write (see `files`).
 - A digest covers the key, the kind and the payload. Nothing is ever unpickled.
 - Entries appear by rename: a reader sees all of one or nothing, whatever is killed.
 
@@ -139,8 +139,8 @@ class Cache:
         try:
             self._write(path, entry)
             self._make_room(len(entry))
-        except OSError as error:
-            if error.errno in _PASSING:
+        except (OSError, ValueError) as error:  # no room, or a folder of others
+            if getattr(error, "errno", None) in _PASSING:
                 _LOG.info("cannot write the cache entry %s: %s", key, error)
                 return False
             self._writable = False

@@ -314,6 +314,23 @@ def test_a_cache_that_is_cleared_while_it_is_used_goes_on(
     assert warnings() == []
 
 
+def test_a_folder_that_others_made_meanwhile_is_not_written_to(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch, warnings: Callable[[], list[str]]
+) -> None:
+    cache.put(KEY, PAYLOAD, "object")
+    shutil.rmtree(cache.root)
+    replaced = Path.mkdir
+
+    def make_open(path: Path, *args: object, **kwargs: object) -> None:
+        replaced(path, mode=0o700, exist_ok=True)
+        path.chmod(0o777)
+
+    monkeypatch.setattr(Path, "mkdir", make_open)
+    assert not cache.put(OTHER, PAYLOAD, "object")
+    (warning,) = warnings()
+    assert "chmod go-w" in warning
+
+
 def test_a_write_that_fails_midway_leaves_nothing(
     cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
