@@ -12,12 +12,12 @@ merged into one, so that a kernel sees long loops wherever there are any.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fusec.analysis.affine import index_axes
 from fusec.ir.calls import Slot
 from fusec.ir.core import Affine, Op, Value, walk
-from fusec.ir.dims import Dim, product
+from fusec.ir.dims import Dim, exact_div, product
 from fusec.ir.ops.loop import Coordinate, Load, Region, Store
 from fusec.ir.ops.reduction import Reduce, Scan
 from fusec.ir.types import Axis, Points, Tensor, strides_of
@@ -49,8 +49,11 @@ class Accesses:
     """Those of them along which elements are combined into one."""
     again: bool = False
     """What sweeping them gives is needed to sweep them again."""
-    renamed: dict[Axis, Axis | None] = field(default_factory=dict[Axis, "Axis | None"])
-    """What became of each original axis: itself, the axis it lies in, or nothing."""
+    renamed: dict[Axis, tuple[Axis, ...]] = field(
+        default_factory=dict[Axis, tuple[Axis, ...]]
+    )
+    """What became of each original axis: the axis that it lies in, the axes that it is
+    split into, or nothing."""
 
     @property
     def grid(self) -> list[Axis]:
@@ -74,8 +77,30 @@ class Accesses:
 
     def merged(self, axes: Iterable[Axis]) -> list[Axis]:
         """Original axes as merged ones."""
-        kept = (self.renamed.get(axis, axis) for axis in axes)
-        return list(dict.fromkeys(axis for axis in kept if axis is not None))
+        kept = (self.renamed.get(axis, (axis,)) for axis in axes)
+        return list(dict.fromkeys(axis for found in kept for axis in found))
+
+    def split(self, axis: Axis, inner: int) -> Accesses:
+        """The same with one of the axes as two, the inner one so long. It divides the
+        extent, and nobody asks where on the axis a point is."""
+        extent = exact_div(axis.extent, inner)
+        assert extent is not None
+        parts = Axis(axis.name, extent), Axis(f"{axis.name}0", inner)
+        place = {axis: Affine.of(parts[0]) * inner + Affine.of(parts[1])}
+
+        def several(axes: list[Axis]) -> list[Axis]:
+            return [p for a in axes for p in (parts if a is axis else (a,))]
+
+        renamed = {old: tuple(several([*new])) for old, new in self.renamed.items()}
+        return Accesses(
+            self.region,
+            [replace(a, address=a.address.substitute(place)) for a in self.all],
+            several(self.axes),
+            several(self.swept),
+            several(self.reduced),
+            self.again,
+            {axis: parts, **renamed},
+        )
 
 
 def accesses(region: Region) -> Accesses:
@@ -187,11 +212,11 @@ def _mergeable(
 def _join(found: Accesses, together: list[set[Axis]], outer: Axis, inner: Axis) -> Axis:
     joined = Axis(outer.name + inner.name, outer.extent * inner.extent)
     for old, new in [*found.renamed.items()]:
-        if new is inner:
-            found.renamed[old] = joined
-        elif new is outer:
-            found.renamed[old] = None
-    found.renamed.update({inner: joined, outer: None})
+        if new == (inner,):
+            found.renamed[old] = (joined,)
+        elif new == (outer,):
+            found.renamed[old] = ()
+    found.renamed.update({inner: (joined,), outer: ()})
     for space in together:
         if inner in space:
             space -= {outer, inner}

@@ -20,6 +20,7 @@ from itertools import pairwise
 
 from fusec.ir.core import Function, Op, Value
 from fusec.ir.dims import Dim, exact_div
+from fusec.ir.ops.contraction import Matmul
 from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.reduction import ReduceDims
 from fusec.ir.ops.view import Concat, Index, Permute, Reshape
@@ -130,6 +131,8 @@ def _ties(op: Op) -> Iterator[tuple[Place, Place]]:
             yield (op.x, old), (op.result, new)
     elif isinstance(op, ReduceDims):
         yield from _reduce_ties(op)
+    elif isinstance(op, Matmul):
+        yield from _matmul_ties(op)
     elif not isinstance(op, (Reshape, Index, Extern)):
         for x in op.operands:
             for result in op.results:
@@ -146,6 +149,17 @@ def _reduce_ties(op: ReduceDims) -> Iterator[tuple[Place, Place]]:
             yield (first, dim), (value, dim)
     for result in op.results[1:]:
         yield from _equal_extents(op.results[0], result)
+
+
+def _matmul_ties(op: Matmul) -> Iterator[tuple[Place, Place]]:
+    inner = len(op.x.shape) - 1
+    rows, columns = inner - 1, inner
+    for dim in range(rows):
+        yield (op.x, dim), (op.y, dim)
+        yield (op.x, dim), (op.result, dim)
+    yield (op.x, rows), (op.result, rows)
+    yield (op.y, columns), (op.result, columns)
+    yield (op.x, inner), (op.y, rows)
 
 
 def _equal_extents(x: Value, y: Value) -> Iterator[tuple[Place, Place]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from fusec.analysis.cost import Work, likely, seconds
 from fusec.analysis.groups import Group, Groups
@@ -36,9 +36,10 @@ class Prices:
         read = sum(self.bytes(v) for v in self.groups.inputs(group))
         written = sum(self.bytes(v) for v in group.stored)
         operations = sum(
-            self.regions.summaries[k].weight * self._points(k, placement)
+            weight * self._points(space, placement)
             for k, placements in group.members.items()
             for placement in placements
+            for space, weight in self.regions.summaries[k].weights.items()
         )
         reduced = self.groups.reduced(group)
         spans = list(group.spans.values())
@@ -70,10 +71,9 @@ class Prices:
                 after.add(k)
         return bool(ends & after)
 
-    def _points(self, k: int, placement: Placement) -> int:
-        axes: dict[Axis, None] = {}
-        for axis in self.regions.summaries[k].axes:
-            axes.update(dict.fromkeys(coordinate(placement, axis).axes))
+    def _points(self, space: Iterable[Axis], placement: Placement) -> int:
+        """How many points a space has where a region is placed."""
+        axes = {a for axis in space for a in coordinate(placement, axis).axes}
         return self._size(product(axis.extent for axis in axes))
 
     def _size(self, dim: Dim) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 
-from fusec.analysis.affine import index_axes
+from fusec.analysis.affine import axes_of, index_axes
 from fusec.analysis.cost import weigh
 from fusec.ir.core import Affine, Block, Function, Op, Value, walk
 from fusec.ir.dims import Dim, Symbol
@@ -14,6 +14,7 @@ from fusec.ir.ops.elementwise import Elementwise
 from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.loop import Load, Region, Store
 from fusec.ir.ops.reduction import Reduce, Scan
+from fusec.ir.products import summed_products
 from fusec.ir.sizes import dims_of, used_symbols
 from fusec.ir.types import Axis, Tensor
 
@@ -31,8 +32,8 @@ class Summary:
     scanned: tuple[Axis, ...]
     axes: tuple[Axis, ...]
     ops: int
-    weight: float
-    """Arithmetic per point of the largest space, in simple operations."""
+    weights: Mapping[frozenset[Axis], float]
+    """Arithmetic per point of each space, in simple operations."""
 
     @property
     def swept(self) -> tuple[Axis, ...]:
@@ -42,7 +43,7 @@ class Summary:
     @property
     def work(self) -> float:
         """Instructions for one point, loads and stores included."""
-        return self.ops + self.weight
+        return self.ops + sum(self.weights.values())
 
     def of(self, op: Region) -> Summary:
         """The summary of another region that shares the block."""
@@ -61,7 +62,8 @@ def summarise(op: Region) -> Summary:
     reduced: dict[Axis, None] = {}
     scanned: dict[Axis, None] = {}
     axes: dict[Axis, None] = {}
-    weight, ops = 0.0, 0
+    weights: dict[frozenset[Axis], float] = {}
+    ops, multiplied = 0, {*summed_products(op.body).values()}
     for inner in walk(op.body):
         ops += 1
         if isinstance(inner, Load):
@@ -74,10 +76,20 @@ def summarise(op: Region) -> Summary:
             reduced.update(dict.fromkeys(inner.axes))
         elif isinstance(inner, Scan):
             scanned[inner.axis] = None
-        weight += weigh(inner)
+        weight = weigh(inner)
+        if weight and inner not in multiplied:  # one instruction multiplies and adds
+            space = computed_at(inner)
+            weights[space] = weights.get(space, 0.0) + weight
     axes.update(reduced | scanned)
     swept = tuple(reduced), tuple(scanned)
-    return Summary(op, tuple(loads), stores, *swept, tuple(axes), ops, weight)
+    return Summary(op, tuple(loads), stores, *swept, tuple(axes), ops, weights)
+
+
+def computed_at(op: Op) -> frozenset[Axis]:
+    """The axes of the points that an op computes at, those it combines included."""
+    values = (*op.operands, *op.results)
+    own = (*op.axes,) if isinstance(op, Reduce) else ()
+    return frozenset(axis for value in values for axis in axes_of(value)).union(own)
 
 
 def _outer(op: Region) -> dict[Value, Value]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fusec.analysis.cost import weigh
-from fusec.analysis.sweeps import number_sweeps, time_dims
+from fusec.analysis.sweeps import loops_of, number_sweeps
 from fusec.ir.core import Function, Op, Value, definitions
 from fusec.ir.dims import product
 from fusec.ir.ops.reduction import ReduceTile
@@ -49,7 +49,7 @@ def _dear_before(
     while stack:
         value = stack.pop()
         op = made.get(value)
-        if value in seen or op is None or not time_dims(value):
+        if value in seen or op is None or not loops_of(value):
             continue
         seen.add(value)
         if sweeps[op] < sweeps[sink] and weigh(op) >= DEAR:

@@ -16,6 +16,7 @@ after the other, each for all its registers, so that neighbours are independent.
     llvm_mask      which elements exist         llvm_tile      moving elements
     llvm_index     sizes as arithmetic          llvm_exchange  transposes
                                                 llvm_reduce    reductions
+                                                llvm_dot       products
                                                 llvm_scan      scans
                                                 llvm_rare      what few elements need
 """
@@ -26,6 +27,7 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any
 
+from fusec.codegen.llvm_dot import dot_tile
 from fusec.codegen.llvm_kernel import Kernel, Register, dtype_of, hint_of
 from fusec.codegen.llvm_known import constant, define_if_known, folded
 from fusec.codegen.llvm_lanes import element
@@ -48,6 +50,7 @@ from fusec.ir.core import Block, Function, Op, Value
 from fusec.ir.ops import elementwise as ew
 from fusec.ir.ops.cast import Bitcast, Cast
 from fusec.ir.ops.constant import Const, SizeOf
+from fusec.ir.ops.contraction import DotTile
 from fusec.ir.ops.rare import Rare
 from fusec.ir.ops.reduction import ReduceTile, ScanTile
 from fusec.ir.ops.tile import (
@@ -255,6 +258,7 @@ _HANDLERS: dict[Any, Callable[[Kernel, Any], None]] = {
     IotaTile: iota_tile,
     Guard: guard,
     Scratch: scratch,
+    DotTile: dot_tile,
     ReduceTile: reduce_tile,
     ScanTile: scan_tile,
     Rare: rare,

@@ -33,16 +33,11 @@ BY_DESIGN = frozenset(
     f"aten.{name}"
     for name in (
         "_assert_scalar",
-        "_int_mm",
         "_local_scalar_dense",
         "_scaled_dot_product_flash_attention_for_cpu",
         "_scaled_dot_product_flash_attention_for_cpu_backward",
-        "addmm",
-        "baddbmm",
-        "bmm",
         "convolution",
         "convolution_backward",
-        "mm",
     )
 )
 """Ops that run through ATen because its kernels are the ones to use, or because only

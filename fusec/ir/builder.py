@@ -13,7 +13,7 @@ There is no separate clean-up pass: an op that already exists in scope is reused
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -24,7 +24,7 @@ from fusec.ir.dims import NO_FACTS, Dim, Facts, Symbol
 from fusec.ir.dtypes import DType, f64
 from fusec.ir.opdef import REQUIRED, OpMeta
 from fusec.ir.ops.constant import Const, SizeOf
-from fusec.ir.types import Type
+from fusec.ir.types import Buffer, Space, Type
 
 
 class Builder:
@@ -82,11 +82,14 @@ class Builder:
         if simpler is not None:
             return simpler
         key = None
+        scratch = [value for value in operands if _is_scratch(value)]
         if op_class.pure and not blocks:
             key = (op_class, operands, attrs_key(attrs))
-            known = self._find(key)
+            known = self._known.get(key) if scratch else self._find(key)
             if known is not None:
                 return known
+        else:
+            self._forget(scratch)
         types = op_class.infer(operands, attrs, blocks)
         names = hints or ("",) * len(types)
         results = tuple(Value(t, h) for t, h in zip(types, names, strict=True))
@@ -144,6 +147,15 @@ class Builder:
         """What was built, as what becomes of a function: all but its body stays."""
         return replace(function, level=self.level, body=self.block(yields))
 
+    def _forget(self, scratch: Sequence[Value]) -> None:
+        """Memory is written: what was read from it need not be what it holds now."""
+        scope: Builder | None = self
+        while scope is not None and scratch:
+            stale = [key for key in scope._known if not {*scratch}.isdisjoint(key[1])]
+            for key in stale:
+                del scope._known[key]
+            scope = scope._parent
+
     def _find(self, key: Any) -> Values | None:
         scope: Builder | None = self
         while scope is not None:
@@ -170,6 +182,11 @@ class Builder:
         for op in block.ops:
             env.update(zip(op.results, self.copy(op, env), strict=True))
         return tuple(env.get(v, v) for v in block.yields)
+
+
+def _is_scratch(value: Value) -> bool:
+    """Whether a value is memory that ops of its kernel write and read again."""
+    return isinstance(value.type, Buffer) and value.type.space is Space.SCRATCH
 
 
 Visit = Callable[[Builder, Op, Mapping[Value, Value]], "Values | None"]

@@ -14,16 +14,16 @@ that lies in rows along another dimension than the lanes do.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from math import prod
 
 from fusec.analysis.coalesce import coalesced
 from fusec.errors import UserError
-from fusec.ir.builder import Builder, rewrite
+from fusec.ir.builder import Builder
 from fusec.ir.core import Function, Op, Value, Values
 from fusec.ir.dims import Dim
-from fusec.ir.layout import LANE, REG, TIME, Digit, Layout, tile_layout
+from fusec.ir.layout import LANE, REG, TIME, Digit, Layout
 from fusec.ir.layout.digits import known
 from fusec.ir.ops.reduction import ScanTile
 from fusec.ir.ops.tile import (
@@ -32,6 +32,7 @@ from fusec.ir.ops.tile import (
     Convert,
     IotaTile,
     LoadTile,
+    Stage,
     StoreTile,
 )
 from fusec.ir.types import Tile
@@ -42,33 +43,63 @@ def assign_layouts(function: Function) -> Function:
 
     Raises `UserError` where neither layouts nor a spread say how tiles lie.
     """
-    spread = function.spread
-    if spread is None:
+    if function.spread is None:
         return _laid_out(function)
+    builder = Builder(function.level)
+    params = {old: builder.param(old.type, old.hint) for old in function.params}
+    known: dict[Layout, dict[Value, Value]] = {}
+    wanted = _spreads(function, function.spread)
+    for op in function.body.ops:
+        builder.loc = op.loc
+        for spread in wanted[op]:
+            env = known.setdefault(spread, dict(params))
+            inner = known.get(op.spread, {}) if isinstance(op, Stage) else env
+            operands = [inner.get(v, v) for v in op.operands]
+            env.update(
+                zip(op.results, _emit(builder, op, operands, spread), strict=True)
+            )
+    return replace(builder.successor(function), spread=None)
 
-    def visit(b: Builder, op: Op, env: Mapping[Value, Value]) -> Values | None:
-        operands = [env.get(v, v) for v in op.operands]
-        attrs = op.attrs
-        if isinstance(op, StoreTile):
-            at = access_layout(op, op.value.shape, spread)
-            operands[0] = b(Convert, operands[0], layout=at)
-        elif isinstance(op, ScanTile):
-            half = len(operands) // 2
-            left = part_of(spread, op.values[0].shape).drop(op.dim)
-            starts = [b(Convert, x, layout=left) for x in operands[half:]]
-            operands[half:] = starts
-        if isinstance(op, (LoadTile, IotaTile, BroadcastTile)):
-            typed = list(attrs)
-            at = list(type(op).attr_fields).index("type")
-            layout = part_of(spread, op.type.shape)
-            if isinstance(op, LoadTile):
-                layout = access_layout(op, op.type.shape, spread)
-            typed[at] = replace(op.type, layout=layout)
-            attrs = tuple(typed)
-        results = b.emit(type(op), operands, attrs, op.blocks, op.loc, op.hints)
-        return tuple(_converted(b, v, spread) for v in results)
 
-    return replace(rewrite(function, visit), spread=None)
+def _spreads(function: Function, spread: Layout) -> Mapping[Op, Iterable[Layout]]:
+    """How each op is laid out: as those who read it are; what is staged, as it says.
+
+    An op that is read in several layouts is computed in each.
+    """
+    found: dict[Op, dict[Layout, None]] = {}
+    readers: dict[Value, dict[Layout, None]] = {}
+    for op in reversed(function.body.ops):
+        own = {s: None for v in op.results for s in readers.get(v, ())} or {
+            spread: None
+        }
+        found[op] = own
+        inner = {op.spread: None} if isinstance(op, Stage) else own
+        for value in op.operands:
+            readers.setdefault(value, {}).update(inner)
+    return found
+
+
+def _emit(b: Builder, op: Op, operands: list[Value], spread: Layout) -> Values:
+    """Emit an op whose tiles are parts of a spread."""
+    attrs = op.attrs
+    if isinstance(op, StoreTile):
+        at = access_layout(op, op.value.shape, spread)
+        operands[0] = b(Convert, operands[0], layout=at)
+    elif isinstance(op, ScanTile):
+        half = len(operands) // 2
+        left = part_of(spread, op.values[0].shape).drop(op.dim)
+        starts = [b(Convert, x, layout=left) for x in operands[half:]]
+        operands[half:] = starts
+    if isinstance(op, (LoadTile, IotaTile, BroadcastTile, Stage)):
+        typed = list(attrs)
+        at = list(type(op).attr_fields).index("type")
+        layout = part_of(spread, op.type.shape)
+        if isinstance(op, LoadTile):
+            layout = access_layout(op, op.type.shape, spread)
+        typed[at] = replace(op.type, layout=layout)
+        attrs = tuple(typed)
+    results = b.emit(type(op), operands, attrs, op.blocks, op.loc, op.hints)
+    return tuple(_converted(b, v, spread) for v in results)
 
 
 def _laid_out(function: Function) -> Function:
@@ -117,9 +148,7 @@ def _extent(digits: tuple[Digit, ...], axis: str) -> int:
 
 
 def part_of(spread: Layout, shape: tuple[Dim, ...]) -> Layout:
-    """The layout of a tile with those dimensions of the spread that it has."""
-    splits = [
-        [] if n == 1 else [(digit.axis, digit.extent) for digit in digits]
-        for n, digits in zip(shape, spread.dims, strict=True)
-    ]
-    return tile_layout(shape, splits)
+    """The layout of a tile with those dimensions of the spread that it has: at the
+    times of the whole, in registers and lanes numbered anew."""
+    held = [d for d, n in enumerate(shape) if n != 1]
+    return replace(spread.reduce_to(held), shape=shape)

@@ -16,12 +16,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fusec.analysis.sweeps import Dims, ending, number_sweeps, time_dims
+from fusec.analysis.sweeps import Loop, Loops, ending, loops_of, number_sweeps
 from fusec.ir.builder import Builder
 from fusec.ir.core import Function, Op, Value, Values, definitions
 from fusec.ir.dims import Dim
-from fusec.ir.dtypes import i64
-from fusec.ir.layout import TIME, Layout, strided
+from fusec.ir.dtypes import DType, i64
+from fusec.ir.layout import LANE, TIME, Digit, Layout, strided
+from fusec.ir.layout.digits import known
+from fusec.ir.ops.contraction import DotTile
 from fusec.ir.ops.elementwise import Add, Mul
 from fusec.ir.ops.reduction import ReduceTile, ScanTile
 from fusec.ir.ops.tile import (
@@ -31,12 +33,21 @@ from fusec.ir.ops.tile import (
     IotaTile,
     LoadTile,
     Scratch,
+    Stage,
     StoreTile,
 )
 from fusec.ir.types import Buffer, Space, Tile
 
-Memory = tuple[Value, tuple[Dim, ...]]
-"""Scratch memory and the strides in it."""
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Scratch memory for all chunks of a value that some loops reach."""
+
+    buffer: Value
+    strides: tuple[Dim, ...]
+    loops: Loops
+
+
 States = dict[Op, Values]
 """What each reduction or scan has come to so far, one value per component."""
 
@@ -47,8 +58,10 @@ class Scope:
 
     builder: Builder
     parent: Scope | None = None
-    origins: Mapping[int, Value] = field(default_factory=dict[int, Value])
-    """Where the current chunk of each dimension with an open loop begins."""
+    counters: Mapping[Loop, Value] = field(default_factory=dict[Loop, Value])
+    """The open loops, from the outermost, and how far on each is, in elements."""
+    final: Loops = frozenset()
+    """Those of them whose trip here is their last."""
     limits: Mapping[int, Value] = field(default_factory=dict[int, Value])
     """How many elements exist, of the dimensions whose chunk here is partial."""
     values: dict[Value, Value] = field(default_factory=dict[Value, Value])
@@ -58,16 +71,36 @@ class Scope:
 
     def open(
         self,
-        dim: int,
-        origin: Value,
+        loop: Loop,
+        counter: Value,
         limit: Value | None,
         builder: Builder,
         states: States,
+        final: bool = False,
     ) -> Scope:
-        """The scope inside a loop over one more dimension."""
-        limits = dict(self.limits) if limit is None else {**self.limits, dim: limit}
-        origins = {**self.origins, dim: origin}
-        return Scope(builder, self, origins, limits, states=states)
+        """The scope inside one more loop; `limit` elements exist if fewer than all."""
+        limits = {d: v for d, v in self.limits.items() if d != loop.dim}
+        if limit is not None:
+            limits[loop.dim] = limit
+        counters = {**self.counters, loop: counter}
+        last = self.final | {loop} if final else self.final
+        return Scope(builder, self, counters, last, limits, states=states)
+
+    def inside(self, builder: Builder, states: States) -> Scope:
+        """The scope of a loop that walks nothing further."""
+        return Scope(
+            builder, self, self.counters, self.final, self.limits, states=states
+        )
+
+    @property
+    def dims(self) -> set[int]:
+        """The dimensions with an open loop."""
+        return {loop.dim for loop in self.counters}
+
+    def around(self, loop: Loop) -> Loop | None:
+        """The innermost open loop over the dimension of another one."""
+        found = [x for x in self.counters if x.dim == loop.dim]
+        return found[-1] if found else None
 
     def outward(self) -> Iterator[Scope]:
         """This scope, then those around it."""
@@ -91,10 +124,10 @@ class Scope:
         assert found is not None, f"{value} is not computed yet"
         return found
 
-    def home(self, dims: Dims) -> Scope:
-        """The outermost scope that has loops over all these dimensions open."""
+    def home(self, loops: Loops) -> Scope:
+        """The outermost scope that has all these loops open."""
         scope = self
-        while scope.parent is not None and dims <= scope.parent.origins.keys():
+        while scope.parent is not None and loops <= scope.parent.counters.keys():
             scope = scope.parent
         return scope
 
@@ -110,6 +143,8 @@ class Chunks:
         self.now = 0
         """The sweep that is being emitted."""
         self.scratch: dict[Value, Memory] = {}
+        self.staged = set[Value]()
+        """Values that the current loops read from scratch memory."""
 
     def want(self, scope: Scope, values: Sequence[Value]) -> None:
         """Compute values for the current chunk, and what they depend on before."""
@@ -119,7 +154,7 @@ class Chunks:
             if scope.find(value) is not None:
                 stack.pop()
                 continue
-            if self.is_kept(value):
+            if value in self.staged or self.is_kept(value):
                 self.take_back(scope, value)
                 continue
             op = self.made[value]
@@ -133,7 +168,7 @@ class Chunks:
         if not isinstance(op, StoreTile):
             # Every chunk of a broadcast is the same one.
             spread = op.operands if isinstance(op, BroadcastTile) else op.results
-            scope = scope.home(frozenset[int]().union(*map(time_dims, spread)))
+            scope = scope.home(frozenset[Loop]().union(*map(loops_of, spread)))
         scope.builder.loc = op.loc
         rule = RULES.get(type(op), _same)
         operands, attrs = rule(self, scope, op)
@@ -145,15 +180,26 @@ class Chunks:
 
     def guarded(self, scope: Scope, op: ReduceTile) -> Values:
         """The operands of a reduction, with the identity where nothing exists."""
-        limited = tuple(d for d in sorted(op.dims) if d in scope.limits)
-        values = tuple(scope[v] for v in op.values)
+        pairs = zip(op.values, op.monoid.identity, strict=True)
+        return tuple(self.guard(scope, v, op.dims, number) for v, number in pairs)
+
+    def factors(self, scope: Scope, op: DotTile) -> Values:
+        """The operands of a product, with 0 where nothing is to be added up."""
+        return tuple(self.guard(scope, v, op.dims, 0) for v in (op.x, op.y))
+
+    def guard(
+        self,
+        scope: Scope,
+        value: Value,
+        dims: Sequence[int],
+        number: float | int | bool,
+    ) -> Value:
+        """A chunk with a number where some dimensions have no elements any more."""
+        limited = tuple(d for d in sorted(dims) if d in scope.limits)
         if not limited:
-            return values
-        limits = [scope.limits[d] for d in limited]
-        return tuple(
-            scope.builder.emit(Guard, (v, *limits), (limited, identity))[0]
-            for v, identity in zip(values, op.monoid.identity, strict=True)
-        )
+            return scope[value]
+        operands = scope[value], *(scope.limits[d] for d in limited)
+        return scope.builder.emit(Guard, operands, (limited, number))[0]
 
     def access(
         self, scope: Scope, op: LoadTile | StoreTile, shape: tuple[Dim, ...]
@@ -161,11 +207,11 @@ class Chunks:
         """Offset, limited dimensions and the operands after the offset, here."""
         b = scope.builder
         offset = scope[op.offset]
-        for dim, origin in sorted(scope.origins.items()):
-            if shape[dim] != 1 and op.strides[dim] != 0:
-                step = b(Mul, origin, b.size(op.strides[dim]))
+        for loop, counter in scope.counters.items():
+            if shape[loop.dim] != 1 and op.strides[loop.dim] != 0:
+                step = b(Mul, counter, b.size(op.strides[loop.dim]))
                 offset = b(Add, offset, step)
-        limits = {d: scope[v] for d, v in op.limits.items() if d not in scope.origins}
+        limits = {d: scope[v] for d, v in op.limits.items() if d not in scope.dims}
         limits |= {d: v for d, v in scope.limits.items() if shape[d] != 1}
         dims = tuple(sorted(limits))
         others = [scope[v] for v in op.rest[len(op.limited) :]]
@@ -177,49 +223,65 @@ class Chunks:
         """Whether an earlier sweep put all chunks of a value aside."""
         return value in self.scratch and self.sweeps[self.made[value]] < self.now
 
-    def reserve(self, value: Value) -> Memory:
-        """Scratch memory for all chunks of a value."""
+    def reserve(self, value: Value, loops: Loops) -> Memory:
+        """Scratch memory for the chunks of a value that some of its loops reach."""
         type_ = value.type
         assert isinstance(type_, Tile)
         assert type_.layout is not None
-        shape = tuple(type_.layout.padded_shape)
-        strides = _dense(shape)
-        bits = type_.dtype.bits
-        buffer = Buffer(type_.dtype, strided(shape, strides, bits), Space.SCRATCH)
-        return self.builder(Scratch, type=buffer), strides
+        return self.memory(
+            type_.dtype, _reached(type_.layout, loops), type_.layout, loops
+        )
+
+    def reserve_stage(self, op: Stage, read: Loops, packed: Loops) -> Memory:
+        """Scratch memory for what is staged: how far the loops that read it, and those
+        that write it, reach."""
+        extents = [_extents(v, own) for v, own in ((op.x, packed), (op.result, read))]
+        shape = tuple(max(pair) for pair in zip(*extents, strict=True))
+        assert isinstance(op.x.type, Tile)
+        assert op.x.type.layout is not None
+        layout = op.x.type.layout
+        return self.memory(op.type.dtype, shape, layout, read | packed)
+
+    def memory(
+        self, dtype: DType, shape: tuple[Dim, ...], layout: Layout, loops: Loops
+    ) -> Memory:
+        strides = _dense(shape, [_has_lanes(d) for d in layout.dims])
+        buffer = Buffer(dtype, strided(shape, strides, dtype.bits), Space.SCRATCH)
+        return Memory(self.builder(Scratch, type=buffer), strides, loops)
 
     def make_room(self, value: Value) -> None:
-        """See to it that a value has scratch memory."""
+        """See to it that a value has scratch memory for all its chunks."""
         if value not in self.scratch:
-            self.scratch[value] = self.reserve(value)
+            self.scratch[value] = self.reserve(value, loops_of(value))
 
     def put_aside(self, scope: Scope, value: Value, chunk: Value) -> None:
         """Write the current chunk of a value to the scratch memory that it has."""
-        memory, strides = self.scratch[value]
-        offset = self.in_scratch(scope, value, strides)
-        attrs = (strides, (), False, False, False)
-        scope.builder.emit(StoreTile, (chunk, memory, offset), attrs)
+        memory = self.scratch[value]
+        offset = self.in_scratch(scope, memory)
+        attrs = (memory.strides, (), False, False, False)
+        scope.builder.emit(StoreTile, (chunk, memory.buffer, offset), attrs)
 
     def taken(self, scope: Scope, value: Value, memory: Memory | None = None) -> Value:
         """The current chunk of a value, read from scratch memory."""
-        buffer, strides = memory or self.scratch[value]
-        attrs = (chunk_type(value.type), strides, (), False, False, 0)
-        offset = self.in_scratch(scope, value, strides)
-        return scope.builder.emit(LoadTile, (buffer, offset), attrs)[0]
+        memory = memory or self.scratch[value]
+        attrs = (chunk_type(value.type), memory.strides, (), False, False, 0)
+        offset = self.in_scratch(scope, memory)
+        return scope.builder.emit(LoadTile, (memory.buffer, offset), attrs)[0]
 
     def take_back(self, scope: Scope, value: Value) -> None:
         """Read a value of an earlier sweep, once for all loops that it lacks."""
-        home = scope.home(time_dims(value))
+        home = scope.home(loops_of(value))
         home.values[value] = self.taken(home, value)
 
-    def in_scratch(self, scope: Scope, value: Value, strides: tuple[Dim, ...]) -> Value:
+    def in_scratch(self, scope: Scope, memory: Memory) -> Value:
         """Where the current chunk of a value lies; loops over what it lacks are none
         of its."""
         b = scope.builder
         offset = b.const(0, i64)
-        for dim in sorted(time_dims(value)):
-            step = b(Mul, scope.origins[dim], b.size(strides[dim]))
-            offset = b(Add, offset, step)
+        for loop, counter in scope.counters.items():
+            if loop in memory.loops:
+                step = b(Mul, counter, b.size(memory.strides[loop.dim]))
+                offset = b(Add, offset, step)
         return offset
 
 
@@ -244,9 +306,10 @@ def _store(c: Chunks, scope: Scope, op: StoreTile) -> Any:
 
 
 def _iota(c: Chunks, scope: Scope, op: IotaTile) -> Any:
-    origin = scope[op.origin]
-    if op.dim in scope.origins and op.dim in time_dims(op.result):
-        origin = scope.builder(Add, origin, scope.origins[op.dim])
+    origin, own = scope[op.origin], loops_of(op.result)
+    for loop, counter in scope.counters.items():
+        if loop in own and loop.dim == op.dim:
+            origin = scope.builder(Add, origin, counter)
     return [origin], (chunk_type(op.type), op.dim)
 
 
@@ -304,10 +367,36 @@ def without_time(layout: Layout) -> Layout:
     return Layout(dims)
 
 
-def _dense(shape: Sequence[Dim]) -> tuple[Dim, ...]:
-    strides: list[Dim] = []
+def _reached(layout: Layout, loops: Loops) -> tuple[Dim, ...]:
+    """The extents of what some loops reach of a layout, padding included."""
+    shape: list[Dim] = []
+    for dim, digits in enumerate(layout.dims):
+        extent: Dim = 1 if digits else layout.shape[dim]
+        for digit in reversed(digits):
+            if digit.axis == TIME and Loop(dim, extent) not in loops:  # type: ignore[arg-type]
+                break
+            extent = extent * digit.extent
+        shape.append(extent)
+    return tuple(shape)
+
+
+def _extents(value: Value, loops: Loops) -> tuple[int, ...]:
+    """How far known loops reach."""
+    assert isinstance(value.type, Tile)
+    assert value.type.layout is not None
+    return tuple(known(n) for n in _reached(value.type.layout, loops))
+
+
+def _has_lanes(digits: Sequence[Digit]) -> bool:
+    return any(digit.axis == LANE for digit in digits)
+
+
+def _dense(shape: Sequence[Dim], lanes: Sequence[bool]) -> tuple[Dim, ...]:
+    """Strides of memory without gaps in which lanes lie in a row."""
+    order = sorted(range(len(shape)), key=lambda d: (lanes[d], d))
+    strides: dict[int, Dim] = {}
     below: Dim = 1
-    for extent in reversed(shape):
-        strides.append(below)
-        below = below * extent
-    return tuple(reversed(strides))
+    for d in reversed(order):
+        strides[d] = below
+        below = below * shape[d]
+    return tuple(strides[d] for d in range(len(shape)))

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from fusec.analysis.accesses import accesses
+from fusec.analysis.choices import choose
 from fusec.analysis.fingerprint import Fingerprints
 from fusec.analysis.in_place import replaced_in_place
-from fusec.analysis.schedule import Schedule, choose
+from fusec.analysis.schedule import Schedule
 from fusec.ir.builder import Builder
 from fusec.ir.core import Function, Level, Module, Value
 from fusec.ir.dims import Dim, Symbol, substitute

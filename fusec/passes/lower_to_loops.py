@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from fusec.analysis.factors import factors
 from fusec.errors import Loc
@@ -25,7 +24,6 @@ from fusec.ir.core import Affine, Function, Level, Op, Value, Values, definition
 from fusec.ir.dims import Dim, product
 from fusec.ir.monoids import VALUES_ONLY, monoid
 from fusec.ir.ops.constant import Const, SizeOf
-from fusec.ir.ops.contraction import Matmul
 from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.loop import Region, View
 from fusec.ir.ops.reduction import ScanDim
@@ -72,7 +70,7 @@ class _Lowering:
         return self.builder.successor(self.function, self.results())
 
     def lower(self, op: Op) -> None:
-        if isinstance(op, (Extern, Matmul)):
+        if isinstance(op, Extern):
             self.lower_extern(op)
         elif _is_lazy(op):
             self.made.update(dict.fromkeys(op.results, op))
@@ -81,11 +79,9 @@ class _Lowering:
         else:
             self.lower_region(op)
 
-    def lower_extern(self, op: Op) -> None:
-        read = self.strided if _takes_any_strides(op) else self.exact
-        operands = [read(value) for value in op.operands]
-        attrs = op.attrs if isinstance(op, Extern) else _matmul_call(op)
-        results = self.builder.emit(Extern, operands, attrs, (), op.loc, op.hints)
+    def lower_extern(self, op: Extern) -> None:
+        operands = [self.exact(value) for value in op.operands]
+        results = self.builder.emit(Extern, operands, op.attrs, (), op.loc, op.hints)
         self.stored.update(zip(op.results, results, strict=True))
         self.called.update(op.results)
 
@@ -302,19 +298,3 @@ def _is_lazy(op: Op) -> bool:
     if isinstance(op, Broadcast):
         return not isinstance(op.x.type, Scalar)
     return all(isinstance(value.type, Scalar) for value in op.results)
-
-
-BLIND = {"aten.addmm.default", "aten.baddbmm.default"}
-"""Calls that compute with elements only, however they lie. Others may look: `view` as
-another dtype does, and random numbers are drawn in the order of memory."""
-
-
-def _takes_any_strides(op: Op) -> bool:
-    return not isinstance(op, Extern) or op.target in BLIND
-
-
-def _matmul_call(op: Op) -> tuple[Any, ...]:
-    """A matrix product as a call of ATen."""
-    rank = len(op.result.shape)  # type: ignore[union-attr]
-    target = "aten.mm.default" if rank == 2 else "aten.bmm.default"
-    return (target, (Slot(0), Slot(1)), (), (op.result.type,))

@@ -18,9 +18,11 @@ from fusec.ir.builder import Builder
 from fusec.ir.core import Affine, Op, Value, Values
 from fusec.ir.dims import Dim, exact_div
 from fusec.ir.dtypes import bool_
-from fusec.ir.monoids import combine
+from fusec.ir.monoids import combine, monoid
+from fusec.ir.ops.cast import Cast
 from fusec.ir.ops.checks import Check, Checked
-from fusec.ir.ops.elementwise import And, Ge, Lt, Select
+from fusec.ir.ops.contraction import Matmul
+from fusec.ir.ops.elementwise import And, Ge, Lt, Mul, Select
 from fusec.ir.ops.reduction import Reduce, ReduceDims, Scan, ScanDim
 from fusec.ir.ops.view import Broadcast, Concat, Gather, Index, Iota, Pad, Restride
 from fusec.ir.types import Axis
@@ -78,6 +80,20 @@ def _reduce(r: GraphRegion, op: ReduceDims, coords: Sequence[Coord]) -> Values:
     values = [r.read(value, inner) for value in op.values]
     axes = tuple(axis for dim in op.dims for axis in reduced[dim])
     return r.builder.emit(Reduce, values, (axes, op.monoid))
+
+
+def _matmul(r: GraphRegion, op: Matmul, coords: Sequence[Coord]) -> Values:
+    *batch, row, column = coords
+    b, inner = r.builder, len(op.x.shape) - 1
+    if op.x.shape[inner] == 0:
+        return (b.const(0, op.dtype),)
+    parts = r.sources.factors.dimension(op.x, inner)
+    axes = tuple(Axis(f"k{k or ''}", n) for k, n in enumerate(parts) if n != 1)
+    place = coordinate(axes)
+    x = b(Cast, r.read(op.x, [*batch, row, place]), dtype=op.dtype)
+    y = b(Cast, r.read(op.y, [*batch, place, column]), dtype=op.dtype)
+    product = b(Mul, x, y)
+    return b.emit(Reduce, (product,), (axes, monoid("sum", op.dtype)))
 
 
 def _scanned(op: ScanDim) -> Affine:
@@ -213,6 +229,7 @@ POINTS: Mapping[type, Point] = MappingProxyType(
         Broadcast: _fill,
         Iota: _iota,
         Restride: _copy,
+        Matmul: _matmul,
         ReduceDims: _reduce,
         ScanDim: _scan,
         Concat: _concat,

@@ -20,9 +20,9 @@ from itertools import islice
 
 from fusec.analysis.accesses import Accesses, accesses
 from fusec.analysis.affine import axes_of
+from fusec.analysis.choices import SHARES, choose, work
 from fusec.analysis.cost import LAUNCH, Work, likely, seconds
 from fusec.analysis.fingerprint import Fingerprints
-from fusec.analysis.schedule import SHARES, choose, work
 from fusec.ir.builder import Builder
 from fusec.ir.core import Affine, Block, Function, Op, Value, Values, definitions
 from fusec.ir.dims import Dim, Symbol, ceil_div, exact_div, product

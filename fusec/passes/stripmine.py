@@ -12,14 +12,17 @@
 
 Ops are numbered by sweep, the longest chain of reductions over time digits before
 them. A sweep is one nest of loops for all its reductions and stores over the same
-dimensions. What they need is computed in it again, from memory or from the scratch
-that the schedule says to keep, each op in the outermost loop that it varies with.
-Only the last chunk of a dimension can be partial; it is peeled off, so that limits
+loops, which stand in the order of their strides in time. What they need is computed in
+it again, from memory or from the scratch that the schedule says to keep, each op in the
+outermost loop that it varies with; what is `stage`d, ahead of the first loop that it
+lacks. Only the last chunk of a loop can be partial; it is peeled off, so that limits
 and guards burden it alone.
 
 Reductions and scans carry their states in registers; where loops over other dimensions
-lie inside, there is a state for each of their chunks, in scratch memory. Sums that
-would lose digits in a long loop cascade: runs of chunks are added apart.
+lie inside, there is a state for each of their chunks, in scratch memory, and the
+innermost loops combine in registers before they meet it. What follows from a reduction
+at once is computed where it ends. Sums that would lose digits in a long loop cascade:
+runs of chunks are added apart.
 """
 
 from __future__ import annotations
@@ -29,19 +32,31 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from fusec.analysis.sweeps import Dims, ending, time_dims, timed
+from fusec.analysis.sweeps import (
+    Combining,
+    Loop,
+    Loops,
+    Order,
+    along,
+    ending,
+    loops_of,
+    timed,
+    walked,
+)
 from fusec.ir.builder import Builder
-from fusec.ir.core import Function, Value, Values
+from fusec.ir.core import Function, Monoid, Op, Value, Values
 from fusec.ir.dims import Dim
 from fusec.ir.dtypes import i64
-from fusec.ir.layout import Layout
-from fusec.ir.monoids import combine
-from fusec.ir.ops.elementwise import Add, Minimum, Mul, Sub, TruncDiv
+from fusec.ir.layout import LANE, Digit, Layout
+from fusec.ir.monoids import combine, monoid
+from fusec.ir.ops.contraction import DotTile
+from fusec.ir.ops.elementwise import Add, Maximum, Minimum, Mul, Sub, TruncDiv
 from fusec.ir.ops.reduction import ReduceTile, ScanTile
 from fusec.ir.ops.tile import (
     BroadcastTile,
     For,
     LoadTile,
+    Stage,
     StoreTile,
 )
 from fusec.ir.types import Tile
@@ -51,7 +66,6 @@ from fusec.passes.chunks import (
     Scope,
     States,
     chunk_type,
-    without_time,
 )
 
 CASCADE = 32
@@ -67,43 +81,73 @@ def stripmine(function: Function, keep: Iterable[Value] = ()) -> Function:
     return _Stripmining(function, keep).run()
 
 
+Reduction = ReduceTile | DotTile
+
+
 @dataclass(slots=True, eq=False)
 class _Nest:
     """What one loop nest is there for."""
 
-    dims: list[int]
-    """The dimensions it walks, outermost first."""
-    reductions: list[ReduceTile] = field(default_factory=list[ReduceTile])
+    loops: list[Loop]
+    """What it walks, outermost first."""
+    reductions: list[Reduction] = field(default_factory=list[Reduction])
     scans: list[ScanTile] = field(default_factory=list[ScanTile])
     stores: list[StoreTile] = field(default_factory=list[StoreTile])
     kept: list[Value] = field(default_factory=list[Value])
+    stages: list[Stage] = field(default_factory=list[Stage])
 
     @property
     def sinks(self) -> list[Value]:
         """What has to be computed at every trip."""
-        stored = [v for op in self.stores for v in op.operands]
-        return [*self.kept, *stored, *(v for op in self.reductions for v in op.values)]
+        ops = [*self.stores, *self.reductions]
+        return [*self.kept, *(v for op in ops for v in op.operands)]
 
-    def along(self, op: ReduceTile | ScanTile) -> Dims:
-        """The loops whose trips an op combines."""
-        dims = {*op.dims} if isinstance(op, ReduceTile) else {op.dim}
-        return frozenset(dims & {*self.dims})
-
-    def start(self, op: ReduceTile | ScanTile) -> int:
+    def start(self, op: Combining) -> int:
         """The loop before which the state of an op begins, by its position."""
-        return min(map(self.dims.index, self.along(op)))
+        return min(map(self.loops.index, along(op)))
 
-    def inside(self, op: ReduceTile | ScanTile) -> Dims:
+    def inside(self, op: Combining) -> Loops:
         """The loops inside that one which the op does not combine along.
 
         For each of their chunks there is a state, so memory holds them.
         """
-        further = frozenset(self.dims[self.start(op) :])
-        return further & time_dims(op.values[0]) - self.along(op)
+        further = frozenset(self.loops[self.start(op) :])
+        return further & walked(op) - along(op)
 
-    def opened(self, k: int) -> list[ReduceTile | ScanTile]:
+    def chunks(self, op: Combining) -> list[Loop]:
+        """Those loops, from the outermost."""
+        inside = self.inside(op)
+        return [loop for loop in self.loops if loop in inside]
+
+    def opened(self, k: int) -> list[Reduction | ScanTile]:
         """The ops whose states begin before loop number k."""
         return [op for op in (*self.reductions, *self.scans) if self.start(op) == k]
+
+    def resumed(self, k: int) -> list[Reduction]:
+        """The ops with states in memory that combine in registers from loop k on."""
+        return [op for op in self.reductions if self.inside(op) and self.run(op) == k]
+
+    def run(self, op: Combining) -> int:
+        """The loop from which on there are none but those that an op combines along."""
+        return 1 + max(map(self.loops.index, self.inside(op)))
+
+    def finishes(self, k: int) -> bool:
+        """Whether the last trip of loop k stands apart: what ends there need not go
+        by way of memory."""
+        ops = (op for op in self.reductions if self.loops[k] in along(op))
+        runs = (self.run(op) for op in ops if self.inside(op))
+        return any(k < run < len(self.loops) for run in runs)
+
+    def staged(self, k: int) -> list[Stage]:
+        """What is made before loop number k: the first that does not walk it, in steps
+        as it is made in. Where there is none, that is inside all of them."""
+        found: list[Stage] = []
+        for op in self.stages:
+            shared = loops_of(op.x) & loops_of(op.result)
+            places = (n for n, loop in enumerate(self.loops) if loop not in shared)
+            if next(places, len(self.loops)) == k:
+                found.append(op)
+        return found
 
 
 class _Stripmining:
@@ -114,9 +158,13 @@ class _Stripmining:
         self.builder = Builder(function.level)
         self.chunks = Chunks(function, self.builder)
         self.used = {v for op in function.body.ops for v in op.operands}
-        self.keep = [v for v in keep if time_dims(v)]
+        self.keep = [v for v in keep if loops_of(v)]
+        self.order = Order(function)
         self.layout = _widest(function)
         self.limits = _given_limits(function)
+        self.done: dict[Op, _Nest] = {}
+        """Stores that stand where the reduction ends that they wait for, in whose nest:
+        at every end of its loop, whole or partial."""
 
     def run(self) -> Function:
         top = Scope(self.builder)
@@ -160,32 +208,33 @@ class _Stripmining:
         }
 
     def nests(self) -> list[_Nest]:
-        """The loop nests of the current sweep, one for the dimensions they walk."""
-        found: dict[Dims, _Nest] = {}
+        """The loop nests of the current sweep, one for the loops they consist of."""
+        found: dict[Loops, _Nest] = {}
 
-        def over(value: Value) -> _Nest:
-            dims = time_dims(value)
-            return found.setdefault(dims, _Nest(sorted(dims)))
+        def over(loops: Loops) -> _Nest:
+            return found.setdefault(loops, _Nest(self.order(loops)))
 
         for value in self.keep:
             if self.chunks.sweeps[self.chunks.made[value]] == self.chunks.now:
-                over(value).kept.append(value)
+                over(loops_of(value)).kept.append(value)
         for op in self.function.body.ops:
-            if self.chunks.sweeps[op] != self.chunks.now:
+            if self.chunks.sweeps[op] != self.chunks.now or op in self.done:
                 continue
             if isinstance(op, StoreTile):
-                over(op.value).stores.append(op)
-            elif isinstance(op, ReduceTile) and ending(op):
-                over(op.values[0]).reductions.append(op)
+                over(loops_of(op.value)).stores.append(op)
+            elif isinstance(op, (ReduceTile, DotTile)) and ending(op):
+                over(walked(op)).reductions.append(op)
             elif isinstance(op, ScanTile) and self.used & {*ending(op)}:
-                over(op.values[0]).scans.append(op)
+                over(walked(op)).scans.append(op)
         for nest in found.values():
-            nest.scans = self.scans_of(nest)
+            self.complete(nest)
         return list(found.values())
 
-    def scans_of(self, nest: _Nest) -> list[ScanTile]:
-        """The scans over time that a nest runs, again if an earlier one did."""
+    def complete(self, nest: _Nest) -> None:
+        """Find what a nest needs on its way: scans over time, again if an earlier nest
+        ran them, and what is staged."""
         scans = dict.fromkeys(nest.scans)
+        stages: dict[Stage, None] = {}
         seen: set[Value] = set()
         stack = [*nest.sinks, *(v for op in scans for v in op.operands)]
         while stack:
@@ -198,37 +247,85 @@ class _Stripmining:
                 continue
             if isinstance(op, ScanTile) and ending(op):
                 scans[op] = None
+            elif isinstance(op, Stage):
+                stages[op] = None
             stack.extend(op.operands)
-        return list(scans)
+        nest.scans, nest.stages = list(scans), list(stages)
 
     # Loops
 
     def walk(self, scope: Scope, nest: _Nest, k: int, states: States) -> States:
         """Loops number k and further of a nest; what they carried has come to."""
-        if k == len(nest.dims):
-            return self.body(scope, nest, states)
-        opened = nest.opened(k)
+        if k == len(nest.loops):
+            staged = [self.stage(scope, op) for op in nest.staged(k)]
+            ended = self.body(scope, nest, states)
+            self.chunks.staged.difference_update(staged)
+            return ended
+        opened, resumed = nest.opened(k), nest.resumed(k)
         held = [op for op in opened if not nest.inside(op)]
         for op in opened:
             if op not in held:
                 self.begin_in_memory(scope, nest, op)
+        staged = [self.stage(scope, op) for op in nest.staged(k)]
         begun: States = {op: self.begin(scope, op) for op in held}
+        begun |= {op: self.identities(scope, op) for op in resumed}
         ended = self.sweep(scope, nest, k, {**states, **begun})
+        self.chunks.staged.difference_update(staged)
+        finished: list[Op] = []
         for op in held:
             self.finish(scope, op, ended[op])
+            finished.append(op)
+        for op in resumed:
+            if self.is_final(scope, nest, op):
+                self.define(scope, op, self.joined(scope, op, ended[op]))
+                finished.append(op)
+            else:
+                self.accumulate(scope, op, ended[op])
+        self.follow(scope, nest, k, finished)
         return {op: ended[op] for op in states}
 
+    def is_final(self, scope: Scope, nest: _Nest, op: Reduction) -> bool:
+        """Whether all outer loops that an op combines along are in their last trips."""
+        return along(op) & {*nest.loops[: nest.run(op)]} <= scope.final
+
     def sweep(self, scope: Scope, nest: _Nest, k: int, states: States) -> States:
-        """The loops over one dimension: runs of chunks, whole chunks, and the tail."""
-        dim = nest.dims[k]
-        chunk, extent = self.chunk_of(dim), self.extent(scope, dim)
-        whole = self.whole(scope, dim)
+        """One loop: runs of chunks, whole chunks, and the tail."""
+        loop, extent = nest.loops[k], self.extent(scope, nest.loops[k])
+        if nest.finishes(k):
+            return self.sweep_and_finish(scope, nest, k, extent, states)
+        whole = self.whole(scope, loop, extent)
         bounds = scope.builder.const(0, i64), whole
-        levels = self.levels(scope, nest, dim, whole)
+        levels = self.levels(scope, nest, loop, whole)
         states = self.cascade(scope, nest, k, bounds, states, levels)
-        if chunk == 1:
+        if loop.step == 1:
             return states
         return self.loop(scope, nest, k, (whole, extent), states, partial=True)
+
+    def sweep_and_finish(
+        self, scope: Scope, nest: _Nest, k: int, extent: Value, states: States
+    ) -> States:
+        """All chunks but the last one, which is there though all be empty, then it."""
+        b, loop = scope.builder, nest.loops[k]
+        step, zero = b.const(loop.step, i64), b.const(0, i64)
+        before = b(TruncDiv, b(Sub, extent, b.const(1, i64)), step)
+        last = b(Mul, b(Maximum, before, zero), step)
+        states = self.loop(scope, nest, k, (zero, last), states)
+        limit: Value | None = b(Sub, extent, last)
+        if b.constant(limit) == loop.step:
+            limit = None
+        inner = scope.open(loop, last, limit, b, states, final=True)
+        return self.walk(inner, nest, k + 1, states)
+
+    def stage(self, scope: Scope, op: Stage) -> Value:
+        """Put aside all that loops which are still to come read of a value."""
+        value, around = op.result, scope.counters.keys()
+        read, packed = loops_of(value) - around, loops_of(op.x) - around
+        if value not in self.chunks.scratch:
+            self.chunks.scratch[value] = self.chunks.reserve_stage(op, read, packed)
+        packing = _Nest(self.order(packed), kept=[value])
+        self.walk(scope.inside(scope.builder, {}), packing, 0, {})
+        self.chunks.staged.add(value)
+        return value
 
     def loop(
         self,
@@ -240,31 +337,28 @@ class _Stripmining:
         partial: bool = False,
     ) -> States:
         """A loop over chunks; no loop at all where it is known to run once or never."""
-        dim = nest.dims[k]
-        chunk, (start, stop) = self.chunk_of(dim), bounds
+        loop, (start, stop) = nest.loops[k], bounds
 
-        def trip(b: Builder, origin: Value, carried: States) -> States:
-            limit = b(Sub, stop, origin) if partial else None
-            inner = scope.open(dim, origin, limit, b, carried)
+        def trip(b: Builder, counter: Value, carried: States) -> States:
+            limit = b(Sub, stop, counter) if partial else None
+            inner = scope.open(loop, counter, limit, b, carried)
             after = self.walk(inner, nest, k + 1, carried)
-            scans = [op for op in nest.scans if op in after and op.dim == dim]
+            scans = [op for op in nest.scans if op in after and op.dim == loop.dim]
             return after | {op: tuple(inner[v] for v in op.totals) for op in scans}
 
         lo, hi = map(scope.builder.constant, bounds)
-        if lo is not None and hi is not None and hi - lo <= chunk:
+        if lo is not None and hi is not None and hi - lo <= loop.step:
             return trip(scope.builder, start, states) if lo < hi else states
-        return _counted(scope.builder, bounds, chunk, states, trip)
+        return _counted(scope.builder, bounds, loop.step, states, trip)
 
-    def levels(self, scope: Scope, nest: _Nest, dim: int, whole: Value) -> int:
+    def levels(self, scope: Scope, nest: _Nest, loop: Loop, whole: Value) -> int:
         """How many loops of runs stand around a loop that adds up inexactly."""
-        if not any(
-            op.monoid.rounds and dim in nest.along(op) for op in nest.reductions
-        ):
+        if not any(loop in along(op) for op in _inexact(nest)):
             return 0
         count = scope.builder.constant(whole)
         if count is None:
             return 2
-        trips, levels = int(count) // self.chunk_of(dim), 0
+        trips, levels = int(count) // loop.step, 0
         while trips > 2 * CASCADE:
             trips, levels = -(-trips // CASCADE), levels + 1
         return levels
@@ -287,16 +381,16 @@ class _Stripmining:
         """
         if not levels:
             return self.loop(scope, nest, k, bounds, states)
-        b, dim = scope.builder, nest.dims[k]
-        step = CASCADE**levels * self.chunk_of(dim)
-        inexact = [op for op in nest.reductions if op.monoid.rounds]
-        stored = [op for op in inexact if op not in states and dim in nest.along(op)]
+        b, loop = scope.builder, nest.loops[k]
+        step = CASCADE**levels * loop.step
+        inexact = _inexact(nest)
+        stored = [op for op in inexact if op not in states and loop in along(op)]
         totals = {v: self.chunks.scratch[v] for op in stored for v in op.results}
-        parts = {v: self.chunks.reserve(v) for v in totals}
+        parts = {v: self.chunks.reserve(v, loops_of(v)) for v in totals}
 
         def trip(body: Builder, origin: Value, carried: States) -> States:
-            inner = Scope(body, scope, scope.origins, scope.limits, states=carried)
-            fresh = {op: self.begin(inner, op) for op in inexact if op in carried}
+            inner = scope.inside(body, carried)
+            fresh = {op: self.identities(inner, op) for op in inexact if op in carried}
             self.chunks.scratch.update(parts)
             for op in stored:
                 self.fill(inner, nest, op)
@@ -312,37 +406,36 @@ class _Stripmining:
 
         return _counted(b, bounds, step, states, trip)
 
-    def chunk_of(self, dim: int) -> int:
-        """How many elements of a dimension one trip handles."""
-        assert self.layout is not None
-        padded = without_time(self.layout).padded_shape[dim]
-        assert isinstance(padded, int)
-        return padded
-
-    def extent(self, scope: Scope, dim: int) -> Value:
-        """How many elements of a dimension there are in this program."""
+    def extent(self, scope: Scope, loop: Loop) -> Value:
+        """How many elements a loop walks here."""
+        dim, around = loop.dim, scope.around(loop)
+        if around is not None:
+            limit = scope.limits.get(dim)
+            return scope.builder.const(around.step, i64) if limit is None else limit
         if dim in self.limits:
             self.chunks.want(scope, [self.limits[dim]])
             return scope[self.limits[dim]]
         assert self.layout is not None
         return scope.builder.size(self.layout.shape[dim])
 
-    def whole(self, scope: Scope, dim: int) -> Value:
+    def whole(self, scope: Scope, loop: Loop, extent: Value) -> Value:
         """How many of them lie in whole chunks."""
-        b, chunk = scope.builder, self.chunk_of(dim)
-        if dim not in self.limits:
+        b = scope.builder
+        if scope.around(loop) is None and loop.dim not in self.limits:
             assert self.layout is not None
-            return b.size(self.layout.shape[dim] // chunk * chunk)
-        extent = self.extent(scope, dim)
-        if chunk == 1:
+            return b.size(self.layout.shape[loop.dim] // loop.step * loop.step)
+        if loop.step == 1:
             return extent
-        return b(Mul, b(TruncDiv, extent, b.const(chunk, i64)), b.const(chunk, i64))
+        step = b.const(loop.step, i64)
+        return b(Mul, b(TruncDiv, extent, step), step)
 
     def body(self, scope: Scope, nest: _Nest, states: States) -> States:
         """The innermost block: keep, store, and combine into what is carried."""
         for value in nest.kept:
-            self.chunks.want(scope, [value])
-            self.chunks.put_aside(scope, value, scope[value])
+            op = self.chunks.made[value]
+            source: Value = op.x if isinstance(op, Stage) else value
+            self.chunks.want(scope, [source])
+            self.chunks.put_aside(scope, value, scope[source])
         for op in nest.stores:
             self.chunks.want(scope, op.operands)
             self.chunks.emit(scope, op)
@@ -350,75 +443,168 @@ class _Stripmining:
             self.chunks.want(scope, op.results[:1])
         after = dict(states)
         for op in nest.reductions:
-            self.chunks.want(scope, op.values)
-            new = self.chunks.guarded(scope, op)
             if op in states:
-                after[op] = combine(scope.builder, op.monoid, states[op], new)
+                after[op] = self.absorb(scope, op, states[op])
             else:
-                self.accumulate(scope, op, new)
+                self.accumulate(scope, op, self.alone(scope, op))
         return after
+
+    def follow(self, scope: Scope, nest: _Nest, k: int, ended: Iterable[Op]) -> None:
+        """Run the stores that wait for what has just ended and need no further loops;
+        put aside what others will need."""
+        results = [v for op in ended for v in ending(op)]
+        if not any(map(loops_of, results)):
+            return
+        here, now = frozenset(nest.loops[:k]), self.chunks.now
+        for op, sweep in self.chunks.sweeps.items():
+            elsewhere = self.done.get(op, nest) is not nest
+            if not isinstance(op, StoreTile) or elsewhere or sweep <= now:
+                continue
+            if loops_of(op.value) == here and self.is_ready(scope, op):
+                self.done[op] = nest
+                self.chunks.now = sweep
+                self.chunks.want(scope, op.operands)
+                self.chunks.emit(scope, op)
+        self.chunks.now = now
+        for value in results:
+            if loops_of(value) and self.is_awaited(value):
+                self.chunks.make_room(value)
+                self.chunks.put_aside(scope, value, scope[value])
+
+    def is_ready(self, scope: Scope, op: Op) -> bool:
+        """Whether all that an op depends on is known here, or can be computed."""
+        seen: set[Value] = set()
+        stack = list(op.operands)
+        while stack:
+            value = stack.pop()
+            made = self.chunks.made.get(value)
+            if value in seen or made is None or scope.find(value) is not None:
+                continue
+            seen.add(value)
+            if value in self.keep or isinstance(made, (ScanTile, Stage)):
+                return False
+            if ending(made) and not self.chunks.is_kept(value):
+                return False
+            stack.extend(made.operands)
+        return True
+
+    def is_awaited(self, value: Value) -> bool:
+        """Whether anything that is still to come needs the result of a reduction."""
+        after: set[Value] = {value}
+        for op in self.function.body.ops:
+            if op in self.done or after.isdisjoint(op.operands):
+                continue
+            if isinstance(op, StoreTile) or ending(op):
+                return True
+            after.update(op.results)
+        return False
 
     # States
 
-    def begin(self, scope: Scope, op: ReduceTile | ScanTile) -> Values:
+    def begin(self, scope: Scope, op: Reduction | ScanTile) -> Values:
         """The state that a loop starts from, in registers."""
-        if isinstance(op, ScanTile):
-            self.chunks.want(scope, op.starts)
-            return tuple(scope[v] for v in op.starts)
-        return self.identities(op, op.values)
+        if isinstance(op, ReduceTile):
+            return self.identities(scope, op)
+        if isinstance(op, DotTile) and _in_register(op) != chunk_type(op.state.type):
+            return self.identities(scope, op)
+        starts = op.starts if isinstance(op, ScanTile) else (op.state,)
+        self.chunks.want(scope, starts)
+        return tuple(scope[v] for v in starts)
 
-    def identities(self, op: ReduceTile, values: Values) -> Values:
-        """The identity of a monoid in tiles of the types of `values`, for one chunk."""
+    def identities(self, scope: Scope, op: Reduction) -> Values:
+        """What makes no difference to a reduction, for one chunk in registers."""
+        if isinstance(op, DotTile):
+            return self.filled(scope, [_in_register(op)], (0,))
+        types = [chunk_type(value.type) for value in op.values]
+        return self.filled(scope, types, op.monoid.identity)
+
+    def filled(
+        self, scope: Scope, types: Iterable[Tile], numbers: Iterable[Any]
+    ) -> Values:
+        """Tiles of one number each. They stand outside all loops."""
         b = self.builder
-        types = [chunk_type(value.type) for value in values]
-        numbers = zip(types, op.monoid.identity, strict=True)
-        consts = [b.const(number, type_.dtype) for type_, number in numbers]
         return tuple(
-            b(BroadcastTile, const, type=type_)
-            for const, type_ in zip(consts, types, strict=True)
+            b(BroadcastTile, b.const(number, type_.dtype), type=type_)
+            for type_, number in zip(types, numbers, strict=True)
         )
 
-    def finish(self, scope: Scope, op: ReduceTile | ScanTile, state: Values) -> None:
-        """What is known when a loop has ended; put aside if other loops go on."""
-        scope.builder.loc = op.loc
+    def absorb(self, scope: Scope, op: Reduction, state: Values) -> Values:
+        """The state combined with the current chunk."""
         if isinstance(op, ReduceTile):
-            state = scope.builder.emit(ReduceTile, state, op.attrs, (), None, op.hints)
-        for value, final in zip(ending(op), state, strict=True):
-            scope.values[value] = final
-            if value in self.used and time_dims(value):
-                self.chunks.make_room(value)
-                self.chunks.put_aside(scope, value, final)
+            new = self.alone(scope, op)
+            return combine(scope.builder, op.monoid, state, new)
+        self.chunks.want(scope, [op.x, op.y])
+        scope.builder.loc = op.loc
+        operands = (*state, *self.chunks.factors(scope, op))
+        return scope.builder.emit(DotTile, operands, (), (), None, op.hints)
+
+    def alone(self, scope: Scope, op: Reduction) -> Values:
+        """The state of the current chunk only."""
+        if isinstance(op, DotTile):
+            return self.absorb(scope, op, self.identities(scope, op))
+        self.chunks.want(scope, op.values)
+        return self.chunks.guarded(scope, op)
+
+    def folded(self, scope: Scope, op: Reduction, state: Values) -> Values:
+        """The state with one element for all registers and lanes along what is
+        combined."""
+        b = scope.builder
+        b.loc = op.loc
+        if isinstance(op, ReduceTile):
+            return b.emit(ReduceTile, state, op.attrs, (), None, op.hints)
+        if state[0].type == chunk_type(op.state.type):
+            return state
+        return b.emit(ReduceTile, state, (op.dims, monoid_of(op)), (), None, op.hints)
+
+    def joined(self, scope: Scope, op: Reduction, state: Values) -> Values:
+        """The state of a run, and what memory holds of the runs before."""
+        folded = self.folded(scope, op, state)
+        held = tuple(self.chunks.taken(scope, value) for value in op.results)
+        return combine(scope.builder, monoid_of(op), held, folded)
+
+    def define(self, scope: Scope, op: Op, known: Values) -> None:
+        scope.values.update(zip(ending(op), known, strict=True))
+
+    def finish(self, scope: Scope, op: Reduction | ScanTile, state: Values) -> None:
+        """What is known when a loop has ended."""
+        if not isinstance(op, ScanTile):
+            known = self.folded(scope, op, state)
+            if isinstance(op, DotTile) and known[0] is not state[0]:
+                self.chunks.want(scope, [op.state])
+                starts = (scope[op.state],)
+                known = combine(scope.builder, monoid_of(op), starts, known)
+            state = known
+        self.define(scope, op, state)
 
     def begin_in_memory(
-        self, scope: Scope, nest: _Nest, op: ReduceTile | ScanTile
+        self, scope: Scope, nest: _Nest, op: Reduction | ScanTile
     ) -> None:
         """A state for each chunk of the loops inside, in scratch memory."""
         for value in ending(op):
             self.chunks.make_room(value)
         self.fill(scope, nest, op)
 
-    def fill(self, scope: Scope, nest: _Nest, op: ReduceTile | ScanTile) -> None:
+    def fill(self, scope: Scope, nest: _Nest, op: Reduction | ScanTile) -> None:
         """Set the states of an op in memory to what they start from."""
 
         def once(inner: Scope) -> None:
-            if isinstance(op, ScanTile):
-                starts = self.begin(inner, op)
+            if isinstance(op, ReduceTile):
+                types = [chunk_type(value.type) for value in op.results]
+                found = self.filled(inner, types, op.monoid.identity)
             else:
-                starts = self.identities(op, op.results)
-            for value, start in zip(ending(op), starts, strict=True):
+                starts = op.starts if isinstance(op, ScanTile) else (op.state,)
+                self.chunks.want(inner, starts)
+                found = tuple(inner[v] for v in starts)
+            for value, start in zip(ending(op), found, strict=True):
                 self.chunks.put_aside(inner, value, start)
 
-        self.each(scope, sorted(nest.inside(op)), once)
+        self.each(scope, nest.chunks(op), once)
 
-    def accumulate(self, scope: Scope, op: ReduceTile, new: Values) -> None:
-        """Combine a chunk into the state in memory."""
-        b = scope.builder
-        folded = b.emit(ReduceTile, new, op.attrs, (), None, op.hints)
-        held = tuple(self.chunks.taken(scope, value) for value in op.results)
-        for value, state in zip(
-            op.results, combine(b, op.monoid, held, folded), strict=True
-        ):
-            self.chunks.put_aside(scope, value, state)
+    def accumulate(self, scope: Scope, op: Reduction, state: Values) -> None:
+        """Combine a chunk, or a run of them, into the state in memory."""
+        total = self.joined(scope, op, state)
+        for value, found in zip(op.results, total, strict=True):
+            self.chunks.put_aside(scope, value, found)
 
     def join(
         self, scope: Scope, nest: _Nest, op: ReduceTile, parts: Mapping[Value, Memory]
@@ -432,24 +618,57 @@ class _Stripmining:
             for value, state in zip(op.results, states, strict=True):
                 self.chunks.put_aside(inner, value, state)
 
-        self.each(scope, sorted(nest.inside(op)), once)
+        self.each(scope, nest.chunks(op), once)
 
     def each(
-        self, scope: Scope, dims: list[int], once: Callable[[Scope], None]
+        self, scope: Scope, loops: list[Loop], once: Callable[[Scope], None]
     ) -> None:
-        """Loops over all chunks of some dimensions, the last ones as if they were
-        whole: scratch memory has room for that."""
-        if not dims:
+        """Some loops over all their chunks, the last ones as if they were whole:
+        scratch memory has room for that."""
+        if not loops:
             once(scope)
             return
-        dim, *rest = dims
+        loop, *rest = loops
 
         def trip(b: Builder, origin: Value, carried: States) -> States:
-            self.each(scope.open(dim, origin, None, b, carried), rest, once)
+            self.each(scope.open(loop, origin, None, b, carried), rest, once)
             return carried
 
-        bounds = scope.builder.const(0, i64), self.extent(scope, dim)
-        _counted(scope.builder, bounds, self.chunk_of(dim), {}, trip)
+        bounds = scope.builder.const(0, i64), self.extent(scope, loop)
+        _counted(scope.builder, bounds, loop.step, {}, trip)
+
+
+def monoid_of(op: Reduction) -> Monoid:
+    """What an op combines with."""
+    return monoid("sum", op.state.dtype) if isinstance(op, DotTile) else op.monoid
+
+
+def _inexact(nest: _Nest) -> list[ReduceTile]:
+    """The reductions whose error grows with the number of elements, but for products:
+    their schedules bound it."""
+    found = (op for op in nest.reductions if isinstance(op, ReduceTile))
+    return [op for op in found if op.monoid.rounds]
+
+
+def _in_register(op: DotTile) -> Tile:
+    """The type of a product's state in registers: where x and y have lanes along what
+    is summed over, each lane adds up its own, but for narrow factors, which an
+    instruction adds up itself."""
+    state = chunk_type(op.state.type)
+    assert state.layout is not None
+    if op.x.dtype is not op.state.dtype:
+        return state
+    own: dict[int, tuple[Digit, ...]] = {}
+    for part in (op.x, op.y):
+        assert isinstance(part.type, Tile)
+        assert part.type.layout is not None
+        for d in op.dims:
+            lanes = tuple(g for g in part.type.layout.dims[d] if g.axis == LANE)
+            own.update({d: lanes} if lanes else {})
+    if not own:
+        return state
+    layout = Layout([own.get(d, g) for d, g in enumerate(state.layout.dims)])
+    return Tile(state.dtype, layout.shape, layout)
 
 
 def _end_of_run(b: Builder, origin: Value, stop: Value, step: int) -> Value:

@@ -21,14 +21,18 @@ from functools import reduce
 from typing import Any
 
 from fusec.analysis.accesses import Access, Accesses
+from fusec.analysis.affine import axes_of
+from fusec.analysis.contraction import Product
 from fusec.analysis.schedule import Schedule, Split
 from fusec.ir.builder import Builder
 from fusec.ir.core import Affine, Function, Level, Op, Value, Values
 from fusec.ir.dims import Dim, Facts, exact_div
 from fusec.ir.dtypes import bool_, i64
-from fusec.ir.layout import LANE, REG, TIME, Layout, strided, tile_layout
+from fusec.ir.layout import LANE, REG, TIME, Digit, Layout, strided, tile_layout
 from fusec.ir.monoids import monoid
+from fusec.ir.ops.cast import Cast
 from fusec.ir.ops.checks import Check
+from fusec.ir.ops.contraction import DotTile
 from fusec.ir.ops.elementwise import Add, Minimum, Mul, Not, Rem, Sub, TruncDiv
 from fusec.ir.ops.loop import Coordinate, Load, Region, Store
 from fusec.ir.ops.reduction import Reduce, ReduceTile, Scan, ScanTile
@@ -38,6 +42,7 @@ from fusec.ir.ops.tile import (
     IotaTile,
     LoadTile,
     ProgramId,
+    Stage,
     StoreTile,
 )
 from fusec.ir.sizes import used_symbols
@@ -46,7 +51,7 @@ from fusec.ir.types import Axis, Buffer, Scalar, Tensor, Tile, strides_of
 
 def tile(accesses: Accesses, schedule: Schedule, name: str, facts: Facts) -> Function:
     """The kernel of a region; `facts` are those of the function around it."""
-    function = _Tiling(accesses, schedule).run(name)
+    function = _Tiling(schedule.accesses or accesses, schedule).run(name)
     symbols = used_symbols(function.body)
     return replace(function, symbols=symbols, facts=facts.about(symbols))
 
@@ -61,6 +66,9 @@ class _Tiling:
         self.dims = {split.axis: d for d, split in enumerate(schedule.tile)}
         self.extents = [split.extent for split in schedule.tile]
         self.env: dict[Value, Value] = {}
+        products = schedule.dot.products if schedule.dot else ()
+        self.products = {each.sum: each for each in products}
+        self.multiplied = {each.mul for each in products}
         self.access = {id(access.op): access for access in accesses.all}
         self.limit: dict[int, Value] = {}
         """How many elements of a dimension exist in this program, if not always all."""
@@ -80,6 +88,8 @@ class _Tiling:
         self.locate()
         ops: tuple[Op, ...] = region.body.ops
         for op in ops:
+            if op in self.multiplied:
+                continue  # it is part of the sum
             self.builder.loc = op.loc
             rule = RULES.get(type(op), _elementwise)
             self.env.update(zip(op.results, rule(self, op), strict=True))
@@ -135,6 +145,11 @@ class _Tiling:
         """A value as a tile of this shape."""
         type_ = Tile(value.dtype, shape)  # type: ignore[union-attr]
         return self.builder(BroadcastTile, value, type=type_)
+
+    def across(self, shape: tuple[Dim, ...]) -> bool:
+        """Whether a tile of this shape varies from lane to lane."""
+        pairs = zip(self.schedule.tile, shape, strict=True)
+        return any(split.lanes > 1 and n != 1 for split, n in pairs)
 
     def joined(self, values: Sequence[Value]) -> tuple[Dim, ...]:
         """The shape that broadcasting these values gives."""
@@ -192,7 +207,7 @@ class _Tiling:
         b = self.builder
         parts = [b(Mul, self.env[v], b.size(stride)) for v, stride in access.computed]
         own = self.joined(parts) or (1,) * len(shape)
-        place = own if own[-1:] == (1,) else shape
+        place = shape if self.across(own) else own
         return reduce(lambda x, y: b(Add, x, y), (self.wide(p, place) for p in parts))
 
 
@@ -226,8 +241,8 @@ def _load(t: _Tiling, op: Load) -> Values:
         rest.append(index)
     if op.masked:
         mask: Value = t.env[op.mask]
-        rows = index is None or index.shape[-1:] == (1,)
-        if isinstance(mask.type, Scalar) or not rows or mask.shape[-1:] != (1,):
+        rows = index is None or not t.across(index.shape)
+        if isinstance(mask.type, Scalar) or not rows or t.across(mask.shape):
             mask = t.wide(mask, shape)
         rest += [mask, t.wide(t.env[op.other], shape)]
     operands = (t.env[op.buffer], t.offset(access.address), *rest)
@@ -259,6 +274,8 @@ def _store(t: _Tiling, op: Store) -> Values:
 
 
 def _reduce(t: _Tiling, op: Reduce) -> Values:
+    if op in t.products:
+        return _dot(t, t.products[op])
     axes = t.accesses.merged(op.axes)
     dims = tuple(sorted(t.dims[axis] for axis in axes))
     operands = [t.env[v] for v in op.values]
@@ -267,6 +284,30 @@ def _reduce(t: _Tiling, op: Reduce) -> Values:
         shape[dim] = t.extents[dim]
     spread = [t.wide(v, tuple(shape)) for v in operands]
     return t.builder.emit(ReduceTile, spread, (dims, op.monoid), (), None, op.hints)
+
+
+def _dot(t: _Tiling, product: Product) -> Values:
+    """A sum of products onto nothing, its factors packed where the schedule says so."""
+    b = t.builder
+    factors: list[Value] = []
+    for value in product.factors:
+        factor = t.wide(_narrow(t, value), t.shape(axes_of(value)))
+        tile = t.schedule.packing.get(value)
+        if tile is not None:
+            spread = _spread(replace(t.schedule, tile=tile))
+            factor = b(Stage, factor, type=factor.type, spread=spread)
+        factors.append(factor)
+    (total,) = product.sum.results
+    start = t.wide(b.const(0, total.dtype), t.shape(axes_of(total)))
+    return b.emit(DotTile, (start, *factors), (), (), None, product.sum.hints)
+
+
+def _narrow(t: _Tiling, value: Value) -> Value:
+    """A factor in the dtype that the instruction takes."""
+    dot, instruction = t.schedule.dot, t.schedule.instruction
+    if dot is None or instruction is None:
+        return t.env[value]
+    return t.builder(Cast, t.env[dot.narrow[value]], dtype=instruction.factor)
 
 
 def _scan(t: _Tiling, op: Scan) -> Values:
@@ -321,12 +362,33 @@ RULES: Mapping[type[Op], Any] = {
 
 
 def _spread(schedule: Schedule) -> Layout:
-    """The layout of a tile that has every dimension: time × registers × lanes."""
+    """The layout of a tile that has every dimension: time × registers × lanes, the
+    loops in time as the schedule nests them."""
     splits = [
-        [(TIME, split.trips), (REG, split.registers), (LANE, split.lanes)]
+        [*((TIME, n) for n in split.loops), (REG, split.registers), (LANE, split.lanes)]
         for split in schedule.tile
     ]
-    return tile_layout([split.extent for split in schedule.tile], splits)
+    layout = tile_layout([split.extent for split in schedule.tile], splits)
+    return in_order(layout, schedule) if schedule.nest else layout
+
+
+def in_order(layout: Layout, schedule: Schedule) -> Layout:
+    """The layout with its strides in time those of the schedule's nest of loops."""
+    strides: dict[tuple[int, int], Dim] = {}
+    below: Dim = 1
+    for dim, level in reversed(schedule.nest):
+        strides[dim, level] = below
+        below = below * schedule.tile[dim].loops[level]
+    dims: list[tuple[Digit, ...]] = []
+    for dim, digits in enumerate(layout.dims):
+        levels = (k for k, n in enumerate(schedule.tile[dim].loops) if n != 1)
+        dims.append(
+            tuple(
+                replace(g, stride=strides[dim, next(levels)]) if g.axis == TIME else g
+                for g in digits
+            )
+        )
+    return Layout(dims, layout.shape)
 
 
 def _buffer(type_: Any) -> Buffer:

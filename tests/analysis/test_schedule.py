@@ -8,7 +8,8 @@ import pytest
 from texts import ops, read
 
 from fusec.analysis.accesses import Accesses, accesses
-from fusec.analysis.schedule import Schedule, choose
+from fusec.analysis.choices import choose
+from fusec.analysis.schedule import Schedule
 from fusec.ir.dims import Symbol
 from fusec.ir.ops.loop import Region
 from fusec.target import TARGETS

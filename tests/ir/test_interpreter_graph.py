@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fusec.ir.builder import Builder
 from fusec.ir.core import Level, Value
 from fusec.ir.dims import Symbol
-from fusec.ir.dtypes import bf16, f32, i8, i64
+from fusec.ir.dtypes import DType, bf16, f32, i8, i64
 from fusec.ir.interpreter import InterpretError, interpret
 from fusec.ir.monoids import monoid
 from fusec.ir.ops.contraction import Matmul
@@ -206,18 +206,27 @@ def test_a_reduction_of_several_components() -> None:
 def test_matmul_rounds_once() -> None:
     # In float32 the ones would vanish beside 2**24.
     x = np.array([[2.0**24, 1, 1, -(2.0**24)]], np.float32)
-    assert run(Matmul, x, np.ones((4, 1), np.float32)).tolist() == [[2.0]]
+    ones = np.ones((4, 1), np.float32)
+    assert run(Matmul, x, ones, dtype=f32).tolist() == [[2.0]]
+
+
+@pytest.mark.parametrize(("dtype", "sum_"), [(f32, 258.5), (bf16, 258)])
+def test_narrow_factors_are_summed_in_the_dtype_of_the_product(
+    dtype: DType, sum_: float
+) -> None:
     b = Builder(Level.GRAPH)
     p, q = (b.param(Tensor(bf16, (1, 2)), "p"), b.param(Tensor(bf16, (2, 1)), "q"))
-    f = b.function("f", (b(Matmul, p, q),))
-    narrow = np.array([[256.0, 1.5]], np.float32)
-    assert interpret(f, [narrow, np.ones((2, 1), np.float32)])[0].item() == 258
+    f = b.function("f", (b(Matmul, p, q, dtype=dtype),))
+    narrow = np.array([[256.0, 2.5]], np.float32)
+    assert interpret(f, [narrow, np.ones((2, 1), np.float32)])[0].item() == sum_
 
 
 def test_matmul_of_integers_wraps_and_batches() -> None:
     rng = np.random.default_rng(0)
     x, y = rng.integers(-128, 128, (3, 2, 5)), rng.integers(-128, 128, (3, 5, 4))
-    result = run(Matmul, x.astype(np.int8), y.astype(np.int8))
+    narrow = x.astype(np.int8), y.astype(np.int8)
+    result = run(Matmul, *narrow, dtype=i8)
     np.testing.assert_array_equal(result, (x @ y).astype(np.int8))
-    empty = run(Matmul, np.zeros((2, 0), np.float32), np.zeros((0, 3), np.float32))
-    np.testing.assert_array_equal(empty, np.zeros((2, 3)))
+    np.testing.assert_array_equal(run(Matmul, *narrow, dtype=i64), x @ y)
+    nothing = np.zeros((2, 0), np.float32), np.zeros((0, 3), np.float32)
+    np.testing.assert_array_equal(run(Matmul, *nothing, dtype=f32), np.zeros((2, 3)))

@@ -2,6 +2,7 @@
 
 from fusec.frontend.aten import (
     activations,
+    contractions,
     factories,
     indexing,
     losses,
@@ -18,6 +19,7 @@ from fusec.frontend.aten.registry import HANDLERS
 __all__ = [
     "HANDLERS",
     "activations",
+    "contractions",
     "factories",
     "indexing",
     "losses",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeGuard
 
@@ -78,6 +78,8 @@ class Frame:
         self.program = 0
         """Which program of a launch runs, at the tile level."""
         self.values: dict[Value, Any] = {}
+        self.products: Container[Op] = ()
+        """Products that are not computed but summed, in the region that runs."""
         self._rules = rules
 
     def __getitem__(self, value: Value) -> Any:

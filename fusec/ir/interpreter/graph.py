@@ -124,8 +124,8 @@ def scan_dim(frame: Frame, op: ScanDim) -> Sequence[Array]:
 def matmul(frame: Frame, op: Matmul) -> tuple[Array]:
     """Floats accumulate in float64 and round once; integers wrap, which is exact."""
     x, y = frame.all(op.operands)
-    if x.dtype.kind == "f":
-        x, y = x.astype(np.float64), y.astype(np.float64)
+    wide = np.float64 if op.dtype.is_float else np.int64
+    x, y = x.astype(wide), y.astype(wide)
     return (dtype_of(op.result).quantize(np.matmul(x, y)),)
 
 

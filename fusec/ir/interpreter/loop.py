@@ -27,10 +27,12 @@ from fusec.ir.interpreter.extern import call
 from fusec.ir.interpreter.frame import Frame, InterpretError, Rule
 from fusec.ir.interpreter.memory import along, check_within, in_memory, poisoned
 from fusec.ir.ops.checks import Check
+from fusec.ir.ops.elementwise import Mul
 from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.loop import Coordinate, Load, Region, Store, View
 from fusec.ir.ops.pointwise import dtype_of
 from fusec.ir.ops.reduction import Reduce, Scan
+from fusec.ir.products import summed_products
 from fusec.ir.types import Axis, Tensor, strides_of
 
 Axes = tuple[Axis, ...]
@@ -50,6 +52,7 @@ def region(frame: Frame, op: Region) -> Sequence[Array]:
     frame.values.update(zip(inputs, frame.all(op.inputs), strict=True))
     for value in made:
         frame.values[value] = _unwritten(frame, value)
+    frame.products = {*summed_products(op.body).values()}
     frame.run(op.body)
     return [_finished(frame[value], value) for value in made]
 
@@ -149,8 +152,42 @@ def _index(
     return total
 
 
+@dataclass(frozen=True, slots=True)
+class Factors:
+    """A product that is not there at all its points, as they may be very many."""
+
+    x: Value
+    y: Value
+
+
+def mul(frame: Frame, op: Mul) -> Iterable[Any]:
+    if op in frame.products:
+        return (Factors(op.x, op.y),)
+    return elements.elementwise(frame, op)
+
+
+def contract(frame: Frame, op: Reduce, product: Factors) -> Array:
+    """Floats accumulate in float64 and round once; integers wrap, which is exact."""
+    kept, dtype = axes_of(op.results[0].type), dtype_of(op.results[0])
+    numbers: dict[Axis, int] = {}
+    parts: list[Any] = []
+    for value in (product.x, product.y):
+        array = frame[value]
+        parts.append(array.astype(np.float64) if dtype.is_float else array)
+        axes = axes_of(value.type)
+        parts.append([numbers.setdefault(axis, len(numbers)) for axis in axes])
+    places = [numbers[axis] for axis in kept]
+    total = np.einsum(*parts, places, optimize=True)
+    held = {axis for axis in op.axes if axis in numbers}
+    repeats = int(np.prod(frame.extents(a for a in op.axes if a not in held)))
+    return dtype.quantize(np.asarray(total) * repeats)
+
+
 def reduce(frame: Frame, op: Reduce) -> Iterator[Array]:
     """Every operand at every point of all axes, the reduced ones first, as one."""
+    product = frame[op.values[0]]
+    if isinstance(product, Factors):
+        return iter((contract(frame, op, product),))
     kept = axes_of(op.results[0].type)
     axes = (*op.axes, *kept)
     rest = frame.extents(kept)
@@ -193,6 +230,7 @@ RULES: Mapping[type, Rule] = {
     Coordinate: coordinate,
     Load: load,
     Store: store,
+    Mul: mul,
     Reduce: reduce,
     Scan: scan,
     View: view,

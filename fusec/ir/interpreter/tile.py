@@ -28,6 +28,7 @@ from fusec.ir.interpreter.memory import (
     poisoned,
 )
 from fusec.ir.layout import MEM
+from fusec.ir.ops.contraction import DotTile
 from fusec.ir.ops.pointwise import dtype_of, where
 from fusec.ir.ops.reduction import ReduceTile, ScanTile
 from fusec.ir.ops.tile import (
@@ -40,6 +41,7 @@ from fusec.ir.ops.tile import (
     LoadTile,
     ProgramId,
     Scratch,
+    Stage,
     StoreTile,
 )
 from fusec.ir.ops.view import Broadcast
@@ -151,6 +153,30 @@ def convert(frame: Frame, op: Convert) -> tuple[Array]:
     return (frame[op.x],)
 
 
+def stage(frame: Frame, op: Stage) -> tuple[Array]:
+    return (frame[op.x],)
+
+
+def dot_tile(frame: Frame, op: DotTile) -> tuple[Array]:
+    """Floats accumulate in float64 and round once; integers wrap, which is exact."""
+    wide = np.float64 if op.state.dtype.is_float else np.int64
+    state, x, y = (frame[v].astype(wide) for v in op.operands)
+    return (dtype_of(op.state).quantize(state + contracted(x, y, op.dims)),)
+
+
+def contracted(x: Array, y: Array, dims: Sequence[int]) -> Array:
+    """Products summed over dimensions, which stay with extent 1."""
+    all_dims = range(x.ndim)
+    held = [[d for d in all_dims if a.shape[d] != 1 or d in dims] for a in (x, y)]
+    parts = [
+        a.reshape([a.shape[d] for d in h]) for a, h in zip((x, y), held, strict=True)
+    ]
+    kept = [d for d in all_dims if (d in held[0] or d in held[1]) and d not in dims]
+    total = np.einsum(parts[0], held[0], parts[1], held[1], kept, optimize=True)
+    sizes = [max(x.shape[d], y.shape[d]) if d in kept else 1 for d in all_dims]
+    return np.asarray(total).reshape(sizes)
+
+
 def reduce_tile(frame: Frame, op: ReduceTile) -> Iterator[Array]:
     folded = fold_dims(op.monoid, frame.all(op.values), op.dims)
     return (np.expand_dims(x, tuple(op.dims)) for x in folded)
@@ -195,6 +221,8 @@ RULES: Mapping[type, Rule] = {
     Broadcast: broadcast,
     BroadcastTile: broadcast_tile,
     Convert: convert,
+    Stage: stage,
+    DotTile: dot_tile,
     ReduceTile: reduce_tile,
     ScanTile: scan_tile,
     For: for_,

@@ -200,6 +200,27 @@ class Convert(Op, name="convert", levels=TILE):
         return operands if _tile(operands[0].type).layout == attrs[0] else None
 
 
+class Stage(Op, name="stage", levels=TILE):
+    """The same tile, by way of scratch memory: made once for the loops that it lacks.
+
+    Loops that walk other dimensions find it packed there. What it is computed from is
+    laid out by a `spread` of its own, that memory is read and written well in.
+    """
+
+    x = operand()
+    type = attr(Type)
+    spread = attr(Layout)
+
+    @classmethod
+    def infer(
+        cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
+    ) -> tuple[Type, ...]:
+        x, type_ = _tile(operands[0].type), _tile(attrs[0])
+        if (x.dtype, x.shape) != (type_.dtype, type_.shape):
+            raise IllTyped(f"cannot stage {x} as {type_}")
+        return (type_,)
+
+
 class Guard(Op, name="guard", levels=TILE):
     """`identity` wherever a limited coordinate does not exist, x elsewhere."""
 

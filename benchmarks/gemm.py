@@ -1,0 +1,282 @@
+"""Products of matrices, against torch.mm, oneDNN and the peak of this very run.
+
+`n` are products of row-major matrices, `t` of x and a row-major weight transposed,
+as linear layers have them. Everything is inside the timing: packing, and the memory of
+the result. The peak is that of chains of independent multiply-adds in registers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from math import exp, log
+from statistics import median
+
+import harness
+import torch
+from harness import Call, Spread
+from torch import Tensor
+
+from fusec.codegen.llvm_object import compile_object
+from fusec.compiler import compile_function
+from fusec.ir.builder import Builder
+from fusec.ir.core import Level
+from fusec.ir.dtypes import DType, bf16, f32, i8, i32
+from fusec.ir.ops.cast import Cast
+from fusec.ir.ops.contraction import Matmul
+from fusec.ir.types import Tensor as TensorType
+from fusec.options import Options
+from fusec.runtime.launcher_cpu import link, load
+from fusec.target import host
+
+Size = tuple[int, int, int]
+"""Rows, columns and what is summed over."""
+
+SQUARES: list[Size] = [(n, n, n) for n in (64, 128, 256, 512, 1024, 2048, 4096)]
+SKINNY: list[Size] = [(m, n, 4096) for m in (1, 4, 16, 64, 512) for n in (4096, 11008)]
+ODD: list[Size] = [(17, 1000, 333), (1023, 1023, 1023), (2049, 65, 129)]
+SIZES = [*SQUARES, *SKINNY, (1, 32000, 4096), *ODD]
+HEADS: list[tuple[int, Size]] = [
+    (48, (512, 512, 64)),
+    (48, (512, 64, 512)),
+    (96, (128, 128, 64)),
+    (9, (36, 36, 64)),
+]
+"""Batches of products, as in attention."""
+QUICK = [(256, 256, 256), (16, 1024, 1024), (17, 1000, 333)]
+OURS = {"f32": f32, "bf16": bf16, "int8": i8}
+TORCH = {"f32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
+OTHERS = ("torch", "onednn")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One product: operations per second of each candidate, and the peak of the run."""
+
+    dtype: str
+    threads: int
+    batch: int
+    size: Size
+    turned: bool
+    rates: dict[str, float]
+    to_better: Spread | None
+    """How many times as fast as the better of the others fusec is, by rounds."""
+    of_peak: float
+    """The share of the peak of f32 multiply-adds."""
+    of_bandwidth: float
+    """The share of the read bandwidth that reading both factors once takes."""
+
+    def cells(self) -> list[str]:
+        batch = f"{self.batch} × " if self.batch > 1 else ""
+        case = f"{batch}{'×'.join(map(str, self.size))} {'t' if self.turned else 'n'}"
+        shown = [self.rates.get(name) for name in ("fusec", *OTHERS)]
+        rates = [f"{rate / 1e9:.1f}" if rate else "" for rate in shown]
+        shares = [f"{self.of_peak:.0%}", f"{self.of_bandwidth:.0%}"]
+        return [case, *rates, str(self.to_better or ""), *shares]
+
+
+HEADER = ("product", "fusec", *OTHERS, "to the better", "of peak", "of read")
+
+
+def ours(dtype: DType, batch: int, size: Size, turned: bool) -> Callable[..., object]:
+    """fusec's program for a product, called as directly as torch's are."""
+    m, n, k = size
+    lead = (batch,) if batch > 1 else ()
+    b = Builder(Level.GRAPH)
+    x = b.param(TensorType(dtype, (*lead, m, k)), "x")
+    strides = (*((n * k,) if lead else ()), 1, k) if turned else None
+    y = b.param(TensorType(dtype, (*lead, k, n), strides), "y")
+    wide = i32 if dtype is i8 else f32
+    product = b(Matmul, x, y, dtype=wide)
+    result = product if dtype is i8 else b(Cast, product, dtype=dtype)
+    return compile_function(b.function("product", (result,)), Options()).program
+
+
+def candidates(dtype: str, batch: int, size: Size, turned: bool) -> dict[str, Call]:
+    """The calls to time, on fresh random factors; all give the same product."""
+    m, n, k = size
+    lead = (batch,) if batch > 1 else ()
+    kind = TORCH[dtype]
+    x = drawn(kind, *lead, m, k)
+    weight = drawn(kind, *lead, n, k) if turned else None
+    y = weight.mT if weight is not None else drawn(kind, *lead, k, n)
+    program = ours(OURS[dtype], batch, size, turned)
+    calls: dict[str, Call] = {"fusec": lambda: program([x, y])}
+    if dtype == "int8":
+        if not lead:
+            calls["torch"] = lambda: torch._int_mm(x, y)
+    else:
+        calls["torch"] = lambda: torch.matmul(x, y)
+        if not lead:
+            held = weight if weight is not None else y.t().contiguous()
+            linear = torch.ops.mkldnn._linear_pointwise
+            calls["onednn"] = lambda: linear(x, held, None, "none", [], "")
+    return {name: call for name, call in calls.items() if _agrees(call, x, y)}
+
+
+def drawn(dtype: torch.dtype, *shape: int) -> Tensor:
+    if dtype is torch.int8:
+        return torch.randint(-100, 100, shape, dtype=dtype)
+    return torch.randn(shape).to(dtype)
+
+
+def _agrees(call: Call, x: Tensor, y: Tensor) -> bool:
+    """Whether a call gives the product; False where the machine cannot do it."""
+    try:
+        got = call()
+    except RuntimeError:
+        return False
+    got = got[0] if isinstance(got, (list, tuple)) else got
+    rows = slice(0, 3)
+    wanted = x[..., rows, :].double() @ y.double()
+    scale = wanted.abs().max().item() or 1.0
+    error = (got[..., rows, :].double() - wanted).abs().max().item()
+    assert error <= 2e-2 * scale, f"off by {error} of {scale}"
+    return True
+
+
+CHAINS, TURNS = 12, 20_000_000
+
+
+@cache
+def _multiply_adds() -> Callable[[int], float]:
+    """Runs independent chains of multiply-adds for so many turns."""
+    target = host()
+    lanes = target.lanes(32)
+    vector = f"<{lanes} x float>"
+    names = [f"%c{n}" for n in range(CHAINS)]
+    lines = ["define float @chains(i64 %n) {", "entry:", "  br label %loop", "loop:"]
+    lines.append("  %i = phi i64 [ 0, %entry ], [ %next, %loop ]")
+    for n, name in enumerate(names):
+        first = f"splat (float {float(n + 1):e})"
+        lines.append(
+            f"  {name} = phi {vector} [ {first}, %entry ], [ {name}.n, %loop ]"
+        )
+    half = "splat (float 5.000000e-01)"
+    for name in names:
+        operands = f"{vector} {name}, {vector} {half}, {vector} {half}"
+        call = f"call {vector} @llvm.fma.v{lanes}f32({operands})"
+        lines.append(f"  {name}.n = {call}")
+    lines += ["  %next = add i64 %i, 1", "  %more = icmp slt i64 %next, %n"]
+    lines.append("  br i1 %more, label %loop, label %end")
+    lines.append("end:")
+    total = f"{names[0]}.n"
+    for n, name in enumerate(names[1:]):
+        lines.append(f"  %t{n} = fadd {vector} {total}, {name}.n")
+        total = f"%t{n}"
+    lines.append(f"  %r = extractelement {vector} {total}, i64 0")
+    lines += ["  ret float %r", "}"]
+    lines.append(
+        f"declare {vector} @llvm.fma.v{lanes}f32({vector}, {vector}, {vector})"
+    )
+    image = compile_object("\n".join(lines), target.cpu, target.feature_string)
+    code = load(link([image], ["chains"]))
+    call = ctypes.CFUNCTYPE(ctypes.c_float, ctypes.c_int64)(code["chains"])
+    call.code = code  # type: ignore[attr-defined]
+    return call
+
+
+def peak(threads: int) -> float:
+    """Operations per second of f32 multiply-adds on so many threads, the best of 3."""
+    chains, lanes = _multiply_adds(), host().lanes(32)
+    with ThreadPoolExecutor(threads) as pool:
+
+        def all_threads() -> object:
+            return list(pool.map(chains, [TURNS] * threads))
+
+        best = min(harness.seconds(all_threads, 1) for _ in range(3))
+    return 2.0 * lanes * CHAINS * TURNS * threads / best
+
+
+def read_bandwidth(bytes_: int) -> float:
+    """Bytes per second that searching memory of this size reads."""
+    calls = harness.streams(bytes_, 0)
+    return bytes_ / min(median(s) for s in harness.interleave(calls, 5).values())
+
+
+def measure(
+    dtype: str, threads: int, batch: int, size: Size, turned: bool, rounds: int
+) -> Row:
+    torch.set_num_threads(threads)
+    calls = candidates(dtype, batch, size, turned)
+    samples = harness.interleave(calls, rounds)
+    m, n, k = size
+    operations = 2.0 * batch * m * n * k
+    rates = {name: operations / median(times) for name, times in samples.items()}
+    others = [name for name in OTHERS if name in rates]
+    better = max(others, key=lambda name: rates[name], default=None)
+    width = {"f32": 4, "bf16": 2, "int8": 1}[dtype]
+    read = batch * (m * k + k * n) * width
+    return Row(
+        dtype,
+        threads,
+        batch,
+        size,
+        turned,
+        rates,
+        harness.ratio(samples[better], samples["fusec"]) if better else None,
+        rates["fusec"] / peak(threads),
+        read / median(samples["fusec"]) / read_bandwidth(read),
+    )
+
+
+def products(quick: bool) -> Iterator[tuple[int, Size, bool]]:
+    for size in QUICK if quick else SIZES:
+        yield 1, size, False
+        yield 1, size, True
+    for batch, size in () if quick else HEADS:
+        yield batch, size, True
+
+
+def report(rows: Sequence[Row]) -> None:
+    """The table of rows of one dtype and number of threads, and their mean."""
+    print(harness.markdown(HEADER, [row.cells() for row in rows]))
+    ratios = [row.to_better.middle for row in rows if row.to_better]
+    if ratios:
+        mean = exp(sum(map(log, ratios)) / len(ratios))
+        print(f"\ngeometric mean {mean:.2f}, least {min(ratios):.2f}")
+
+
+def run(
+    rounds: int,
+    dtypes: Sequence[str] = tuple(OURS),
+    threads: Sequence[int] = (1, 2),
+    quick: bool = False,
+) -> list[Row]:
+    """Products of matrices: billions of operations per second, and ratios."""
+    harness.warm_memory()
+    rows: list[Row] = []
+    for dtype in dtypes:
+        for count in threads:
+            print(f"\n{dtype}, threads {count}, peak {peak(count) / 1e9:.1f}\n")
+            found: list[Row] = []
+            for batch, size, turned in products(quick):
+                slow = dtype != "f32" and size[0] * size[1] * size[2] > 2**31
+                found.append(
+                    measure(dtype, count, batch, size, turned, 3 if slow else rounds)
+                )
+                print("  ", *found[-1].cells(), flush=True)
+            report(found)
+            rows += found
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--dtypes", nargs="+", default=list(OURS), choices=list(OURS))
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--quick", action="store_true", help="three sizes only")
+    parser.add_argument("--save", action="store_true", help="write results/gemm.json")
+    options = parser.parse_args()
+    rows = run(options.rounds, options.dtypes, options.threads, options.quick)
+    if options.save:
+        print(harness.save("gemm", rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,381 @@
+"""How a product of matrices is cut into blocks for caches, registers and cores.
+
+    s[i, j] = Σ x[i, k]·y[k, j]      a program has a block of i and j, and all of k
+
+    for a run of k                       as long as a packed panel of y fits L1 or L2
+      pack x                             the block's rows of that run
+      for a panel of j                   a few registers wide
+        pack y                           the run of that panel
+        for a panel of i                 a few rows high
+          for k: sums += x·y             one sum in each lane of rows × registers
+
+These are the five loops around the micro-kernel of K. Goto, R. van de Geijn, 2008:
+Anatomy of high-performance matrix multiplication, but for y being packed by the panel,
+right before it is read. What is worth packing, the sizes and which factor lies in the
+lanes are what the cost model decides, by counting cycles of one core.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fusec.analysis.accesses import Access, Accesses
+from fusec.analysis.contraction import Contraction, contraction
+from fusec.analysis.cost import likely
+from fusec.analysis.instructions import DotInstruction, instructions
+from fusec.analysis.schedule import Schedule, Split
+from fusec.ir.core import Op, Value
+from fusec.ir.dims import Dim, Symbol, ceil_div, exact_div, product
+from fusec.ir.ops.loop import Coordinate, Load, Store
+from fusec.ir.types import Axis
+from fusec.target import Target
+
+RUN = 320
+"""Places of the summed axis that a packed panel has at most, more or less: 32 KB of
+f32 in panels of 16."""
+ROWS, COLUMNS = 528, 1040
+"""Extents of a program's block: its packed rows fit L2, its sums L3."""
+UNROLL = 4
+"""Places of the summed axis at each step of the innermost loop."""
+SETS = 2048
+"""Bytes apart at which lines meet in few sets of a cache."""
+LATENCY = 4.0
+"""Cycles from a sum to the next one in its register."""
+BROADCAST, VECTOR = 0.05, 0.3
+"""Cycles that an element of x, or a register of y, adds to those of the sums."""
+PANEL = 12.0
+"""Cycles that a panel takes to begin and end, besides its sums."""
+START = 2000.0
+"""Cycles that a program, or a core that joins in, costs."""
+
+
+def blocked(
+    c: Contraction, accesses: Accesses, target: Target, hints: Mapping[Symbol, int]
+) -> Schedule:
+    """The schedule of a product of matrices that takes the fewest cycles."""
+    best = min((c, c.turned()), key=lambda each: _scattered(each, accesses))
+    choices = [_Blocks(best, accesses, target, hints, None)]
+    for each in _instructions(best, accesses, target):
+        deep = accesses.split(best.summed[-1], each.depth)
+        again = contraction(deep)
+        assert again is not None
+        turned = again.products[0].x is not best.products[0].x
+        again = again.turned() if turned else again
+        choices.append(_Blocks(again, deep, target, hints, each))
+    found = [(each, block) for each in choices for block in each.all()]
+    by, block = min(found, key=lambda pair: pair[0].cycles(pair[1]))
+    return by.schedule(block)
+
+
+def _instructions(
+    c: Contraction, accesses: Accesses, target: Target
+) -> list[DotInstruction]:
+    """The dot instructions that can do it: they add up whole groups of places."""
+    dtypes = {value.dtype for value in c.narrow.values()}
+    inner, asked = c.summed[-1], accesses.region.body.ops
+    told_apart = any(
+        isinstance(op, Coordinate) and inner in accesses.merged([op.axis])
+        for op in asked
+    )
+    if len(dtypes) > 1 or told_apart:
+        return []
+    found = instructions(dtypes.pop(), c.dtype, target)
+    return [each for each in found if exact_div(inner.extent, each.depth) is not None]
+
+
+def _scattered(c: Contraction, accesses: Accesses) -> int:
+    """How many stores, then loads, have the columns not in a row."""
+    lane = c.columns[-1]
+    apart = 0
+    for access in accesses.all:
+        stride = access.address.stride(lane)
+        weight = 16 if isinstance(access.op, Store) else 1
+        apart += weight * (stride not in (0, 1))
+    return apart
+
+
+@dataclass(frozen=True, slots=True)
+class _Factor:
+    """What matters of how one factor lies in memory."""
+
+    along: Dim
+    """Stride along the axis of its own, in elements."""
+    summed: Dim
+    """Stride along the summed axis."""
+    bytes: int
+    """Size of an element."""
+    plain: bool
+    """It is just read: neither computed nor cast."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """One choice of sizes."""
+
+    rows: int
+    """Rows of a panel."""
+    vectors: int
+    """Registers of a panel's rows."""
+    height: int
+    """Rows of a program's block, as `width` is its columns."""
+    width: int
+    run: int
+    unroll: int
+    """Places of the summed axis at each step."""
+    packed_rows: tuple[bool, ...]
+    """Which of the factors with rows are packed, and of those with columns."""
+    packed_columns: tuple[bool, ...]
+
+
+class _Blocks:
+    """The choices for one product."""
+
+    def __init__(
+        self,
+        c: Contraction,
+        accesses: Accesses,
+        target: Target,
+        hints: Mapping[Symbol, int],
+        instruction: DotInstruction | None,
+    ) -> None:
+        self.c = c
+        self.instruction = instruction
+        self.depth = instruction.depth if instruction else 1
+        self.count = len(c.products)
+        self.accesses = accesses
+        self.target = target
+        self.lanes = target.lanes(max(32, c.dtype.bits))
+        self.row, self.column = c.rows[-1], c.columns[-1]
+        summed = c.summed[:-1] if instruction else c.summed
+        self.around, self.inner = summed[:-1], summed[-1]
+
+        def size(axes: Iterable[Axis]) -> int:
+            return likely(product(axis.extent for axis in axes), hints)
+
+        self.m, self.n = size([self.row]), size([self.column])
+        self.k = size([self.inner])
+        self.outer = size(self.around)
+        tiled = {self.row, self.column, *c.summed}
+        self.grid = tuple(axis for axis in accesses.axes if axis not in tiled)
+        self.points = size(self.grid)
+        self.xs = [self._factor(x, self.row) for x in c.xs]
+        self.ys = [self._factor(y, self.column) for y in c.ys]
+
+    def _factor(self, value: Value, own: Axis) -> _Factor:
+        loads = _loads(self.accesses, value)
+        main = max(loads, key=lambda a: len(a.address.axes), default=None)
+        if main is None:
+            return _Factor(0, 0, value.dtype.itembytes, False)
+        address = main.address
+        wanted = self.instruction.factor if self.instruction else self.c.dtype
+        held = self.c.narrow[value] if self.instruction else value
+        plain = main.op.results == (held,) and held.dtype is wanted
+        return _Factor(
+            address.stride(own),
+            address.stride(self.inner),
+            main.buffer.dtype.itembytes,
+            plain,
+        )
+
+    # The choices
+
+    def all(self) -> Iterator[_Block]:
+        for rows, vectors in self.panels():
+            for height in self.extents(self.row, self.m, rows, ROWS):
+                step = vectors * self.lanes
+                for width in self.extents(self.column, self.n, step, COLUMNS):
+                    for run in self.runs():
+                        yield self.block(rows, vectors, height, width, run)
+
+    def panels(self) -> Iterator[tuple[int, int]]:
+        """Rows and registers across that leave room for a factor of each."""
+        most = ceil_div(self.n, self.lanes)
+        assert isinstance(most, int)
+        for vectors in range(1, min(4, most) + 1):
+            across = vectors * self.count
+            rows = (self.target.registers - across - 1) // across
+            if rows > 0:
+                yield min(rows, self.m), vectors
+
+    def extents(self, axis: Axis, size: int, step: int, most: int) -> Iterator[int]:
+        """Extents of a program's share of an axis: equal parts, in whole panels."""
+        if axis in self.accesses.swept:
+            yield size
+            return
+        fewest = max(1, -(-size // most))
+        limit = max(1, size // step)
+        for parts in sorted(
+            {fewest, fewest + 1, 2 * fewest, 4, 8, 2 * self.target.cores}
+        ):
+            if fewest <= parts <= max(limit, fewest):
+                part = -(-size // parts)
+                yield min(-(-part // step) * step, size)
+
+    def runs(self) -> Iterator[int]:
+        if self.k <= RUN * 3 // 2 and isinstance(self.inner.extent, int):
+            yield self.k
+            return
+        count = max(1, round(self.k / RUN))
+        yield _rounded(self.k / count, 16)
+
+    def block(
+        self, rows: int, vectors: int, height: int, width: int, run: int
+    ) -> _Block:
+        down, across = -(-height // rows), -(-width // (vectors * self.lanes))
+        packed_rows = [across > 1 and self.is_far(x, down) for x in self.xs]
+        packed_columns = [self.is_apart(y, run, down) for y in self.ys]
+        unroll = min(UNROLL, max(1, self.k))
+        return _Block(
+            rows,
+            vectors,
+            height,
+            width,
+            run,
+            unroll,
+            tuple(packed_rows),
+            tuple(packed_columns),
+        )
+
+    def is_far(self, x: _Factor, down: int) -> bool:
+        """Whether rows are better copied before they are read again and again: where
+        they do not lie in a row, fall into the same sets of the cache, or are computed.
+        """
+        bytes_ = x.along * x.bytes if isinstance(x.along, int) else 1
+        return (
+            x.summed != self.depth or not x.plain or (bytes_ % SETS == 0 and down > 4)
+        )
+
+    def is_apart(self, y: _Factor, run: int, down: int) -> bool:
+        """Whether columns have to be brought beside one another, or are better: where
+        they are computed, or lie so far apart that a panel does not fit the cache."""
+        if y.along != 1:
+            return True
+        step = y.summed * y.bytes if isinstance(y.summed, int) else SETS
+        return down > 1 and (not y.plain or step * run > self.target.l1_bytes)
+
+    # What they cost
+
+    def cycles(self, block: _Block) -> float:
+        """Cycles until the last core is done."""
+        programs = self.points * -(-self.m // block.height) * -(-self.n // block.width)
+        rounds = -(-programs // self.target.cores)
+        return rounds * (self.program(block) + START)
+
+    def program(self, block: _Block) -> float:
+        """Cycles of one program."""
+        k = self.k * self.outer
+        runs = -(-self.k // block.run)
+        down, rest = divmod(block.height, block.rows)
+        across, left = divmod(block.width, block.vectors * self.lanes)
+        narrow = -(-left // self.lanes)
+        total = 0.0
+        for columns, vectors in ((across, block.vectors), (1, narrow)):
+            for count, rows in ((down, block.rows), (1, rest)):
+                if rows and vectors:
+                    wide = vectors * self.count
+                    each = k * self.step(rows, wide) + runs * self.ends(rows, wide)
+                    total += columns * count * each
+        for y, packed in zip(self.ys, block.packed_columns, strict=True):
+            moved = 0.5 if not packed else 2.0 if y.along == 1 else 5.0
+            total += k * block.width / self.lanes * moved
+        for x, packed in zip(self.xs, block.packed_rows, strict=True):
+            moved = 2.0 if x.summed == self.depth else 5.0
+            total += k * block.height / self.lanes * moved * packed
+        return total
+
+    def step(self, rows: int, vectors: int) -> float:
+        """Cycles for one place of the summed axis."""
+        sums, loads = rows * vectors / self.target.vector_pipes, (rows + vectors) / 2
+        sums *= self.instruction.operations if self.instruction else 1
+        return max(sums, loads, LATENCY) + BROADCAST * rows + VECTOR * vectors
+
+    def ends(self, rows: int, vectors: int) -> float:
+        """Cycles to begin and end a panel: its sums come from memory and go there."""
+        return PANEL + 2.0 * rows * vectors
+
+    # What they come to
+
+    def schedule(self, block: _Block) -> Schedule:
+        outer = tuple(Split(axis, axis.extent) for axis in self.around)
+        extent = self.inner.extent
+        run = None if block.run >= self.k and isinstance(extent, int) else block.run
+        tile = (
+            _part(self.row, block.height, block.rows, 1),
+            *outer,
+            Split(self.inner, extent, block.unroll, 1, run),
+            _part(self.column, block.width, block.vectors, self.lanes),
+        )
+        k, n = len(tile) - 2, len(tile) - 1
+        if self.instruction is not None:
+            tile = (*tile, Split(self.c.summed[-1], self.depth, 1, self.depth))
+        nest = [(n, 0), (0, 0), *((d, 0) for d in range(1, k)), (k, 0)]
+        if run is not None:
+            nest = [(k, 0), *nest[:-1], (k, 1)]
+        packing: dict[Value, tuple[Split, ...]] = {}
+        for value, x, packed in zip(self.c.xs, self.xs, block.packed_rows, strict=True):
+            if packed:
+                packing[value] = self.rows_packed(tile, x)
+        for value, packed in zip(self.c.ys, block.packed_columns, strict=True):
+            if packed:
+                packing[value] = self.columns_packed(tile)
+        return Schedule(
+            self.grid,
+            tile,
+            nest=tuple(nest),
+            dot=self.c,
+            accesses=self.accesses,
+            instruction=self.instruction,
+            packing=packing,
+        )
+
+    def rows_packed(self, tile: tuple[Split, ...], x: _Factor) -> tuple[Split, ...]:
+        """Rows are copied along the summed axis; a square of them at a time, where they
+        lie across it."""
+        row, *outer, inner, column, deep = self.parted(tile)
+        height = UNROLL if x.summed == self.depth else self.lanes
+        high = replace(row, registers=min(height, self.m))
+        wide = replace(inner, registers=1, lanes=self.lanes)
+        return (high, *outer, wide, column, *deep)
+
+    def columns_packed(self, tile: tuple[Split, ...]) -> tuple[Split, ...]:
+        """Columns are copied panel by panel, in squares where they lie across it."""
+        *others, inner, column, deep = self.parted(tile)
+        squares = any(y.along != 1 for y in self.ys)
+        registers = min(self.lanes if squares else UNROLL, self.k)
+        return (*others, replace(inner, registers=registers), column, *deep)
+
+    def parted(self, tile: tuple[Split, ...]) -> list[Any]:
+        """The dimensions of a tile, what an instruction sums up by itself apart."""
+        last = len(tile) - (1 if self.instruction else 0)
+        return [*tile[:last], tile[last:]]
+
+
+def _part(axis: Axis, extent: int, registers: int, lanes: int) -> Split:
+    """A program's share of an axis."""
+    whole = isinstance(axis.extent, int) and axis.extent <= extent
+    return Split(axis, axis.extent if whole else extent, registers, lanes)
+
+
+def _rounded(size: float, step: int) -> int:
+    return -(-int(size + 0.999) // step) * step
+
+
+def _loads(accesses: Accesses, value: Value) -> list[Access]:
+    """The loads that a value is computed from."""
+    made: dict[Value, Op] = {
+        v: op for op in accesses.region.body.ops for v in op.results
+    }
+    found: dict[int, Access] = {}
+    seen: set[Value] = set()
+    stack = [value]
+    while stack:
+        op = made.get(stack.pop())
+        if op is None or op.results[0] in seen:
+            continue
+        seen.add(op.results[0])
+        if isinstance(op, Load):
+            found[id(op)] = accesses.of(op)
+        stack.extend(op.operands)
+    return list(found.values())

@@ -1,0 +1,64 @@
+"""Products of matrices and vectors.
+
+Narrow floats are summed in f32 and rounded once, where what is added to the product is
+in; integers wrap. ATen's libraries do the same, in an order of their own.
+"""
+
+from __future__ import annotations
+
+from fusec.frontend.aten.registry import lowers
+from fusec.frontend.aten.term import Emitter, Number, Term
+from fusec.ir.dtypes import bf16, f16, f32, i32
+from fusec.ir.ops.contraction import Matmul
+
+
+@lowers("aten.mm.default", "aten.bmm.default")
+def matmul(e: Emitter, x: Term, y: Term) -> Term:
+    return _product(x, y)
+
+
+@lowers("aten._int_mm.default")
+def int_mm(e: Emitter, x: Term, y: Term) -> Term:
+    """Bytes, summed up in 32 bits."""
+    return Term(e, e.b(Matmul, x.value, y.value, dtype=i32))
+
+
+@lowers("aten.mv.default")
+def mv(e: Emitter, x: Term, vector: Term) -> Term:
+    return _product(x, vector.unsqueeze(1)).reshape(x.shape[:1])
+
+
+@lowers("aten.dot.default", "aten.vdot.default")
+def dot(e: Emitter, x: Term, y: Term) -> Term:
+    return _product(x.unsqueeze(0), y.unsqueeze(1)).reshape(())
+
+
+@lowers("aten.addmm.default", "aten.baddbmm.default")
+def addmm(
+    e: Emitter, plus: Term, x: Term, y: Term, beta: Number = 1, alpha: Number = 1
+) -> Term:
+    return _plus(plus, _product(x, y), beta, alpha)
+
+
+@lowers("aten.addmv.default")
+def addmv(
+    e: Emitter, plus: Term, x: Term, vector: Term, beta: Number = 1, alpha: Number = 1
+) -> Term:
+    product = _product(x, vector.unsqueeze(1)).reshape(x.shape[:1])
+    return _plus(plus, product, beta, alpha)
+
+
+def _product(x: Term, y: Term) -> Term:
+    """The product in the dtype that it is summed up in."""
+    dtype = f32 if x.dtype in (f16, bf16) else x.dtype
+    return Term(x.e, x.e.b(Matmul, x.value, y.value, dtype=dtype))
+
+
+def _plus(plus: Term, product: Term, beta: Number, alpha: Number) -> Term:
+    """`beta` times what is added, which a beta of 0 does not even read."""
+    if alpha != 1:
+        product = product * alpha
+    if beta == 0:
+        return product
+    added = plus.cast(product.dtype)
+    return product + (added if beta == 1 else added * beta)

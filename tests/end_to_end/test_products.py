@@ -1,0 +1,314 @@
+"""Products of matrices against float64: any shape, strides, dtype, and fusion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+
+from fusec.counters import statistics
+
+Compiled = Callable[..., Any]
+OPTIONS = {"fallback": False}
+
+
+def compiled(
+    f: Callable[..., Any], dynamic: bool | None = None, **options: Any
+) -> Compiled:
+    torch.compiler.reset()
+    chosen = {**OPTIONS, **options}
+    return torch.compile(
+        f, backend="fusec", fullgraph=True, dynamic=dynamic, options=chosen
+    )
+
+
+def drawn(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    if dtype.is_floating_point:
+        return torch.randn(shape).to(dtype)
+    return torch.randint(-5, 6, shape).to(dtype)
+
+
+def bound(x: Tensor, y: Tensor, dtype: torch.dtype) -> Tensor:
+    """How far a blocked sum of products, rounded once, may be off (N. J. Higham, 2002:
+    Accuracy and stability of numerical algorithms, section 3.1)."""
+    terms = x.shape[-1]
+    longest = min(terms, 800) + -(-terms // 256) + 2
+    size = x.double().abs() @ y.double().abs()
+    sums = torch.finfo(torch.float64 if dtype is torch.float64 else torch.float32).eps
+    rounded = (x.double() @ y.double()).abs() * torch.finfo(dtype).eps
+    return longest * sums * size + rounded + 1e-300
+
+
+def check(x: Tensor, y: Tensor, f: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """f is the product, somehow."""
+    got = compiled(f)(x, y)
+    assert got.dtype is x.dtype
+    wanted = x.double() @ y.double()
+    assert got.shape == wanted.shape
+    assert ((got.double() - wanted).abs() <= bound(x, y, x.dtype)).all()
+
+
+SHAPES = [
+    (1, 1, 1),
+    (2, 3, 1),
+    (5, 17, 3),
+    (64, 64, 64),
+    (33, 129, 65),
+    (7, 300, 1031),
+    (130, 9, 2050),
+    (600, 40, 50),
+    (3, 2100, 40),
+    (1, 700, 300),
+    (300, 1, 70),
+]
+LAID = {
+    "plain": (lambda x: x, lambda y: y),
+    "x turned": (lambda x: x.t().contiguous().t(), lambda y: y),
+    "y turned": (lambda x: x, lambda y: y.t().contiguous().t()),
+    "both turned": (
+        lambda x: x.t().contiguous().t(),
+        lambda y: y.t().contiguous().t(),
+    ),
+    "gaps": (
+        lambda x: torch.stack([x, x], -1)[..., 0],
+        lambda y: torch.cat([y, y], 1)[:, : y.shape[1]],
+    ),
+}
+
+
+@pytest.mark.parametrize("laid", LAID)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_products_of_any_shape_and_strides(
+    shape: tuple[int, int, int], laid: str
+) -> None:
+    torch.manual_seed(0)
+    m, n, k = shape
+    of_x, of_y = LAID[laid]
+    check(of_x(drawn(m, k)), of_y(drawn(k, n)), torch.mm)
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str
+)
+@pytest.mark.parametrize("shape", [(33, 50, 70), (128, 96, 600), (1, 90, 200)], ids=str)
+def test_products_of_other_floats(
+    shape: tuple[int, int, int], dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    m, n, k = shape
+    check(drawn(m, k, dtype=dtype), drawn(k, n, dtype=dtype), torch.mm)
+    turned = drawn(n, k, dtype=dtype).t()
+    check(drawn(m, k, dtype=dtype), turned, torch.mm)
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64],
+    ids=str,
+)
+def test_products_of_integers_wrap(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    limits = torch.iinfo(dtype)
+    x, y = (
+        torch.randint(limits.min, limits.max, shape, dtype=dtype)
+        for shape in ((40, 70), (70, 33))
+    )
+    wanted = (x.long()[:, :, None] * y.long()[None]).sum(1).to(dtype)
+    assert torch.equal(compiled(torch.mm)(x, y), wanted)
+
+
+def test_products_of_bytes_are_summed_in_32_bits() -> None:
+    torch.manual_seed(0)
+    x, y = (torch.randint(-128, 128, s).to(torch.int8) for s in ((40, 72), (72, 48)))
+    got = compiled(torch._int_mm)(x, y)
+    assert got.dtype is torch.int32
+    assert torch.equal(got, (x.long() @ y.long()).int())
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 4), (3, 0, 4), (3, 4, 0), (0, 0, 0)], ids=str)
+def test_products_of_nothing(shape: tuple[int, int, int]) -> None:
+    m, n, k = shape
+    got = compiled(lambda x, y, b: torch.addmm(b, x, y))(
+        drawn(m, k), drawn(k, n), torch.ones(n)
+    )
+    assert torch.equal(got, torch.ones(m, n))
+
+
+def test_special_numbers_stay_in_their_rows_and_columns() -> None:
+    """What lies beyond an edge, or is packed with zeros, makes nothing of an element
+    that it is not part of."""
+    torch.manual_seed(0)
+    x, y = drawn(19, 37), drawn(37, 21)
+    x[4, 3], x[18, 36], y[2, 20] = float("inf"), float("nan"), -float("inf")
+    got, wanted = compiled(torch.mm)(x, y), x.double() @ y.double()
+    assert torch.equal(got.isnan(), wanted.isnan())
+    assert torch.equal(got.isinf(), wanted.isinf())
+    finite = wanted.isfinite()
+    torch.testing.assert_close(got[finite], wanted[finite].float())
+
+
+EXPRESSIONS = [
+    ("ij,jk->ik", (5, 6), (6, 7)),
+    ("ij,kj->ki", (5, 6), (7, 6)),
+    ("bij,bjk->bik", (3, 5, 6), (3, 6, 7)),
+    ("bhqd,bhkd->bhqk", (2, 3, 9, 8), (2, 3, 11, 8)),
+    ("bqhd,bkhd->bhqk", (2, 9, 3, 8), (2, 11, 3, 8)),
+    ("xyij,yjk->kxyi", (3, 4, 5, 6), (4, 6, 7)),
+    ("abc,bcd->ad", (4, 5, 6), (5, 6, 3)),
+    ("i,j->ij", (5,), (6,)),
+    ("i,i->", (50,), (50,)),
+]
+
+
+@pytest.mark.parametrize(("text", "left", "right"), EXPRESSIONS, ids=lambda v: str(v))
+def test_einsums(text: str, left: tuple[int, ...], right: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    x, y = drawn(*left), drawn(*right)
+    got = compiled(lambda x, y: torch.einsum(text, x, y))(x, y)
+    wanted = torch.einsum(text, x.double(), y.double())
+    torch.testing.assert_close(got.double(), wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("beta", "alpha"), [(1, 1), (0.5, -2), (0, 3), (2, 0)])
+def test_scaled_products_plus_something(beta: float, alpha: float) -> None:
+    torch.manual_seed(0)
+    plus, x, y = drawn(9), drawn(12, 8), drawn(8, 9)
+    if beta == 0:
+        plus[3] = float("nan")  # it is not even read
+    got = compiled(lambda p, x, y: torch.addmm(p, x, y, beta=beta, alpha=alpha))
+    wanted = alpha * (x.double() @ y.double()) + (beta * plus.double() if beta else 0)
+    torch.testing.assert_close(got(plus, x, y).double(), wanted, rtol=1e-5, atol=1e-5)
+
+
+def rms(x: Tensor, weight: Tensor) -> Tensor:
+    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5) * weight
+
+
+Args = tuple[Tensor, Tensor, Tensor, Tensor]
+FUSED: dict[str, Callable[..., Any]] = {
+    "bias and gelu": lambda x, w, b, g: F.gelu(F.linear(x, w, b)),
+    "residual": lambda x, w, b, g: F.linear(x, w, b) + (x @ w.t()).relu(),
+    "activation before": lambda x, w, b, g: F.linear(F.silu(x) * g, w, b),
+    "norm before": lambda x, w, b, g: F.linear(rms(x, g), w, b),
+    "layer norm before": lambda x, w, b, g: F.linear(F.layer_norm(x, g.shape, g), w),
+    "softmax before": lambda x, w, b, g: F.linear(x.softmax(-1), w, b),
+    "two products": lambda x, w, b, g: (
+        F.silu(F.linear(x, w)) * F.linear(x, w.flip(0), b)
+    ),
+    "norm and two products": lambda x, w, b, g: (
+        F.silu(F.linear(rms(x, g), w)) * F.linear(rms(x, g), w * 2)
+    ),
+    "several results": lambda x, w, b, g: (
+        (y := F.linear(x, w, b)).relu(),
+        y.sigmoid().t(),
+    ),
+    "statistics after": lambda x, w, b, g: F.linear(x, w, b).softmax(-1),
+}
+
+
+@pytest.mark.parametrize("shape", [(36, 50, 64), (7, 130, 1100), (1, 40, 70)], ids=str)
+@pytest.mark.parametrize("name", FUSED)
+def test_what_stands_around_a_product(name: str, shape: tuple[int, int, int]) -> None:
+    torch.manual_seed(0)
+    m, n, k = shape
+    args = drawn(m, k), drawn(n, k) / k**0.5, drawn(n), drawn(k)
+    got = compiled(FUSED[name])(*args)
+    wanted = FUSED[name](*(x.double() for x in args))
+    for a, b in zip(*map(_several, (got, wanted)), strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-5)
+
+
+ONE = ["bias and gelu", "activation before", "norm before", "two products"]
+
+
+@pytest.mark.parametrize("name", ONE)
+def test_products_and_what_stands_around_them_are_one_kernel(name: str) -> None:
+    args = drawn(64, 96), drawn(80, 96), drawn(80), drawn(96)
+    before = statistics().kernels
+    compiled(FUSED[name])(*args)
+    assert statistics().kernels - before == 1
+
+
+@pytest.mark.parametrize("name", ["bias and gelu", "norm before", "two products"])
+def test_gradients(name: str) -> None:
+    torch.manual_seed(0)
+    args = [drawn(20, 30), drawn(40, 30) / 5, drawn(40), drawn(30)]
+    found: list[Sequence[Tensor]] = []
+    for f, dtype in (
+        (compiled(FUSED[name]), torch.float32),
+        (FUSED[name], torch.float64),
+    ):
+        given_ = [x.detach().to(dtype).requires_grad_() for x in args]
+        f(*given_).square().sum().backward()
+        found.append([x.grad for x in given_ if x.grad is not None])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=2e-4, atol=2e-4)
+
+
+def test_sizes_that_are_not_known() -> None:
+    torch.manual_seed(0)
+    f = compiled(lambda x, w, b: F.gelu(F.linear(x, w, b)), dynamic=True)
+    for m, n, k in [(5, 7, 9), (64, 64, 64), (33, 100, 700), (1, 5, 3), (600, 70, 520)]:
+        x, w, b = drawn(m, k), drawn(n, k) / k**0.5, drawn(n)
+        wanted = F.gelu(F.linear(x.double(), w.double(), b.double()))
+        torch.testing.assert_close(f(x, w, b).double(), wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "shape", [(129, 70, 1100), (1, 3000, 500), (40, 40, 40)], ids=str
+)
+def test_products_are_the_same_on_any_number_of_threads(
+    shape: tuple[int, int, int],
+) -> None:
+    torch.manual_seed(0)
+    m, n, k = shape
+    x, y = drawn(m, k), drawn(k, n)
+    first, *others = (compiled(torch.mm, threads=t)(x, y) for t in (1, 2, 3, 8))
+    assert all(torch.equal(first, other) for other in others)
+
+
+def test_every_pass_keeps_the_meaning_of_products() -> None:
+    torch.manual_seed(0)
+    x, w, b, g = drawn(13, 40), drawn(21, 40), drawn(21), drawn(40)
+    f = compiled(FUSED["norm and two products"], verify=True)
+    f(x, w, b, g)
+    compiled(lambda x, y: x @ y, verify=True)(drawn(9, 900), drawn(900, 20))
+
+
+sizes = st.integers(1, 40)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_random_chains_of_products(data: st.DataObject) -> None:
+    """A chain of products and what stands between them, in any order of evaluation."""
+    extents = data.draw(st.lists(sizes, min_size=3, max_size=5))
+    between = [torch.relu, torch.tanh, torch.neg, lambda x: x, lambda x: x.t().t() * 2]
+    steps = data.draw(
+        st.lists(st.sampled_from(between), min_size=len(extents), max_size=len(extents))
+    )
+    turned = data.draw(st.lists(st.booleans(), min_size=5, max_size=5))
+    pairs = zip(pairwise(extents), turned, strict=False)
+    parts = [drawn(b, a).t() if t else drawn(a, b) for (a, b), t in pairs]
+    scaled = [x / x.shape[0] ** 0.5 for x in parts]
+
+    def chain(*matrices: Tensor) -> Tensor:
+        total = matrices[0]
+        for matrix, step in zip(matrices[1:], steps, strict=False):
+            total = step(total) @ matrix
+        return total
+
+    got = compiled(chain)(*scaled)
+    wanted = chain(*(x.double() for x in scaled))
+    torch.testing.assert_close(got.double(), wanted, rtol=1e-4, atol=1e-4)
+
+
+def _several(x: Any) -> Sequence[Tensor]:
+    return x if isinstance(x, (list, tuple)) else [x]
