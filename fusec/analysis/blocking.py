@@ -37,6 +37,19 @@ RUN = 320
 f32 in panels of 16."""
 ROWS, COLUMNS = 528, 1040
 """Extents of a program's block: its packed rows fit L2, its sums L3."""
+SHORT = (16, 32, 64)
+"""Places of a run where rows of y are fetched from far apart."""
+PAGE = 4096
+"""Bytes apart from which on rows are in pages of their own."""
+READ, PACK, PACK_FAR, PACK_ACROSS = 0.5, 2.0, 6.0, 5.0
+"""Cycles to read a register of y, and to pack it: from near, from far memory, or from
+columns that lie across it."""
+TRACKED, LOST = ((16, 0.0), (32, 1.0), (64, 1.5)), 5.0
+"""Cycles that it is waited for, by how many rows are read side by side."""
+CLASH, MISS = 1.5, 0.3
+"""Cycles that it takes again for each panel of rows, if its lines share few sets of the
+first cache, or just do not fit it."""
+WAYS = 8
 UNROLL = 4
 """Places of the summed axis at each step of the innermost loop."""
 SETS = 2048
@@ -187,7 +200,8 @@ class _Blocks:
                 step = vectors * self.lanes
                 for width in self.extents(self.column, self.n, step, COLUMNS):
                     for run in self.runs():
-                        yield self.block(rows, vectors, height, width, run)
+                        for packed in (False, True):
+                            yield self.block(rows, vectors, height, width, run, packed)
 
     def panels(self) -> Iterator[tuple[int, int]]:
         """Rows and registers across that leave room for a factor of each."""
@@ -214,18 +228,38 @@ class _Blocks:
                 yield min(-(-part // step) * step, size)
 
     def runs(self) -> Iterator[int]:
-        if self.k <= RUN * 3 // 2 and isinstance(self.inner.extent, int):
+        """Parts of the summed axis: few places where rows of y lie far apart."""
+        if any(self.is_tracked(y) for y in self.ys):
+            yield from (run for run in SHORT if run < self.k)
+        if self.k <= 2 * RUN and isinstance(self.inner.extent, int):
             yield self.k
             return
         count = max(1, round(self.k / RUN))
         yield _rounded(self.k / count, 16)
 
+    def is_tracked(self, y: _Factor) -> bool:
+        """Whether rows of y come from far memory and lie pages apart: the processor
+        fetches only so many of them ahead at a time."""
+        step = y.summed * y.bytes if isinstance(y.summed, int) else PAGE
+        far = self.k * self.outer * self.n * y.bytes > self.target.l2_bytes
+        return y.along == 1 and far and step >= PAGE
+
     def block(
-        self, rows: int, vectors: int, height: int, width: int, run: int
+        self,
+        rows: int,
+        vectors: int,
+        height: int,
+        width: int,
+        run: int,
+        packed: bool,
     ) -> _Block:
+        """A choice of sizes; columns that must be packed are so in any case."""
         down, across = -(-height // rows), -(-width // (vectors * self.lanes))
         packed_rows = [across > 1 and self.is_far(x, down) for x in self.xs]
-        packed_columns = [self.is_apart(y, run, down) for y in self.ys]
+        packed_columns = [
+            y.along != 1 or (packed and down > 1) or not (y.plain or down == 1)
+            for y in self.ys
+        ]
         unroll = min(UNROLL, max(1, self.k))
         return _Block(
             rows,
@@ -246,14 +280,6 @@ class _Blocks:
         return (
             x.summed != self.depth or not x.plain or (bytes_ % SETS == 0 and down > 4)
         )
-
-    def is_apart(self, y: _Factor, run: int, down: int) -> bool:
-        """Whether columns have to be brought beside one another, or are better: where
-        they are computed, or lie so far apart that a panel does not fit the cache."""
-        if y.along != 1:
-            return True
-        step = y.summed * y.bytes if isinstance(y.summed, int) else SETS
-        return down > 1 and (not y.plain or step * run > self.target.l1_bytes)
 
     # What they cost
 
@@ -277,13 +303,27 @@ class _Blocks:
                     wide = vectors * self.count
                     each = k * self.step(rows, wide) + runs * self.ends(rows, wide)
                     total += columns * count * each
+        height = down + bool(rest)
         for y, packed in zip(self.ys, block.packed_columns, strict=True):
-            moved = 0.5 if not packed else 2.0 if y.along == 1 else 5.0
+            moved = self.moved(y, packed, block.run, height)
             total += k * block.width / self.lanes * moved
         for x, packed in zip(self.xs, block.packed_rows, strict=True):
             moved = 2.0 if x.summed == self.depth else 5.0
             total += k * block.height / self.lanes * moved * packed
         return total
+
+    def moved(self, y: _Factor, packed: bool, run: int, down: int) -> float:
+        """Cycles for each register of columns, to fetch it and maybe to pack it."""
+        tracked = self.is_tracked(y)
+        waiting = next((c for n, c in TRACKED if run <= n), LOST) if tracked else 0.0
+        if packed and y.along == 1:
+            return waiting + (PACK_FAR if tracked else PACK)
+        if packed:
+            return PACK_ACROSS
+        step = y.summed * y.bytes if isinstance(y.summed, int) else PAGE
+        clash = step % SETS == 0 and run > WAYS
+        missed = CLASH if clash else MISS if step * run > self.target.l1_bytes else 0.0
+        return waiting + READ + missed * down
 
     def step(self, rows: int, vectors: int) -> float:
         """Cycles for one place of the summed axis."""

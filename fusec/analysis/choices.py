@@ -48,6 +48,11 @@ LINE = 64
 """Bytes of a cache line."""
 NEAR = 1024
 """Bytes ahead that are fetched along a long row."""
+STREAMS = 8
+"""Rows that are read side by side where reading is all there is to do: the processor
+fetches each ahead by itself, more of them at a time than it would of one."""
+LIGHT = 8.0
+"""Operations on an element up to which reading it is all there is to do."""
 SHARES = 4
 """Programs for each core: enough that none waits long for the last one."""
 NARROWEST = 64
@@ -95,6 +100,10 @@ class _Choices:
         scans = [op for op in ops if isinstance(op, Scan)]
         self.ordered = {op.axis for op in scans if op.monoid.ordered}
         """Axes that are scanned one element after the other."""
+        light = sum(map(weigh, ops)) <= LIGHT and not scans and not accesses.again
+        beyond = self.footprint > target.l2_bytes
+        self.streams = bool(accesses.reduced) and light and beyond
+        """Memory is read once, and reduced at once."""
 
     def all(self) -> Iterator[Schedule]:
         for lane in self.accesses.axes:
@@ -130,23 +139,28 @@ class _Choices:
         if row is not None:
             tile.append(self.row(row, lane))
         tile.append(self.last(lane, row, tile))
-        tile = [*self.rows_around(tile), *tile]
+        tile = [*self.rows_around(tile, lane), *tile]
         held = {split.axis for split in tile}
         return Schedule(
             tuple(axis for axis in free if axis not in held),
             tuple(tile),
-            prefetch=self.footprint > self.target.l2_bytes,
+            prefetch=self.footprint > self.target.l2_bytes
+            and not (self.streams and (lane in free or self.rows_abreast(lane))),
             ahead=self.ahead(tile[-1]),
             streaming=self.target.nontemporal and self.footprint > self.target.l3_bytes,
         )
 
-    def rows_around(self, tile: list[Split]) -> list[Split]:
-        """Loops over further axes, the innermost first, where the tile of a program
+    def rows_around(self, tile: list[Split], lane: Axis) -> list[Split]:
+        """Rows that are read side by side, of those that the lanes are reduced of.
+        Loops over further axes, the innermost first, where the tile of a program
         would be too small to be worth its start; and few points that compute
         differently, written out, each with what concerns it alone."""
         held = {split.axis for split in tile}
         trips = likely(product(split.trips for split in tile), self.hints)
         around: list[Split] = []
+        rows = self.rows_abreast(lane)
+        if rows and len(tile) == 1:
+            return [self.block(self.whole(rows[-1], STREAMS), SQUARE)]
         if self.accesses.swept:
             return around
         for axis in reversed(self.accesses.axes):
@@ -162,6 +176,18 @@ class _Choices:
                 trips *= likely(split.extent, self.hints)
         return around
 
+    def rows_abreast(self, lane: Axis) -> list[Axis]:
+        """The free axes whose points share something that is reduced along with their
+        own rows, as those of a matrix share the vector that it is multiplied by."""
+        if not self.streams or lane not in self.accesses.reduced:
+            return []
+        swept = [a.address.axes for a in self.accesses.all if lane in a.address.axes]
+        return [
+            axis
+            for axis in self.accesses.grid
+            if axis.extent != 1 and 0 < sum(axis in axes for axes in swept) < len(swept)
+        ]
+
     def ahead(self, split: Split) -> int:
         """Trips ahead to prefetch along a row that is too long to have the next one
         fetched meanwhile."""
@@ -174,7 +200,8 @@ class _Choices:
     def row(self, row: Axis, lane: Axis) -> Split:
         """The dimension that gives a tile several rows."""
         if row in self.accesses.swept and lane in self.accesses.grid:
-            return self.whole(row, self.lanes if row in self.dear else REGISTERS)
+            rows = STREAMS if self.streams else REGISTERS
+            return self.whole(row, self.lanes if row in self.dear else rows)
         most = max(2, LINE * 8 // self.accesses.narrowest)
         split = self.whole(row, min(most, 16))
         return self.block(split, SQUARE) if row in self.accesses.grid else split
@@ -185,7 +212,9 @@ class _Choices:
         line = max(1, LINE * 8 // (self.lanes * self.accesses.narrowest))
         most = REGISTERS if rows == 1 else max(1, min(line, REGISTERS // rows))
         if row is not None and row in self.accesses.swept:
-            most = line
+            most = 1 if self.streams else line
+        if self.rows_abreast(lane):
+            most = max(1, LINE * 4 // (self.lanes * self.accesses.narrowest))
         split = self.whole(lane, most, 1 if lane in self.ordered else self.lanes)
         if lane not in self.accesses.grid:
             return split
@@ -208,10 +237,13 @@ class _Choices:
         if self.footprint <= target.l2_bytes:
             return split.chunk
         room = target.l1_bytes // 4 // 8
+        if self.streams:  # long runs of a row are worth more than results in L1
+            room = target.l2_bytes // 2 // 4
         if accesses.again:
             room = min(room, target.l2_bytes // 2 // self.column_bytes(split.axis))
         others = product(a.extent for a in accesses.grid)
-        share = likely(others, self.hints) // (SHARES * target.cores)
+        shares = 1 if self.streams else SHARES
+        share = likely(others, self.hints) // (shares * target.cores)
         room = min(room, max(share, NARROWEST))
         return max(1, room // split.chunk) * split.chunk
 
