@@ -50,14 +50,16 @@ CLASH, MISS = 1.5, 0.3
 """Cycles that it takes again for each panel of rows, if its lines share few sets of the
 first cache, or just do not fit it."""
 WAYS = 8
-UNROLL = 4
-"""Places of the summed axis at each step of the innermost loop."""
+COPIED = 4
+"""Rows, or places of the summed axis, that are packed at each step."""
 SETS = 2048
 """Bytes apart at which lines meet in few sets of a cache."""
 LATENCY = 4.0
 """Cycles from a sum to the next one in its register."""
 BROADCAST, VECTOR = 0.05, 0.3
 """Cycles that an element of x, or a register of y, adds to those of the sums."""
+SUM, SUM_FAR = 2.0, 8.0
+"""Cycles to bring a register of sums from memory and back, from near and far."""
 PANEL = 12.0
 """Cycles that a panel takes to begin and end, besides its sums."""
 START = 2000.0
@@ -135,8 +137,6 @@ class _Block:
     """Rows of a program's block, as `width` is its columns."""
     width: int
     run: int
-    unroll: int
-    """Places of the summed axis at each step."""
     packed_rows: tuple[bool, ...]
     """Which of the factors with rows are packed, and of those with columns."""
     packed_columns: tuple[bool, ...]
@@ -221,7 +221,7 @@ class _Blocks:
         fewest = max(1, -(-size // most))
         limit = max(1, size // step)
         for parts in sorted(
-            {fewest, fewest + 1, 2 * fewest, 4, 8, 2 * self.target.cores}
+            {fewest, fewest + 1, 2 * fewest, 4 * fewest, 4, 8, 2 * self.target.cores}
         ):
             if fewest <= parts <= max(limit, fewest):
                 part = -(-size // parts)
@@ -260,14 +260,12 @@ class _Blocks:
             y.along != 1 or (packed and down > 1) or not (y.plain or down == 1)
             for y in self.ys
         ]
-        unroll = min(UNROLL, max(1, self.k))
         return _Block(
             rows,
             vectors,
             height,
             width,
             run,
-            unroll,
             tuple(packed_rows),
             tuple(packed_columns),
         )
@@ -296,12 +294,15 @@ class _Blocks:
         down, rest = divmod(block.height, block.rows)
         across, left = divmod(block.width, block.vectors * self.lanes)
         narrow = -(-left // self.lanes)
+        sums = block.height * block.width * self.count * self.c.dtype.itembytes
+        far = runs > 1 and sums > self.target.l2_bytes
         total = 0.0
         for columns, vectors in ((across, block.vectors), (1, narrow)):
             for count, rows in ((down, block.rows), (1, rest)):
                 if rows and vectors:
                     wide = vectors * self.count
-                    each = k * self.step(rows, wide) + runs * self.ends(rows, wide)
+                    ends = self.ends(rows, wide, far)
+                    each = k * self.step(rows, wide) + runs * ends
                     total += columns * count * each
         height = down + bool(rest)
         for y, packed in zip(self.ys, block.packed_columns, strict=True):
@@ -331,9 +332,9 @@ class _Blocks:
         sums *= self.instruction.operations if self.instruction else 1
         return max(sums, loads, LATENCY) + BROADCAST * rows + VECTOR * vectors
 
-    def ends(self, rows: int, vectors: int) -> float:
+    def ends(self, rows: int, vectors: int, far: bool) -> float:
         """Cycles to begin and end a panel: its sums come from memory and go there."""
-        return PANEL + 2.0 * rows * vectors
+        return PANEL + (SUM_FAR if far else SUM) * rows * vectors
 
     # What they come to
 
@@ -344,7 +345,7 @@ class _Blocks:
         tile = (
             _part(self.row, block.height, block.rows, 1),
             *outer,
-            Split(self.inner, extent, block.unroll, 1, run),
+            Split(self.inner, extent, 1, 1, run),
             _part(self.column, block.width, block.vectors, self.lanes),
         )
         k, n = len(tile) - 2, len(tile) - 1
@@ -374,7 +375,7 @@ class _Blocks:
         """Rows are copied along the summed axis; a square of them at a time, where they
         lie across it."""
         row, *outer, inner, column, deep = self.parted(tile)
-        height = UNROLL if x.summed == self.depth else self.lanes
+        height = COPIED if x.summed == self.depth else self.lanes
         high = replace(row, registers=min(height, self.m))
         wide = replace(inner, registers=1, lanes=self.lanes)
         return (high, *outer, wide, column, *deep)
@@ -383,7 +384,7 @@ class _Blocks:
         """Columns are copied panel by panel, in squares where they lie across it."""
         *others, inner, column, deep = self.parted(tile)
         squares = any(y.along != 1 for y in self.ys)
-        registers = min(self.lanes if squares else UNROLL, self.k)
+        registers = min(self.lanes if squares else COPIED, self.k)
         return (*others, replace(inner, registers=registers), column, *deep)
 
     def parted(self, tile: tuple[Split, ...]) -> list[Any]:

@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any
 
-from fusec.codegen.llvm_dot import dot_tile
+from fusec.codegen.llvm_dot import dot_tiles, may_join
 from fusec.codegen.llvm_kernel import Kernel, Register, dtype_of, hint_of
 from fusec.codegen.llvm_known import constant, define_if_known, folded
 from fusec.codegen.llvm_lanes import element
@@ -89,8 +89,29 @@ def emit(function: Function, target: Target) -> str:
 
 
 def _emit_block(k: Kernel, block: Block) -> None:
+    """Emit ops in their order, but products that can go together, together."""
+    waiting: list[DotTile] = []
     for op in block.ops:
-        _emit_op(k, op)
+        results = {each.result for each in waiting}
+        if isinstance(op, DotTile) and may_join(waiting, op):
+            waiting.append(op)
+            continue
+        if not op.pure or op.blocks or not results.isdisjoint(op.operands):
+            _emit_dots(k, waiting)
+        if isinstance(op, DotTile):
+            _emit_dots(k, waiting)
+            waiting.append(op)
+        else:
+            _emit_op(k, op)
+    _emit_dots(k, waiting)
+
+
+def _emit_dots(k: Kernel, waiting: list[DotTile]) -> None:
+    for op in waiting:
+        k.comment(op)
+    if waiting:
+        dot_tiles(k, waiting)
+    waiting.clear()
 
 
 def _emit_op(k: Kernel, op: Op) -> None:
@@ -258,7 +279,6 @@ _HANDLERS: dict[Any, Callable[[Kernel, Any], None]] = {
     IotaTile: iota_tile,
     Guard: guard,
     Scratch: scratch,
-    DotTile: dot_tile,
     ReduceTile: reduce_tile,
     ScanTile: scan_tile,
     Rare: rare,

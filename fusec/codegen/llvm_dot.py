@@ -13,7 +13,7 @@ that the sum has them in, or in no lane at all, and is then in every one.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import product
 
@@ -35,22 +35,48 @@ Add = Callable[[str, str, str], str]
 """Adds the products of two registers to a third."""
 
 
-def dot_tile(k: Kernel, op: DotTile) -> None:
-    """Add the products register by register, place after place."""
-    places = k.places(op.state)
-    v = k.lanes(places.lanes, hint_of(op))
-    add, depth = _addition(k, v, op)
-    x, y = (_factor(k, v, value, depth) for value in (op.x, op.y))
-    sums = list(k.registers(op.state))
-    for step in _steps(k, op):
-        for register, origin in enumerate(places.origins):
-            at = tuple(a + b for a, b in zip(origin, step, strict=True))
-            a, b, state = x(at), y(at), sums[register]
-            if a is None or b is None or state is None:
-                sums[register] = None
-            elif not (_is_nothing(a) and _is_nothing(b)):
-                sums[register] = add(a, b, state)
-    k.define(op.result, sums)
+def dot_tiles(k: Kernel, ops: Sequence[DotTile]) -> None:
+    """Add the products of ops that share a factor, register by register, place after
+    place: so that an element of it is in every lane of one register at a time."""
+    running = [_Sum(k, op) for op in ops]
+    for step in _steps(k, ops[0]):
+        for register in range(len(running[0].sums)):
+            for each in running:
+                each.add(register, step)
+    for each in running:
+        k.define(each.op.result, each.sums)
+
+
+def may_join(ops: Sequence[DotTile], op: DotTile) -> bool:
+    """Whether an op can be computed along with others."""
+    if not ops:
+        return True
+    first = ops[0]
+    alike = op.x is first.x and op.state.type == first.state.type
+    apart = not any(op.state is each.result for each in ops)
+    return alike and apart and op.y.type == first.y.type
+
+
+class _Sum:
+    """One product under way."""
+
+    def __init__(self, k: Kernel, op: DotTile) -> None:
+        places = k.places(op.state)
+        v = k.lanes(places.lanes, hint_of(op))
+        self.op = op
+        self.origins = places.origins
+        self.sums = list(k.registers(op.state))
+        self._add, depth = _addition(k, v, op)
+        self._x, self._y = (_factor(k, v, each, depth) for each in (op.x, op.y))
+
+    def add(self, register: int, step: Coords) -> None:
+        """Add what one place gives to one register."""
+        at = tuple(a + b for a, b in zip(self.origins[register], step, strict=True))
+        x, y, state = self._x(at), self._y(at), self.sums[register]
+        if x is None or y is None or state is None:
+            self.sums[register] = None
+        elif not (_is_nothing(x) and _is_nothing(y)):
+            self.sums[register] = self._add(x, y, state)
 
 
 def _addition(k: Kernel, v: Lanes, op: DotTile) -> tuple[Add, int]:
