@@ -147,7 +147,11 @@ _LINUX_NAMES = {
     "bmi": "bmi1",
     "lzcnt": "abm",
 }
-_V3_EXTENSIONS = {"avx_vnni": "avxvnni", "gfni": "gfni"}
+_V3_EXTENSIONS = {
+    "avx_vnni": "avxvnni",
+    "avx_vnni_int8": "avxvnniint8",
+    "gfni": "gfni",
+}
 _V4_EXTENSIONS = {
     "avx512_bf16": "avx512bf16",
     "avx512_bitalg": "avx512bitalg",

@@ -21,7 +21,8 @@ _BLOCK = re.compile(r"^```python(?: (?P<file>\S+))?\n(?P<code>.*?)^```$", re.M |
 
 def test_there_is_a_recipe_for_each_kind_of_addition() -> None:
     names = [path.stem for path in RECIPES]
-    assert names == ["add-a-backend", "add-a-dtype", "add-a-pass", "add-an-op"]
+    kinds = "backend", "dot-instruction", "dtype", "pass"
+    assert names == [*(f"add-a-{kind}" for kind in kinds), "add-an-op"]
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)

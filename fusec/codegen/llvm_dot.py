@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import product
 
-from fusec.analysis.instructions import DOTS, DotInstruction
+from fusec.analysis.instructions import DotInstruction, instructions
 from fusec.codegen.llvm_kernel import Kernel, Register, dtype_of, hint_of
 from fusec.codegen.llvm_lanes import Lanes, element
 from fusec.codegen.llvm_math import fma
@@ -84,9 +84,8 @@ def _addition(k: Kernel, v: Lanes, op: DotTile) -> tuple[Add, int]:
     factor, dtype = dtype_of(op.x), dtype_of(op.state)
     if factor is dtype:
         return lambda x, y, z: multiply_add(v, dtype, x, y, z), 1
-    for each in DOTS:
-        matches = each.factor is factor and each.sum is dtype
-        if matches and each.exists(k.target) and _divides(each, v, op):
+    for each in instructions(factor, dtype, k.target):
+        if each.factor is factor and _divides(each, v, op):
             return partial(SPELLINGS[each.name], v), each.depth
     raise InternalError(f"no dot instruction takes {op.x.type} and {op.y.type}")
 
@@ -180,15 +179,15 @@ def pairs(intrinsics: Mapping[int, str]) -> Callable[[Lanes, str, str, str], str
 
 
 def fused(
-    intrinsics: Mapping[int, str], sum_: str, held: str, factor: str
+    intrinsics: Mapping[int, str], sum_: str, held: str, factor: str, depth: int = 2
 ) -> Callable[[Lanes, str, str, str], str]:
-    """Products added to a sum by one intrinsic, which takes its operands as some type
-    of LLVM's."""
+    """Products added to a sum by one intrinsic, which takes factors that we hold as one
+    type of LLVM's as another."""
 
     def spell(v: Lanes, x: str, y: str, z: str) -> str:
         name = f"@llvm.x86.{intrinsics[v.count]}"
-        own, wide = v.type(sum_), v.of(2 * v.count).type(factor)
-        bits = v.of(2 * v.count).type(held)
+        own, many = v.type(sum_), v.of(depth * v.count)
+        bits, wide = many.type(held), many.type(factor)
         v.writer.declare(f"{own} {name}({own}, {wide}, {wide})")
         if held != factor:
             x, y = (v.write(f"bitcast {bits} {each} to {wide}") for each in (x, y))
