@@ -23,7 +23,6 @@ from fusec.compiler import compile_function
 from fusec.ir.builder import Builder
 from fusec.ir.core import Level
 from fusec.ir.dtypes import DType, bf16, f32, i8, i32
-from fusec.ir.ops.cast import Cast
 from fusec.ir.ops.contraction import Matmul
 from fusec.ir.types import Tensor as TensorType
 from fusec.options import Options
@@ -85,9 +84,7 @@ def ours(dtype: DType, batch: int, size: Size, turned: bool) -> Callable[..., ob
     x = b.param(TensorType(dtype, (*lead, m, k)), "x")
     strides = (*((n * k,) if lead else ()), 1, k) if turned else None
     y = b.param(TensorType(dtype, (*lead, k, n), strides), "y")
-    wide = i32 if dtype is i8 else f32
-    product = b(Matmul, x, y, dtype=wide)
-    result = product if dtype is i8 else b(Cast, product, dtype=dtype)
+    result = b(Matmul, x, y, dtype=i32 if dtype is i8 else dtype)
     return compile_function(b.function("product", (result,)), Options()).program
 
 

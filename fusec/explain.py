@@ -26,6 +26,7 @@ from typing import Any
 from fusec.analysis.cost import Work, bandwidth, seconds
 from fusec.analysis.fingerprint import Fingerprints
 from fusec.analysis.fusion import Fusion
+from fusec.analysis.library import as_call
 from fusec.analysis.regions import called
 from fusec.errors import Loc, Unsupported
 from fusec.ir.core import Block, Function, Op, Value, uses, walk
@@ -150,7 +151,7 @@ def explain(
         journey.target.name,
         sum(kernel.seconds * kernel.launches for kernel in kernels),
         kernels,
-        _externs(journey, fallbacks),
+        _externs(journey, hints, fallbacks),
         _refusals(journey, [order[k] for k in sorted(order)]),
     )
 
@@ -172,10 +173,22 @@ def _refusals(journey: Journey, kernels: Sequence[str]) -> tuple[RefusalReport, 
     )
 
 
+def _calls(journey: Journey, hints: Mapping[Symbol, int]) -> dict[tuple[str, str], str]:
+    """Why products of matrices are calls."""
+    found: dict[tuple[str, str], str] = {}
+    for op in journey.functions["recomputed"].body.ops:
+        call = as_call(op, journey.target, hints) if isinstance(op, Region) else None
+        if call is not None and call.theirs < call.ours:
+            times = f"{_time(call.theirs)}, {_time(call.ours)} as a kernel"
+            found[call.target, str(op.loc)] = f"predicted {times}"
+    return found
+
+
 def _externs(
-    journey: Journey, fallbacks: Sequence[Unsupported]
+    journey: Journey, hints: Mapping[Symbol, int], fallbacks: Sequence[Unsupported]
 ) -> tuple[ExternReport, ...]:
     why = {(each.what, str(each.where)): each.reason for each in fallbacks}
+    why |= _calls(journey, hints)
     externs = [op for op in journey.split.body.ops if isinstance(op, Extern)]
     return tuple(
         ExternReport(op.target, _place(op.loc), why.get((op.target, str(op.loc)), ""))

@@ -57,6 +57,9 @@ class Target:
     """Reads by all cores together."""
     nontemporal: bool = True
     """Stores can bypass the caches."""
+    library: tuple[tuple[str, float], ...] = ()
+    """The products of matrices that torch's library does well, by the dtype of their
+    factors: its multiply-adds for each that f32's peak has."""
 
     def has(self, feature: str) -> bool:
         """Whether an instruction set, by LLVM's name, may be used."""
@@ -178,7 +181,20 @@ def from_flags(flags: Set[str]) -> Target:
     if level.has("avx512f"):
         known |= _V4_EXTENSIONS
     extra = tuple(llvm for linux, llvm in known.items() if linux in flags)
-    return replace(level, features=level.features + extra)
+    library = {name: rate for flag, name, rate in _LIBRARY if flag in flags}
+    features, pairs = level.features + extra, tuple(library.items())
+    return replace(level, features=features, library=pairs)
+
+
+_LIBRARY = (
+    ("avx_vnni", "i8", 3.5),
+    ("avx512_vnni", "i8", 3.5),
+    ("amx_int8", "i8", 16.0),
+    ("amx_bf16", "bf16", 8.0),
+)
+"""What torch's library does with instructions that we have no better rows for, the best
+ones last: flags, dtypes and rates (see `Target.library`). VNNI's was measured on Zen 5,
+those of AMX are half of what its units could do."""
 
 
 def _linux_names(target: Target) -> Set[str]:

@@ -70,6 +70,22 @@ def blocked(
     c: Contraction, accesses: Accesses, target: Target, hints: Mapping[Symbol, int]
 ) -> Schedule:
     """The schedule of a product of matrices that takes the fewest cycles."""
+    by, block = _best(c, accesses, target, hints)
+    return by.schedule(block)
+
+
+def predicted(
+    c: Contraction, accesses: Accesses, target: Target, hints: Mapping[Symbol, int]
+) -> float:
+    """The seconds that it takes."""
+    by, block = _best(c, accesses, target, hints)
+    return by.cycles(block) / target.hertz
+
+
+def _best(
+    c: Contraction, accesses: Accesses, target: Target, hints: Mapping[Symbol, int]
+) -> tuple[_Blocks, _Block]:
+    """The fastest choice, of all instructions."""
     best = min((c, c.turned()), key=lambda each: _scattered(each, accesses))
     choices = [_Blocks(best, accesses, target, hints, None)]
     for each in _instructions(best, accesses, target):
@@ -80,8 +96,7 @@ def blocked(
         again = again.turned() if turned else again
         choices.append(_Blocks(again, deep, target, hints, each))
     found = [(each, block) for each in choices for block in each.all()]
-    by, block = min(found, key=lambda pair: pair[0].cycles(pair[1]))
-    return by.schedule(block)
+    return min(found, key=lambda pair: pair[0].cycles(pair[1]))
 
 
 def _instructions(

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping
 
 from fusec.analysis.cost import Work, likely, seconds
 from fusec.analysis.groups import Group, Groups
+from fusec.analysis.library import as_call
 from fusec.analysis.placement import Placement, coordinate
 from fusec.ir.core import Value
 from fusec.ir.dims import Dim, Symbol, product
+from fusec.ir.ops.loop import Region
 from fusec.ir.types import Axis, Tensor
 from fusec.target import Target
 
@@ -28,8 +30,18 @@ class Prices:
     def time(self, group: Group) -> float:
         """Predicted seconds of a group."""
         if group.like not in self._times:
-            self._times[group.like] = seconds(self.work(group.like), self.target)
+            self._times[group.like] = self._time(group.like)
         return self._times[group.like]
+
+    def _time(self, group: Group) -> float:
+        """That of a kernel, or of a call that does the same."""
+        kernel = seconds(self.work(group), self.target)
+        if len(group.members) > 1 or not self.target.library:
+            return kernel
+        region = self.regions.ops[group.number]
+        assert isinstance(region, Region)
+        call = as_call(region, self.target, self.hints)
+        return min(kernel, call.theirs) if call else kernel
 
     def work(self, group: Group) -> Work:
         """What a group moves and computes."""

@@ -1,6 +1,7 @@
 """The way of a graph through the passes, down to its host function and kernels.
 
-    graph ─▶ loop ─▶ fused ─▶ recomputed ─▶ split ─▶ host + kernels ─▶ laid out
+    graph ─▶ loop ─▶ fused ─▶ recomputed ─▶ called ─▶ split ─▶ host + kernels
+    kernels ─▶ laid out
 
 The table of `pipeline` says which passes those are. Each stage is IR that runs.
 """

@@ -1,7 +1,7 @@
 """The passes in their order: the table of contents of the compiler.
 
     graph ── lower_to_loops ──▶ loop ── fuse ──▶ loop ── recompute ──▶ loop
-    loop  ── split_reductions ──▶ loop
+    loop  ── call_libraries ──▶ loop ── split_reductions ──▶ loop
     loop  ── lower_to_host ──▶ host + tile
     tile  ── assign_layouts ──▶ tile ── stripmine ──▶ tile ── expand ──▶ tile
 
@@ -26,6 +26,7 @@ from fusec.ir.dims import Symbol
 from fusec.ir.ops.tile import For
 from fusec.ir.verifier import verify
 from fusec.passes.assign_layouts import assign_layouts
+from fusec.passes.call_libraries import call_libraries
 from fusec.passes.expand import Supports, expand
 from fusec.passes.fuse import fuse
 from fusec.passes.lower_to_host import lower_to_host
@@ -133,6 +134,12 @@ PASSES: Mapping[str, Pass] = MappingProxyType(
             recompute,
             lambda f, setting: (recompute(f, setting.target, setting.hints),),
             "recomputed",
+        ),
+        "call_libraries": Pass(
+            Level.LOOP,
+            call_libraries,
+            lambda f, setting: (call_libraries(f, setting.target, setting.hints),),
+            "called",
         ),
         "split_reductions": Pass(
             Level.LOOP,

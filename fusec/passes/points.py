@@ -21,7 +21,7 @@ from fusec.ir.dtypes import bool_
 from fusec.ir.monoids import combine, monoid
 from fusec.ir.ops.cast import Cast
 from fusec.ir.ops.checks import Check, Checked
-from fusec.ir.ops.contraction import Matmul
+from fusec.ir.ops.contraction import Matmul, summed_in
 from fusec.ir.ops.elementwise import And, Ge, Lt, Mul, Select
 from fusec.ir.ops.reduction import Reduce, ReduceDims, Scan, ScanDim
 from fusec.ir.ops.view import Broadcast, Concat, Gather, Index, Iota, Pad, Restride
@@ -90,10 +90,12 @@ def _matmul(r: GraphRegion, op: Matmul, coords: Sequence[Coord]) -> Values:
     parts = r.sources.factors.dimension(op.x, inner)
     axes = tuple(Axis(f"k{k or ''}", n) for k, n in enumerate(parts) if n != 1)
     place = coordinate(axes)
-    x = b(Cast, r.read(op.x, [*batch, row, place]), dtype=op.dtype)
-    y = b(Cast, r.read(op.y, [*batch, place, column]), dtype=op.dtype)
+    wide = summed_in(op.dtype)
+    x = b(Cast, r.read(op.x, [*batch, row, place]), dtype=wide)
+    y = b(Cast, r.read(op.y, [*batch, place, column]), dtype=wide)
     product = b(Mul, x, y)
-    return b.emit(Reduce, (product,), (axes, monoid("sum", op.dtype)))
+    (total,) = b.emit(Reduce, (product,), (axes, monoid("sum", wide)))
+    return (b(Cast, total, dtype=op.dtype),)
 
 
 def _scanned(op: ScanDim) -> Affine:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fusec.counters import statistics
+from fusec.target import host
 
 Compiled = Callable[..., Any]
 OPTIONS = {"fallback": False}
@@ -280,6 +282,25 @@ def test_every_pass_keeps_the_meaning_of_products() -> None:
     f = compiled(FUSED["norm and two products"], verify=True)
     f(x, w, b, g)
     compiled(lambda x, y: x @ y, verify=True)(drawn(9, 900), drawn(900, 20))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_library_that_is_faster_is_called(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The product is a call, on a view; what stands around it is a kernel."""
+    fast = replace(host(), library=(("f32", 50.0), ("bf16", 50.0)))
+    monkeypatch.setattr("fusec.target.host", lambda: fast)
+    torch.manual_seed(0)
+    x, w, b = (drawn(*s, dtype=dtype) for s in ((300, 700), (500, 700), (500,)))
+    before = statistics()
+    f = compiled(lambda x, w, b: (torch.mm(x.relu(), w.t()) + b).sigmoid())
+    got = f(x, w, b)
+    assert statistics().externs - before.externs == 1
+    wanted = torch.mm(x.relu().double(), w.t().double()).to(dtype) + b
+    torch.testing.assert_close(
+        got.double(), wanted.double().sigmoid(), rtol=1e-2, atol=2e-2
+    )
 
 
 sizes = st.integers(1, 40)

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from fusec.frontend.aten.registry import lowers
 from fusec.frontend.aten.term import Emitter, Number, Term
-from fusec.ir.dtypes import bf16, f16, f32, i32
-from fusec.ir.ops.contraction import Matmul
+from fusec.ir.dtypes import i32
+from fusec.ir.ops.contraction import Matmul, summed_in
 
 
 @lowers("aten.mm.default", "aten.bmm.default")
 def matmul(e: Emitter, x: Term, y: Term) -> Term:
-    return _product(x, y)
+    return (
+        _product(x, y)
+        if e.fast
+        else Term(e, e.b(Matmul, x.value, y.value, dtype=x.dtype))
+    )
 
 
 @lowers("aten._int_mm.default")
@@ -50,8 +54,7 @@ def addmv(
 
 def _product(x: Term, y: Term) -> Term:
     """The product in the dtype that it is summed up in."""
-    dtype = f32 if x.dtype in (f16, bf16) else x.dtype
-    return Term(x.e, x.e.b(Matmul, x.value, y.value, dtype=dtype))
+    return Term(x.e, x.e.b(Matmul, x.value, y.value, dtype=summed_in(x.dtype)))
 
 
 def _plus(plus: Term, product: Term, beta: Number, alpha: Number) -> Term:

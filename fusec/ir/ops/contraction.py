@@ -12,14 +12,18 @@ from typing import Any
 
 from fusec.ir.core import Block, Level, Op, Values
 from fusec.ir.dims import Dim
-from fusec.ir.dtypes import DType
+from fusec.ir.dtypes import DType, bf16, f16, f32
 from fusec.ir.opdef import attr, operand
 from fusec.ir.ops.view import tensor
 from fusec.ir.types import IllTyped, Tensor, Tile, Type
 
 
 class Matmul(Op, name="matmul", levels=(Level.GRAPH,)):
-    """`x[…, m, k] @ y[…, k, n]`, batch dimensions equal, computed in `dtype`."""
+    """`x[…, m, k] @ y[…, k, n]`, batch dimensions equal, of `dtype`.
+
+    Products are added up in that dtype, those of f16 and bf16 in f32: they are rounded
+    once, in the end.
+    """
 
     x = operand()
     y = operand()
@@ -39,6 +43,11 @@ class Matmul(Op, name="matmul", levels=(Level.GRAPH,)):
         if not fits:
             raise IllTyped(f"matmul of {x} and {y} does not fit")
         return (Tensor(attrs[0], (*x.shape[:-1], y.shape[-1])),)
+
+
+def summed_in(dtype: DType) -> DType:
+    """The dtype in which a product of some dtype is added up."""
+    return f32 if dtype in (f16, bf16) else dtype
 
 
 class DotTile(Op, name="dot_tile", levels=(Level.TILE,)):
