@@ -28,12 +28,10 @@ runs of chunks are added apart.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
 from fusec.analysis.sweeps import (
-    Combining,
     Loop,
     Loops,
     Order,
@@ -44,11 +42,11 @@ from fusec.analysis.sweeps import (
     walked,
 )
 from fusec.ir.builder import Builder
-from fusec.ir.core import Function, Monoid, Op, Value, Values
+from fusec.ir.core import Function, Op, Value, Values
 from fusec.ir.dims import Dim
 from fusec.ir.dtypes import i64
-from fusec.ir.layout import LANE, Digit, Layout
-from fusec.ir.monoids import combine, monoid
+from fusec.ir.layout import Layout
+from fusec.ir.monoids import combine
 from fusec.ir.ops.contraction import DotTile
 from fusec.ir.ops.elementwise import Add, Maximum, Minimum, Mul, Sub, TruncDiv
 from fusec.ir.ops.reduction import ReduceTile, ScanTile
@@ -67,6 +65,7 @@ from fusec.passes.chunks import (
     States,
     chunk_type,
 )
+from fusec.passes.nests import Nest, Reduction, in_register, inexact, monoid_of
 
 CASCADE = 32
 """Trips of a loop whose results are combined before they join the others."""
@@ -81,75 +80,6 @@ def stripmine(function: Function, keep: Iterable[Value] = ()) -> Function:
     return _Stripmining(function, keep).run()
 
 
-Reduction = ReduceTile | DotTile
-
-
-@dataclass(slots=True, eq=False)
-class _Nest:
-    """What one loop nest is there for."""
-
-    loops: list[Loop]
-    """What it walks, outermost first."""
-    reductions: list[Reduction] = field(default_factory=list[Reduction])
-    scans: list[ScanTile] = field(default_factory=list[ScanTile])
-    stores: list[StoreTile] = field(default_factory=list[StoreTile])
-    kept: list[Value] = field(default_factory=list[Value])
-    stages: list[Stage] = field(default_factory=list[Stage])
-
-    @property
-    def sinks(self) -> list[Value]:
-        """What has to be computed at every trip."""
-        ops = [*self.stores, *self.reductions]
-        return [*self.kept, *(v for op in ops for v in op.operands)]
-
-    def start(self, op: Combining) -> int:
-        """The loop before which the state of an op begins, by its position."""
-        return min(map(self.loops.index, along(op)))
-
-    def inside(self, op: Combining) -> Loops:
-        """The loops inside that one which the op does not combine along.
-
-        For each of their chunks there is a state, so memory holds them.
-        """
-        further = frozenset(self.loops[self.start(op) :])
-        return further & walked(op) - along(op)
-
-    def chunks(self, op: Combining) -> list[Loop]:
-        """Those loops, from the outermost."""
-        inside = self.inside(op)
-        return [loop for loop in self.loops if loop in inside]
-
-    def opened(self, k: int) -> list[Reduction | ScanTile]:
-        """The ops whose states begin before loop number k."""
-        return [op for op in (*self.reductions, *self.scans) if self.start(op) == k]
-
-    def resumed(self, k: int) -> list[Reduction]:
-        """The ops with states in memory that combine in registers from loop k on."""
-        return [op for op in self.reductions if self.inside(op) and self.run(op) == k]
-
-    def run(self, op: Combining) -> int:
-        """The loop from which on there are none but those that an op combines along."""
-        return 1 + max(map(self.loops.index, self.inside(op)))
-
-    def finishes(self, k: int) -> bool:
-        """Whether the last trip of loop k stands apart: what ends there need not go
-        by way of memory."""
-        ops = (op for op in self.reductions if self.loops[k] in along(op))
-        runs = (self.run(op) for op in ops if self.inside(op))
-        return any(k < run < len(self.loops) for run in runs)
-
-    def staged(self, k: int) -> list[Stage]:
-        """What is made before loop number k: the first that does not walk it, in steps
-        as it is made in. Where there is none, that is inside all of them."""
-        found: list[Stage] = []
-        for op in self.stages:
-            shared = loops_of(op.x) & loops_of(op.result)
-            places = (n for n, loop in enumerate(self.loops) if loop not in shared)
-            if next(places, len(self.loops)) == k:
-                found.append(op)
-        return found
-
-
 class _Stripmining:
     """The state of one kernel's rewriting."""
 
@@ -162,7 +92,7 @@ class _Stripmining:
         self.order = Order(function)
         self.layout = _widest(function)
         self.limits = _given_limits(function)
-        self.done: dict[Op, _Nest] = {}
+        self.done: dict[Op, Nest] = {}
         """Stores that stand where the reduction ends that they wait for, in whose nest:
         at every end of its loop, whole or partial."""
 
@@ -207,12 +137,12 @@ class _Stripmining:
             if not timed(digits) and n != padded
         }
 
-    def nests(self) -> list[_Nest]:
+    def nests(self) -> list[Nest]:
         """The loop nests of the current sweep, one for the loops they consist of."""
-        found: dict[Loops, _Nest] = {}
+        found: dict[Loops, Nest] = {}
 
-        def over(loops: Loops) -> _Nest:
-            return found.setdefault(loops, _Nest(self.order(loops)))
+        def over(loops: Loops) -> Nest:
+            return found.setdefault(loops, Nest(self.order(loops)))
 
         for value in self.keep:
             if self.chunks.sweeps[self.chunks.made[value]] == self.chunks.now:
@@ -230,7 +160,7 @@ class _Stripmining:
             self.complete(nest)
         return list(found.values())
 
-    def complete(self, nest: _Nest) -> None:
+    def complete(self, nest: Nest) -> None:
         """Find what a nest needs on its way: scans over time, again if an earlier nest
         ran them, and what is staged."""
         scans = dict.fromkeys(nest.scans)
@@ -254,7 +184,7 @@ class _Stripmining:
 
     # Loops
 
-    def walk(self, scope: Scope, nest: _Nest, k: int, states: States) -> States:
+    def walk(self, scope: Scope, nest: Nest, k: int, states: States) -> States:
         """Loops number k and further of a nest; what they carried has come to."""
         if k == len(nest.loops):
             staged = [self.stage(scope, op) for op in nest.staged(k)]
@@ -284,11 +214,11 @@ class _Stripmining:
         self.follow(scope, nest, k, finished)
         return {op: ended[op] for op in states}
 
-    def is_final(self, scope: Scope, nest: _Nest, op: Reduction) -> bool:
+    def is_final(self, scope: Scope, nest: Nest, op: Reduction) -> bool:
         """Whether all outer loops that an op combines along are in their last trips."""
         return along(op) & {*nest.loops[: nest.run(op)]} <= scope.final
 
-    def sweep(self, scope: Scope, nest: _Nest, k: int, states: States) -> States:
+    def sweep(self, scope: Scope, nest: Nest, k: int, states: States) -> States:
         """One loop: runs of chunks, whole chunks, and the tail."""
         loop, extent = nest.loops[k], self.extent(scope, nest.loops[k])
         if nest.finishes(k):
@@ -302,7 +232,7 @@ class _Stripmining:
         return self.loop(scope, nest, k, (whole, extent), states, partial=True)
 
     def sweep_and_finish(
-        self, scope: Scope, nest: _Nest, k: int, extent: Value, states: States
+        self, scope: Scope, nest: Nest, k: int, extent: Value, states: States
     ) -> States:
         """All chunks but the last one, which is there though all be empty, then it."""
         b, loop = scope.builder, nest.loops[k]
@@ -322,7 +252,7 @@ class _Stripmining:
         read, packed = loops_of(value) - around, loops_of(op.x) - around
         if value not in self.chunks.scratch:
             self.chunks.scratch[value] = self.chunks.reserve_stage(op, read, packed)
-        packing = _Nest(self.order(packed), kept=[value])
+        packing = Nest(self.order(packed), kept=[value])
         self.walk(scope.inside(scope.builder, {}), packing, 0, {})
         self.chunks.staged.add(value)
         return value
@@ -330,7 +260,7 @@ class _Stripmining:
     def loop(
         self,
         scope: Scope,
-        nest: _Nest,
+        nest: Nest,
         k: int,
         bounds: tuple[Value, Value],
         states: States,
@@ -351,9 +281,9 @@ class _Stripmining:
             return trip(scope.builder, start, states) if lo < hi else states
         return _counted(scope.builder, bounds, loop.step, states, trip)
 
-    def levels(self, scope: Scope, nest: _Nest, loop: Loop, whole: Value) -> int:
+    def levels(self, scope: Scope, nest: Nest, loop: Loop, whole: Value) -> int:
         """How many loops of runs stand around a loop that adds up inexactly."""
-        if not any(loop in along(op) for op in _inexact(nest)):
+        if not any(loop in along(op) for op in inexact(nest)):
             return 0
         count = scope.builder.constant(whole)
         if count is None:
@@ -366,7 +296,7 @@ class _Stripmining:
     def cascade(
         self,
         scope: Scope,
-        nest: _Nest,
+        nest: Nest,
         k: int,
         bounds: tuple[Value, Value],
         states: States,
@@ -383,14 +313,14 @@ class _Stripmining:
             return self.loop(scope, nest, k, bounds, states)
         b, loop = scope.builder, nest.loops[k]
         step = CASCADE**levels * loop.step
-        inexact = _inexact(nest)
-        stored = [op for op in inexact if op not in states and loop in along(op)]
+        rounding = inexact(nest)
+        stored = [op for op in rounding if op not in states and loop in along(op)]
         totals = {v: self.chunks.scratch[v] for op in stored for v in op.results}
         parts = {v: self.chunks.reserve(v, loops_of(v)) for v in totals}
 
         def trip(body: Builder, origin: Value, carried: States) -> States:
             inner = scope.inside(body, carried)
-            fresh = {op: self.identities(inner, op) for op in inexact if op in carried}
+            fresh = {op: self.identities(inner, op) for op in rounding if op in carried}
             self.chunks.scratch.update(parts)
             for op in stored:
                 self.fill(inner, nest, op)
@@ -429,7 +359,7 @@ class _Stripmining:
         step = b.const(loop.step, i64)
         return b(Mul, b(TruncDiv, extent, step), step)
 
-    def body(self, scope: Scope, nest: _Nest, states: States) -> States:
+    def body(self, scope: Scope, nest: Nest, states: States) -> States:
         """The innermost block: keep, store, and combine into what is carried."""
         for value in nest.kept:
             op = self.chunks.made[value]
@@ -449,7 +379,7 @@ class _Stripmining:
                 self.accumulate(scope, op, self.alone(scope, op))
         return after
 
-    def follow(self, scope: Scope, nest: _Nest, k: int, ended: Iterable[Op]) -> None:
+    def follow(self, scope: Scope, nest: Nest, k: int, ended: Iterable[Op]) -> None:
         """Run the stores that wait for what has just ended and need no further loops;
         put aside what others will need."""
         results = [v for op in ended for v in ending(op)]
@@ -505,7 +435,7 @@ class _Stripmining:
         """The state that a loop starts from, in registers."""
         if isinstance(op, ReduceTile):
             return self.identities(scope, op)
-        if isinstance(op, DotTile) and _in_register(op) != chunk_type(op.state.type):
+        if isinstance(op, DotTile) and in_register(op) != chunk_type(op.state.type):
             return self.identities(scope, op)
         starts = op.starts if isinstance(op, ScanTile) else (op.state,)
         self.chunks.want(scope, starts)
@@ -514,7 +444,7 @@ class _Stripmining:
     def identities(self, scope: Scope, op: Reduction) -> Values:
         """What makes no difference to a reduction, for one chunk in registers."""
         if isinstance(op, DotTile):
-            return self.filled(scope, [_in_register(op)], (0,))
+            return self.filled(scope, [in_register(op)], (0,))
         types = [chunk_type(value.type) for value in op.values]
         return self.filled(scope, types, op.monoid.identity)
 
@@ -577,14 +507,14 @@ class _Stripmining:
         self.define(scope, op, state)
 
     def begin_in_memory(
-        self, scope: Scope, nest: _Nest, op: Reduction | ScanTile
+        self, scope: Scope, nest: Nest, op: Reduction | ScanTile
     ) -> None:
         """A state for each chunk of the loops inside, in scratch memory."""
         for value in ending(op):
             self.chunks.make_room(value)
         self.fill(scope, nest, op)
 
-    def fill(self, scope: Scope, nest: _Nest, op: Reduction | ScanTile) -> None:
+    def fill(self, scope: Scope, nest: Nest, op: Reduction | ScanTile) -> None:
         """Set the states of an op in memory to what they start from."""
 
         def once(inner: Scope) -> None:
@@ -607,7 +537,7 @@ class _Stripmining:
             self.chunks.put_aside(scope, value, found)
 
     def join(
-        self, scope: Scope, nest: _Nest, op: ReduceTile, parts: Mapping[Value, Memory]
+        self, scope: Scope, nest: Nest, op: ReduceTile, parts: Mapping[Value, Memory]
     ) -> None:
         """Combine the states of a run in memory into those of the runs before."""
 
@@ -636,39 +566,6 @@ class _Stripmining:
 
         bounds = scope.builder.const(0, i64), self.extent(scope, loop)
         _counted(scope.builder, bounds, loop.step, {}, trip)
-
-
-def monoid_of(op: Reduction) -> Monoid:
-    """What an op combines with."""
-    return monoid("sum", op.state.dtype) if isinstance(op, DotTile) else op.monoid
-
-
-def _inexact(nest: _Nest) -> list[ReduceTile]:
-    """The reductions whose error grows with the number of elements, but for products:
-    their schedules bound it."""
-    found = (op for op in nest.reductions if isinstance(op, ReduceTile))
-    return [op for op in found if op.monoid.rounds]
-
-
-def _in_register(op: DotTile) -> Tile:
-    """The type of a product's state in registers: where x and y have lanes along what
-    is summed over, each lane adds up its own, but for narrow factors, which an
-    instruction adds up itself."""
-    state = chunk_type(op.state.type)
-    assert state.layout is not None
-    if op.x.dtype is not op.state.dtype:
-        return state
-    own: dict[int, tuple[Digit, ...]] = {}
-    for part in (op.x, op.y):
-        assert isinstance(part.type, Tile)
-        assert part.type.layout is not None
-        for d in op.dims:
-            lanes = tuple(g for g in part.type.layout.dims[d] if g.axis == LANE)
-            own.update({d: lanes} if lanes else {})
-    if not own:
-        return state
-    layout = Layout([own.get(d, g) for d, g in enumerate(state.layout.dims)])
-    return Tile(state.dtype, layout.shape, layout)
 
 
 def _end_of_run(b: Builder, origin: Value, stop: Value, step: int) -> Value:
