@@ -9,12 +9,18 @@ import argparse
 
 import compile_time
 import cpu_fused
+import fused_linear
+import gemm
 import harness
+import models
 import overhead
 import torch
 
 BENCHMARKS = {
     "cpu_fused": cpu_fused.run,
+    "gemm": gemm.run,
+    "fused_linear": fused_linear.run,
+    "models": models.run,
     "compile_time": compile_time.run,
     "overhead": overhead.run,
 }

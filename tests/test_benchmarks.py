@@ -6,11 +6,16 @@ import json
 from dataclasses import asdict, replace
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import cases
 import compile_time
 import cpu_fused
+import fused_linear
+import gemm
 import harness
+import models
+import peaks
 import pytest
 import torch
 
@@ -109,3 +114,57 @@ def test_the_wait_for_a_compile_has_parts() -> None:
         assert row.own is not None
         assert 0 < row.own < row.total
         assert len(row.cells()) == len(compile_time.HEADER)
+
+
+@pytest.mark.parametrize("dtype", gemm.TORCH)
+@pytest.mark.parametrize("turned", [False, True])
+def test_products_are_right_before_they_are_timed(dtype: str, turned: bool) -> None:
+    for batch, size in ((1, (17, 40, 33)), (3, (16, 8, 24))):
+        calls = gemm.candidates(dtype, batch, size, turned)
+        assert "fusec" in calls
+
+
+def test_the_peak_counts_multiply_adds_of_all_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns: list[int] = []
+    monkeypatch.setattr(peaks, "_multiply_adds", lambda: turns.append)
+    assert peaks.peak(2) > 0
+    assert turns == [peaks.TURNS] * 2 * 3
+
+
+@pytest.mark.parametrize("case", fused_linear.CASES)
+def test_each_linear_case_is_right_without_aten(
+    case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, size in (("TOKENS", 12), ("WIDTH", 64), ("HIDDEN", 96), ("HEADS", 1)):
+        monkeypatch.setattr(fused_linear, name, size)
+    monkeypatch.setattr(
+        fused_linear.CASES[case],
+        "shape",
+        {
+            "linear+bias+gelu": (64, 96),
+            "swiglu": (64, 192),
+            "linear+residual+rmsnorm": (96, 64),
+            "qkv+rotary": (64, 192),
+        }[case],
+    )
+    with torch.no_grad():
+        assert "fusec" in fused_linear.candidates(case, "f32", ("fusec",))
+
+
+@pytest.mark.parametrize(
+    ("block", "shape"),
+    [
+        (lambda: models.LlamaBlock(48, 6, 2), (2, 9, 48)),
+        (lambda: models.MixerBlock(10, 24), (2, 10, 24)),
+        (lambda: models.ViTBlock(36, 3), (2, 11, 36)),
+    ],
+)
+def test_each_block_is_right(block: Any, shape: tuple[int, ...]) -> None:
+    torch.compiler.reset()
+    torch.manual_seed(0)
+    module, x = block(), torch.randn(shape)
+    with torch.no_grad():
+        got = torch.compile(module, backend="fusec")(x)
+        torch.testing.assert_close(got, module(x), rtol=1e-4, atol=1e-4)

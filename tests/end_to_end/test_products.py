@@ -189,6 +189,14 @@ def test_scaled_products_plus_something(beta: float, alpha: float) -> None:
     torch.testing.assert_close(got(plus, x, y).double(), wanted, rtol=1e-5, atol=1e-5)
 
 
+def test_products_of_a_batch_added_up() -> None:
+    torch.manual_seed(0)
+    plus, x, y = drawn(5, 7), drawn(3, 5, 6), drawn(3, 6, 7)
+    got = compiled(lambda p, x, y: torch.addbmm(p, x, y, beta=0.5, alpha=2))
+    wanted = torch.addbmm(plus.double(), x.double(), y.double(), beta=0.5, alpha=2)
+    torch.testing.assert_close(got(plus, x, y).double(), wanted, rtol=1e-5, atol=1e-5)
+
+
 def rms(x: Tensor, weight: Tensor) -> Tensor:
     return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5) * weight
 

@@ -52,6 +52,17 @@ def addmv(
     return _plus(plus, product, beta, alpha)
 
 
+@lowers("aten.addbmm.default")
+def addbmm(
+    e: Emitter, plus: Term, x: Term, y: Term, beta: Number = 1, alpha: Number = 1
+) -> Term:
+    """The products of a batch added up: one product over all of it."""
+    batch, rows, inner = x.shape
+    flat = batch * inner
+    left = x.permute((1, 0, 2)).reshape((rows, flat))
+    return _plus(plus, _product(left, y.reshape((flat, y.shape[2]))), beta, alpha)
+
+
 def _product(x: Term, y: Term) -> Term:
     """The product in the dtype that it is summed up in."""
     return Term(x.e, x.e.b(Matmul, x.value, y.value, dtype=summed_in(x.dtype)))
