@@ -236,10 +236,10 @@ def _source_lines(body: Block) -> tuple[SourceLine, ...]:
     found: dict[tuple[str, int], list[str]] = {}
     texts: dict[tuple[str, int], str] = {}
     copies = set(_copying(body))
-    for op in walk(body):
+    for op, name in called(body):
         if op in copies or not isinstance(op, _SILENT):
             at = op.loc.file, op.loc.line
-            found.setdefault(at, []).append("copy" if op in copies else called(op))
+            found.setdefault(at, []).append("copy" if op in copies else name)
             texts.setdefault(at, op.loc.text or linecache.getline(*at))
     return tuple(
         SourceLine(_place(Loc(*at)), texts[at].strip(), tuple(names))

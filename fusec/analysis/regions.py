@@ -152,16 +152,36 @@ class Regions:
         if isinstance(op, Extern):
             return op.target
         bodies = (self.summaries[k].op.body for k in places if k in self.summaries)
-        inner = (op for body in bodies for op in reversed(body.ops))
-        computing = (op for op in inner if isinstance(op, (Elementwise, Reduce, Scan)))
+        inner = (pair for body in bodies for pair in reversed(called(body)))
+        kinds = Elementwise, Reduce, Scan
+        computing = (pair for pair in inner if isinstance(pair[0], kinds))
         last = list(islice(computing, 3))
-        names = " ".join(map(called, reversed(last))) or "copy"
-        loc = last[0].loc if last and last[0].loc.file else op.loc
+        names = " ".join(name for _, name in reversed(last)) or "copy"
+        loc = last[0][0].loc if last and last[0][0].loc.file else op.loc
         return f"{names} at {loc}" if loc.file else names
 
 
-def called(op: Op) -> str:
-    """What an op is to its reader: a reduction is its monoid, a scan runs it."""
+def called(block: Block) -> list[tuple[Op, str]]:
+    """The ops of a block, and what they are to its reader: a reduction is its monoid, a
+    scan runs it, and a sum of products is one thing, whose product stands for nothing.
+    """
+    products = {
+        total: mul
+        for total, mul in summed_products(block).items()
+        if {*axes_of(mul.x)} != {*axes_of(mul.y)}
+    }
+    multiplied = {*products.values()}
+    return [
+        (op, MATMUL if op in products else _name(op))
+        for op in walk(block)
+        if op not in multiplied
+    ]
+
+
+MATMUL = "matmul"
+
+
+def _name(op: Op) -> str:
     if isinstance(op, Scan):
         return f"cum{op.monoid.name.partition('<')[0]}"
     return op.monoid.name.partition("<")[0] if isinstance(op, Reduce) else op.name

@@ -20,6 +20,7 @@ from fusec.analysis.accesses import accesses
 from fusec.analysis.choices import choose
 from fusec.analysis.fingerprint import Fingerprints
 from fusec.analysis.in_place import replaced_in_place
+from fusec.analysis.regions import called
 from fusec.analysis.schedule import Schedule
 from fusec.ir.builder import Builder
 from fusec.ir.core import Function, Level, Module, Value
@@ -227,14 +228,9 @@ def _last_uses(function: Function) -> dict[int, list[Value]]:
 
 def _title(op: Region) -> str:
     """A name for a kernel from what it does, the weightiest ops first."""
-    names: dict[str, None] = {}
-    for inner in op.body.ops:
-        if isinstance(inner, Reduce):
-            names[inner.monoid.name.split("<")[0]] = None
-        elif isinstance(inner, Scan):
-            names[f"cum{inner.monoid.name.split('<')[0]}"] = None
-        elif isinstance(inner, (Elementwise, Cast)):
-            names[inner.name] = None
+    kinds = Reduce, Scan, Elementwise, Cast
+    computing = (name for op, name in called(op.body) if isinstance(op, kinds))
+    names = dict.fromkeys(computing)
     plain = {"cast", "add", "mul", "sub", "select", "lt", "ge", "and"}
     chosen = [n for n in names if n not in plain] or list(names)
     return "_".join(["fused", *chosen[:4]]) if chosen else "copy"
