@@ -26,6 +26,7 @@ from fusec.ir.dtypes import DType, bf16, f32, i8, i32
 from fusec.ir.ops.contraction import Matmul
 from fusec.ir.types import Tensor as TensorType
 from fusec.options import Options
+from fusec.target import host
 
 Size = tuple[int, int, int]
 """Rows, columns and what is summed over."""
@@ -42,7 +43,9 @@ HEADS: list[tuple[int, Size]] = [
 ]
 """Batches of products, as in attention."""
 LONG = 2**31
-"""Products beyond which torch is not asked to multiply narrow numbers."""
+"""Products beyond which torch is not asked to multiply narrow numbers where it has no
+instructions for them."""
+NARROW = ("avx512bf16", "avx512vnni", "avxvnni")
 QUICK = [(256, 256, 256), (16, 1024, 1024), (17, 1000, 333)]
 OURS = {"f32": f32, "bf16": bf16, "int8": i8}
 TORCH = {"f32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
@@ -100,8 +103,8 @@ def candidates(dtype: str, batch: int, size: Size, turned: bool) -> dict[str, Ca
     y = weight.mT if weight is not None else drawn(kind, *lead, k, n)
     program = ours(OURS[dtype], batch, size, turned)
     calls: dict[str, Call] = {"fusec": lambda: program([x, y])}
-    if dtype != "f32" and m * n * k > LONG:
-        pass  # torch takes minutes, where it has no instructions for the dtype
+    if dtype != "f32" and m * n * k > LONG and not any(map(host().has, NARROW)):
+        pass  # torch would take minutes
     elif dtype == "int8":
         if not lead:
             calls["torch"] = lambda: torch._int_mm(x, y)
