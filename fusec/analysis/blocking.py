@@ -223,6 +223,8 @@ class _Blocks:
         most = ceil_div(self.n, self.lanes)
         assert isinstance(most, int)
         for vectors in range(1, min(4, most) + 1):
+            if vectors == 3 and any(y.along != 1 for y in self.ys):
+                continue  # squares are turned by halves, of powers of two
             across = vectors * self.count
             rows = (self.target.registers - across - 1) // across
             if rows > 0:

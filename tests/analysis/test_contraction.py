@@ -113,3 +113,9 @@ def test_every_core_has_a_program() -> None:
         programs = schedule(*size).programs
         assert isinstance(programs, int)
         assert programs >= X86_64_V3.cores
+
+
+def test_columns_that_are_turned_come_in_powers_of_two() -> None:
+    for m in (4, 16, 64):
+        *_, columns = schedule(m, 11008, 4096, turned=True).tile
+        assert columns.registers in (1, 2, 4)
