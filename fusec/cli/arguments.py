@@ -19,6 +19,7 @@ STAGES = (
     "loop",
     "fused",
     "recomputed",
+    "called",
     "split",
     "tile",
     "host",
@@ -85,7 +86,8 @@ def _dump(commands: _Commands) -> None:
         choices=STAGES,
         default="host",
         help="graph: what torch said; loop: loop nests; fused: after fusion; "
-        "recomputed: with what is cheap computed in each kernel that reads it; split: "
+        "recomputed: with what is cheap computed in each kernel that reads it; called: "
+        "with calls for the products that torch's library does faster; split: "
         "long reductions in parts; tile: the kernels; host: the program that runs, "
         "kernels included (the default); llvm, asm: the code of the kernels",
     )
