@@ -95,8 +95,8 @@ class Jitted:
 
     def ir(self, stage: str, *args: Any, **kwargs: Any) -> str:
         """The text of a call at a stage: as IR at "graph", "loop", "fused",
-        "recomputed", "called", "split", "tile" (the kernels) or "host" (the program with its
-        kernels); or the code of the kernels, "llvm" or "asm"."""
+        "recomputed", "called", "split", "tile" (the kernels) or "host" (the program
+        with its kernels); or the code of the kernels, "llvm" or "asm"."""
         _check_stage(stage)
         journeys = [graph.journey for graph in self.graphs(*args, **kwargs)]
         return "\n".join(stage_text(each, stage, each.laid_out) for each in journeys)
