@@ -176,8 +176,11 @@ def _refusals(journey: Journey, kernels: Sequence[str]) -> tuple[RefusalReport, 
 def _calls(journey: Journey, hints: Mapping[Symbol, int]) -> dict[tuple[str, str], str]:
     """Why products of matrices are calls."""
     found: dict[tuple[str, str], str] = {}
-    for op in journey.functions["recomputed"].body.ops:
-        call = as_call(op, journey.target, hints) if isinstance(op, Region) else None
+    function, target = journey.functions["recomputed"], journey.target
+    for op in function.body.ops if target.library else ():
+        if not isinstance(op, Region):
+            continue
+        call = as_call(op, function.facts, target, hints)
         if call is not None and call.theirs < call.ours:
             times = f"{_time(call.theirs)}, {_time(call.ours)} as a kernel"
             found[call.target, str(op.loc)] = f"predicted {times}"

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from fusec.analysis.accesses import Access, Accesses
 from fusec.analysis.contraction import Contraction, contraction
@@ -33,8 +32,8 @@ from fusec.ir.types import Axis
 from fusec.target import Target
 
 RUN = 320
-"""Places of the summed axis that a packed panel has at most, more or less: 32 KB of
-f32 in panels of 16."""
+"""Places of the summed axis in a run, more or less: 20 KB of f32 in panels of 16. So
+many additions, or twice that, are made one after the other at most."""
 ROWS, COLUMNS = 528, 1040
 """Extents of a program's block: its packed rows fit L2, its sums L3."""
 SHORT = (16, 32, 64)
@@ -42,14 +41,15 @@ SHORT = (16, 32, 64)
 PAGE = 4096
 """Bytes apart from which on rows are in pages of their own."""
 READ, PACK, PACK_FAR, PACK_ACROSS = 0.5, 2.0, 6.0, 5.0
-"""Cycles to read a register of y, and to pack it: from near, from far memory, or from
-columns that lie across it."""
+"""Cycles to read a register of y, and to pack one: from near, from far memory, or where
+elements lie across it."""
 TRACKED, LOST = ((16, 0.0), (32, 1.0), (64, 1.5)), 5.0
 """Cycles that it is waited for, by how many rows are read side by side."""
 CLASH, MISS = 1.5, 0.3
 """Cycles that it takes again for each panel of rows, if its lines share few sets of the
 first cache, or just do not fit it."""
 WAYS = 8
+"""Lines that one set holds."""
 COPIED = 4
 """Rows, or places of the summed axis, that are packed at each step."""
 SETS = 2048
@@ -180,11 +180,13 @@ class _Blocks:
         self.around, self.inner = summed[:-1], summed[-1]
 
         def size(axes: Iterable[Axis]) -> int:
-            return likely(product(axis.extent for axis in axes), hints)
+            return max(1, likely(product(axis.extent for axis in axes), hints))
 
         self.m, self.n = size([self.row]), size([self.column])
         self.k = size([self.inner])
         self.outer = size(self.around)
+        self.chained = self.outer * self.k <= 2 * RUN
+        """All that is summed up may be so in one run."""
         tiled = {self.row, self.column, *c.summed}
         self.grid = tuple(axis for axis in accesses.axes if axis not in tiled)
         self.points = size(self.grid)
@@ -307,7 +309,7 @@ class _Blocks:
     def program(self, block: _Block) -> float:
         """Cycles of one program."""
         k = self.k * self.outer
-        runs = -(-self.k // block.run)
+        runs = -(-self.k // block.run) * (1 if self.chained else self.outer)
         down, rest = divmod(block.height, block.rows)
         across, left = divmod(block.width, block.vectors * self.lanes)
         narrow = -(-left // self.lanes)
@@ -326,7 +328,7 @@ class _Blocks:
             moved = self.moved(y, packed, block.run, height)
             total += k * block.width / self.lanes * moved
         for x, packed in zip(self.xs, block.packed_rows, strict=True):
-            moved = 2.0 if x.summed == self.depth else 5.0
+            moved = PACK if x.summed == self.depth else PACK_ACROSS
             total += k * block.height / self.lanes * moved * packed
         return total
 
@@ -365,49 +367,51 @@ class _Blocks:
             Split(self.inner, extent, 1, 1, run),
             _part(self.column, block.width, block.vectors, self.lanes),
         )
-        k, n = len(tile) - 2, len(tile) - 1
+        deep: tuple[Split, ...] = ()
         if self.instruction is not None:
-            tile = (*tile, Split(self.c.summed[-1], self.depth, 1, self.depth))
-        nest = [(n, 0), (0, 0), *((d, 0) for d in range(1, k)), (k, 0)]
-        if run is not None:
-            nest = [(k, 0), *nest[:-1], (k, 1)]
+            deep = (Split(self.c.summed[-1], self.depth, 1, self.depth),)
         packing: dict[Value, tuple[Split, ...]] = {}
         for value, x, packed in zip(self.c.xs, self.xs, block.packed_rows, strict=True):
             if packed:
-                packing[value] = self.rows_packed(tile, x)
+                packing[value] = (*self.rows_packed(tile, x), *deep)
         for value, packed in zip(self.c.ys, block.packed_columns, strict=True):
             if packed:
-                packing[value] = self.columns_packed(tile)
+                packing[value] = (*self.columns_packed(tile), *deep)
         return Schedule(
             self.grid,
-            tile,
-            nest=tuple(nest),
+            (*tile, *deep),
+            nest=self.nest(len(tile), run),
             dot=self.c,
             accesses=self.accesses,
             instruction=self.instruction,
             packing=packing,
         )
 
+    def nest(self, rank: int, run: int | None) -> tuple[tuple[int, int], ...]:
+        """The loops, from the outermost; those of a run stand in the middle."""
+        k, n = rank - 2, rank - 1
+        around = [(d, 0) for d in range(1, k)]
+        runs, steps = ([], [(k, 0)]) if run is None else ([(k, 0)], [(k, 1)])
+        panels = [(n, 0), (0, 0)]
+        if self.chained:
+            return (*runs, *panels, *around, *steps)
+        return (*around, *runs, *panels, *steps)
+
     def rows_packed(self, tile: tuple[Split, ...], x: _Factor) -> tuple[Split, ...]:
         """Rows are copied along the summed axis; a square of them at a time, where they
         lie across it."""
-        row, *outer, inner, column, deep = self.parted(tile)
+        row, *outer, inner, column = tile
         height = COPIED if x.summed == self.depth else self.lanes
         high = replace(row, registers=min(height, self.m))
         wide = replace(inner, registers=1, lanes=self.lanes)
-        return (high, *outer, wide, column, *deep)
+        return (high, *outer, wide, column)
 
     def columns_packed(self, tile: tuple[Split, ...]) -> tuple[Split, ...]:
         """Columns are copied panel by panel, in squares where they lie across it."""
-        *others, inner, column, deep = self.parted(tile)
+        *others, inner, column = tile
         squares = any(y.along != 1 for y in self.ys)
         registers = min(self.lanes if squares else COPIED, self.k)
-        return (*others, replace(inner, registers=registers), column, *deep)
-
-    def parted(self, tile: tuple[Split, ...]) -> list[Any]:
-        """The dimensions of a tile, what an instruction sums up by itself apart."""
-        last = len(tile) - (1 if self.instruction else 0)
-        return [*tile[:last], tile[last:]]
+        return (*others, replace(inner, registers=registers), column)
 
 
 def _part(axis: Axis, extent: int, registers: int, lanes: int) -> Split:

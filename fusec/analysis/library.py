@@ -14,22 +14,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fusec.analysis.accesses import Accesses, accesses
+from fusec.analysis.affine import index_axes
 from fusec.analysis.blocking import predicted
-from fusec.analysis.contraction import contraction
+from fusec.analysis.contraction import Contraction, contraction
 from fusec.analysis.cost import LAUNCH, bandwidth, likely
 from fusec.ir.core import Affine, Op, Value
-from fusec.ir.dims import Dim, Symbol, product
-from fusec.ir.dtypes import DType, bf16, f16, f32, f64, i8, i32
+from fusec.ir.dims import Dim, Facts, Symbol, product
+from fusec.ir.dtypes import DType, i8, i32
 from fusec.ir.ops.cast import Cast
+from fusec.ir.ops.contraction import summed_in
 from fusec.ir.ops.loop import Load, Region, Store
 from fusec.ir.types import Axis, Tensor, strides_of
 from fusec.target import Target
 
 CALL = 3e-6
 """Seconds that a call takes beside its work."""
-
-SUMMED_IN = {f32: f32, f64: f64, bf16: f32, f16: f32, i8: i32}
-"""What products of each dtype are summed up in, by the library and by us."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,39 +54,44 @@ class Product:
 
 
 def as_call(
-    region: Region, target: Target, hints: Mapping[Symbol, int]
+    region: Region, facts: Facts, target: Target, hints: Mapping[Symbol, int]
 ) -> Product | None:
-    """The call that a region comes to, where the target's library is known for such."""
+    """The call that a region comes to, where the target's library is known for such.
+
+    `facts` are those of the function around it.
+    """
     rates = dict(target.library)
     if not rates:
         return None
     found = accesses(region)
     c = contraction(found)
-    plain = _plain(region)
-    if c is None or plain is None or len(c.products) != 1 or len(c.summed) != 1:
+    plain = _plain(region, c) if c else None
+    if c is None or plain is None:
         return None
     x, y, store = plain
     dtype: DType = x.buffer.dtype
     axes = _axes(store)
     fits = (
         dtype is y.buffer.dtype
-        and SUMMED_IN.get(dtype) is c.dtype
+        and c.dtype is (i32 if dtype is i8 else summed_in(dtype))
         and store.buffer.dtype is (i32 if dtype is i8 else dtype)
         and len(axes) in (2, 3)
         and dtype.name in rates
     )
-    if not fits or None in axes:
+    if not fits:
         return None
-    *batch, row, column = (axis for axis in axes if axis is not None)
-    (inner,) = [axis for axis in _loaded(x) if axis not in _loaded_by(store)]
-    if inner not in _loaded(y) or (dtype is i8 and batch):
-        return None
+    *batch, row, column = axes
     if row in _loaded(y):
         x, y = y, x
-    if row not in _loaded(x) or column not in _loaded(y):
+    (inner,) = c.products[0].sum.axes
+    wanted = {*batch, row, inner}, {*batch, inner, column}
+    if (_loaded(x), _loaded(y)) != wanted or (dtype is i8 and batch):
         return None
     left = _operand(x, region, [*batch, row, inner])
     right = _operand(y, region, [*batch, inner, column])
+    strides = (n for each in (left, right) for n in strides_of(each.view))
+    if not all(facts.proves_le(0, n) for n in strides):
+        return None  # torch's tensors do not step backwards
     name = "_int_mm" if dtype is i8 else "bmm" if batch else "mm"
     work = product(axis.extent for axis in (*batch, row, column, inner))
     theirs = _seconds(likely(work, hints), found, rates[dtype.name], target, hints)
@@ -109,36 +113,42 @@ def _seconds(
     return CALL + max(compute, moved / bandwidth(moved, target.cores, target))
 
 
-def _plain(region: Region) -> tuple[Load, Load, Store] | None:
-    """The loads and the store of a region that does nothing besides multiplying."""
+def _plain(region: Region, c: Contraction) -> tuple[Load, Load, Store] | None:
+    """The loads and the store of a region that does nothing besides one product: its
+    factors are what is loaded and its result is what is stored, cast at most once."""
     ops: tuple[Op, ...] = region.body.ops
-    loads = [op for op in ops if isinstance(op, Load)]
+    loads = {op.result: op for op in ops if isinstance(op, Load)}
     stores = [op for op in ops if isinstance(op, Store)]
-    others = [op for op in ops if not isinstance(op, (Load, Store, Cast))]
-    names = sorted(op.name for op in others)
-    if len(loads) != 2 or len(stores) != 1 or names != ["mul", "reduce"]:
+    if len(c.products) != 1 or len(loads) != 2 or len(stores) != 1:
         return None
-    if any(op.masked or op.slots for op in loads):
+    product, store = c.products[0], stores[0]
+    factors = [loads.get(c.narrow[value]) for value in product.factors]
+    made = {value: op for op in ops for value in op.results}
+    last = made[store.value]
+    total = last.operands[0] if isinstance(last, Cast) else store.value
+    x, y = factors
+    if x is None or y is None or (total,) != product.sum.results:
         return None
-    return loads[0], loads[1], stores[0]
+    if any(op.masked or op.slots for op in (x, y)) or len(product.sum.axes) != 1:
+        return None
+    tensor = store.buffer.type
+    assert isinstance(tensor, Tensor)
+    dense = strides_of(Tensor(tensor.dtype, tensor.shape))
+    if strides_of(tensor) != dense or len(_axes(store)) != len(tensor.shape):
+        return None
+    return x, y, store
 
 
-def _axes(store: Store) -> list[Axis | None]:
-    """The axis that each dimension of the result is stored along; None for others."""
-    found: list[Axis | None] = []
-    for entry in store.index:
-        plain = isinstance(entry, Affine) and entry.const == 0 and len(entry.terms) == 1
-        one = plain and entry.terms[0][1] == 1
-        found.append(entry.terms[0][0] if one else None)
-    return found
+def _axes(store: Store) -> list[Axis]:
+    """The axes that the dimensions of the result are stored along, as far as each has
+    one of its own."""
+    entries = [entry for entry in store.index if isinstance(entry, Affine)]
+    plain = (e for e in entries if e.const == 0 and [s for _, s in e.terms] == [1])
+    return [entry.axes[0] for entry in plain]
 
 
 def _loaded(load: Load) -> set[Axis]:
-    return {axis for entry in load.index for axis in entry.axes}
-
-
-def _loaded_by(store: Store) -> set[Axis]:
-    return {axis for axis in _axes(store) if axis is not None}
+    return {*index_axes(load.index)}
 
 
 def _operand(load: Load, region: Region, axes: list[Axis]) -> Operand:

@@ -40,7 +40,7 @@ class Prices:
             return kernel
         region = self.regions.ops[group.number]
         assert isinstance(region, Region)
-        call = as_call(region, self.target, self.hints)
+        call = as_call(region, self.regions.function.facts, self.target, self.hints)
         return min(kernel, call.theirs) if call else kernel
 
     def work(self, group: Group) -> Work:

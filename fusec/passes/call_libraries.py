@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fusec.analysis.library import Operand, as_call
+from fusec.analysis.library import Operand, Product, as_call
 from fusec.ir.builder import Builder
 from fusec.ir.calls import Slot
-from fusec.ir.core import Function, Value
-from fusec.ir.dims import Symbol
+from fusec.ir.core import Function, Op, Value
+from fusec.ir.dims import Facts, Symbol
 from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.loop import Region, View
 from fusec.ir.types import Tensor, strides_of
@@ -35,18 +35,23 @@ def call_libraries(
         env[old] = builder.param(old.type, old.hint)
     for op in function.body.ops:
         builder.loc = op.loc
-        call = as_call(op, target, hints) if isinstance(op, Region) else None
-        if call is None or call.ours <= call.theirs:
+        call = _call(op, function.facts, target, hints)
+        if call is None:
             results = builder.copy(op, env)
         else:
             operands = [_viewed(builder, each, env) for each in (call.x, call.y)]
-            assert isinstance(op, Region)
-            type_ = op.results[0].type
-            assert isinstance(type_, Tensor)
-            attrs = (call.target, (Slot(0), Slot(1)), (), (type_,))
+            attrs = (call.target, (Slot(0), Slot(1)), (), (op.results[0].type,))
             results = builder.emit(Extern, operands, attrs, (), op.loc, op.hints)
         env.update(zip(op.results, results, strict=True))
     return builder.successor(function, [env.get(v, v) for v in function.body.yields])
+
+
+def _call(
+    op: Op, facts: Facts, target: Target, hints: Mapping[Symbol, int]
+) -> Product | None:
+    """The call that takes less time than an op, if there is one."""
+    call = as_call(op, facts, target, hints) if isinstance(op, Region) else None
+    return call if call and call.theirs < call.ours else None
 
 
 def _viewed(b: Builder, operand: Operand, env: Mapping[Value, Value]) -> Value:

@@ -108,6 +108,27 @@ def test_what_lies_across_the_lanes_is_packed() -> None:
     assert not schedule(64, 64, 64).packing
 
 
+def test_no_run_is_longer_than_its_sums_are_good_for() -> None:
+    """Over several axes, the outer ones stand around the panels."""
+    text = """
+        loop @f(%x: f32[160, 20, 40], %y: f32[160, 24, 40]) -> (f32[20, 24]) {
+          %z = region %x, %y over a:160, i:20, j:24, k:40 : f32[20, 24] {
+            ^(%a: f32[160, 20, 40], %b: f32[160, 24, 40], %c: f32[20, 24]):
+            %0 = load %a [a, i, k] : f32{a, i, k}
+            %1 = load %b [a, j, k] : f32{a, j, k}
+            %2 = mul %0, %1 : f32{a, i, k, j}
+            %3 = reduce %2 {axes=(a, k), monoid=sum<f32>} : f32{i, j}
+            store %3, %c [i, j]
+          }
+          yield %z
+        }
+    """
+    (region,) = ops(read(text), Region)
+    chosen = choose(accesses(region), X86_64_V3, {})
+    outermost = chosen.tile[chosen.nest[0][0]]
+    assert outermost.axis.name == "a"
+
+
 def test_every_core_has_a_program() -> None:
     for size in ((1024, 1024, 1024), (16, 4096, 512), (4096, 16, 512), (64, 64, 64)):
         programs = schedule(*size).programs

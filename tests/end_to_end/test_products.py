@@ -156,6 +156,16 @@ def test_special_numbers_stay_in_their_rows_and_columns() -> None:
     torch.testing.assert_close(got[finite], wanted[finite].float())
 
 
+def test_sums_over_several_axes_are_in_blocks_too() -> None:
+    """Axes that memory does not hold as one, 6,400 places in all."""
+    torch.manual_seed(0)
+    x, y = drawn(160, 20, 40), drawn(160, 24, 40)
+    got = compiled(lambda x, y: torch.einsum("abi,aci->bc", x, y))(x, y)
+    flat = x.transpose(0, 1).reshape(20, -1), y.transpose(0, 1).reshape(24, -1).t()
+    wanted = flat[0].double() @ flat[1].double()
+    assert ((got.double() - wanted).abs() <= bound(*flat, torch.float32)).all()
+
+
 EXPRESSIONS = [
     ("ij,jk->ik", (5, 6), (6, 7)),
     ("ij,kj->ki", (5, 6), (7, 6)),

@@ -115,3 +115,36 @@ def test_a_product_with_something_in_it_is_none() -> None:
     loops = fuse(lower_to_loops(read(text)), X86_64_V3, {})
     after = call_libraries(loops, FAST, {})
     assert [type(op) for op in after.body.ops] == [Region]
+
+
+def kinds(text: str) -> list[type]:
+    """What is made of loops that are fused for a target without a library."""
+    loops = fuse(lower_to_loops(read(text)), X86_64_V3, {})
+    return [type(op) for op in call_libraries(loops, FAST, {}).body.ops]
+
+
+def test_what_a_tensor_of_torch_cannot_say_is_no_call() -> None:
+    """Backward steps, several axes that are summed over, a rounding on the way."""
+    flipped = "%y = slice %z {dim=0, start=639, length=640, step=-1} : f32[640, 480]"
+    cast = "%n = cast %z : bf16[640, 480]\n %y = cast %n : f32[640, 480]"
+    for line in (flipped, cast):
+        text = product("f32", "f32").replace("%y: f32", "%z: f32")
+        assert kinds(text.replace("%p =", f"{line}\n %p =")) == [Region]
+    several = """
+        graph @f(%x: f32[8, 320, 80], %y: f32[8, 80, 480]) -> (f32[320, 480]) {
+          %a = permute %x {order=(1, 0, 2)} : f32[320, 8, 80]
+          %b = reshape %a {shape=(320, 640)} : f32[320, 640]
+          %c = reshape %y {shape=(640, 480)} : f32[640, 480]
+          %p = matmul %b, %c {dtype=f32} : f32[320, 480]
+          yield %p
+        }
+    """
+    assert kinds(several) == [Region]
+
+
+def test_a_library_is_asked_of_nothing_without_harm() -> None:
+    text = product("f32", "f32").replace("320", "0")
+    (got,) = interpret(
+        called(text), [np.ones((0, 640), np.float32), np.ones((640, 480), np.float32)]
+    )
+    assert got.shape == (0, 480)
