@@ -12,8 +12,6 @@ import argparse
 import copy
 import json
 import math
-import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -252,13 +250,6 @@ def rows_of(options: list[str]) -> Iterator[Row]:
         raise SystemExit(f"{' '.join(command)} failed")
 
 
-def compilers() -> tuple[str, ...]:
-    if shutil.which(os.environ.get("CXX", "g++")):
-        return ("inductor", "fusec")
-    print("inductor is left out: there is no C++ compiler")
-    return ("fusec",)
-
-
 def summary(rows: list[Row]) -> str:
     """The geometric mean over rows, and those that fall short."""
     ratios = [row.to_inductor.middle for row in rows if row.to_inductor]
@@ -278,7 +269,7 @@ def summary(rows: list[Row]) -> str:
 def run(rounds: int) -> None:
     """Measure all cases, print them as a table and write results/cpu_fused.json."""
     rows: list[Row] = []
-    names = compilers()
+    names = harness.compilers()
     threads = dict.fromkeys((1, torch.get_num_threads()))
     for count, memory in product(threads, MEMORIES):
         options = ["--threads", str(count), "--memory", memory, "--rounds", str(rounds)]

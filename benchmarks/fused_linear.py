@@ -7,10 +7,8 @@ do; Inductor runs with max-autotune and freezing. Everything is inside the timin
 from __future__ import annotations
 
 import argparse
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import exp, log
 from statistics import median
 
 import harness
@@ -203,15 +201,14 @@ def run(
     """Linear layers with what stands around them: milliseconds, and ratios."""
     harness.warm_memory()
     if backends is None:
-        backends = ("inductor", "fusec") if shutil.which("g++") else ("fusec",)
+        backends = harness.compilers()
     rows: list[Row] = []
     for dtype in dtypes:
         for count in threads:
             found = [measure(case, dtype, count, rounds, backends) for case in cases]
             print(f"\n{dtype}, threads {count}\n")
             print(harness.markdown(HEADER, [row.cells() for row in found]))
-            ratios = [row.to_best.middle for row in found if row.to_best]
-            mean = exp(sum(map(log, ratios)) / len(ratios))
+            mean = harness.mean_ratio([row.to_best for row in found])
             print(f"\ngeometric mean {mean:.2f}", flush=True)
             rows += found
     return rows

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from math import exp, log
 from statistics import median
 
 import harness
@@ -183,7 +182,7 @@ def report(rows: Sequence[Row]) -> None:
     print(harness.markdown(HEADER, [row.cells() for row in rows]))
     ratios = [row.to_better.middle for row in rows if row.to_better]
     if ratios:
-        mean = exp(sum(map(log, ratios)) / len(ratios))
+        mean = harness.mean_ratio([row.to_better for row in rows])
         print(f"\ngeometric mean {mean:.2f}, least {min(ratios):.2f}")
 
 

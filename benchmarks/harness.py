@@ -18,8 +18,10 @@ from __future__ import annotations
 
 import ctypes
 import json
+import math
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -85,6 +87,21 @@ def seconds(call: Call, repeats: int) -> float:
 def ratio(base: Sequence[float], other: Sequence[float]) -> Spread:
     """How many times as fast as `base` the `other` was, by rounds; at least two."""
     return Spread(*quantiles([b / o for b, o in zip(base, other, strict=True)]))
+
+
+def mean_ratio(spreads: Sequence[Spread | None]) -> float:
+    """The geometric mean of the ratios that there are; 1 where there are none."""
+    logs = [math.log(each.middle) for each in spreads if each]
+    return math.exp(sum(logs) / max(1, len(logs)))
+
+
+def compilers() -> tuple[str, ...]:
+    """What `torch.compile` can be compared with here: inductor needs a C++ compiler."""
+    return (
+        ("inductor", "fusec")
+        if shutil.which(os.environ.get("CXX", "g++"))
+        else ("fusec",)
+    )
 
 
 # The limit that memory sets.

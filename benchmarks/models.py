@@ -9,13 +9,11 @@ call with empty caches of the compilers' own.
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from math import exp, log
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -266,7 +264,7 @@ def run(
     """Whole models: milliseconds, ratios, and the wait for the first call."""
     harness.warm_memory()
     if backends is None:
-        backends = ("inductor", "fusec") if shutil.which("g++") else ("fusec",)
+        backends = harness.compilers()
     rows: list[Row] = []
     for dtype in dtypes:
         for count in threads:
@@ -281,12 +279,10 @@ def run(
             print(harness.markdown(HEADER, [row.cells() for row in found]))
             for direction in ("forward", "step"):
                 ratios = [
-                    row.to_inductor.middle
-                    for row in found
-                    if row.to_inductor and row.direction == direction
+                    row.to_inductor for row in found if row.direction == direction
                 ]
-                if ratios:
-                    mean = exp(sum(map(log, ratios)) / len(ratios))
+                if any(ratios):
+                    mean = harness.mean_ratio(ratios)
                     print(f"\n{direction}: geometric mean {mean:.2f}", flush=True)
             rows += found
     return rows

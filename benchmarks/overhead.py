@@ -10,7 +10,6 @@ where a model generates.
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -64,15 +63,11 @@ class Row:
 HEADER = ("case", "eager us", "inductor us", "fusec us", "inductor/fusec")
 
 
-def compilers() -> tuple[str, ...]:
-    return ("inductor", "fusec") if shutil.which("g++") else ("fusec",)
-
-
 def small(name: str) -> dict[str, harness.Call]:
     """The candidates for a small function."""
     function, inputs = SMALL[name]
     calls: dict[str, harness.Call] = {"eager": lambda: function(*inputs)}
-    for compiler in compilers():
+    for compiler in harness.compilers():
         torch.compiler.reset()
         compiled = torch.compile(_another(function), backend=compiler)
         torch.testing.assert_close(compiled(*inputs), function(*inputs))
@@ -99,7 +94,7 @@ def decoding(config: smollm2.Config) -> dict[str, harness.Call]:
     seen = cache(SEEN)
     wanted, _ = model(token, seen)
     calls: dict[str, harness.Call] = {"eager": lambda: model(token, seen)}
-    for compiler in compilers():
+    for compiler in harness.compilers():
         torch.compiler.reset()
         compiled = torch.compile(model, backend=compiler)
         for length in (SEEN - 2, SEEN - 1):

@@ -369,10 +369,10 @@ def _spread(schedule: Schedule) -> Layout:
         for split in schedule.tile
     ]
     layout = tile_layout([split.extent for split in schedule.tile], splits)
-    return in_order(layout, schedule) if schedule.nest else layout
+    return _in_order(layout, schedule) if schedule.nest else layout
 
 
-def in_order(layout: Layout, schedule: Schedule) -> Layout:
+def _in_order(layout: Layout, schedule: Schedule) -> Layout:
     """The layout with its strides in time those of the schedule's nest of loops."""
     strides: dict[tuple[int, int], Dim] = {}
     below: Dim = 1
