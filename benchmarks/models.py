@@ -3,7 +3,7 @@
 Weights of MiniLM and SmolLM2 are the published ones; the others are drawn. `of peak` is
 the share of the f32 multiply-adds of this run that the model's products alone would
 take: where it is high, no compiler has much to gain. `first` is the wait for the first
-call with empty caches of the compilers' own.
+call, with the compilers' caches as they are.
 """
 
 from __future__ import annotations
