@@ -2,6 +2,7 @@
 
     torch.compile(model, backend="fusec")     train or serve a model
     fusec.jit(function)                       compile a function of whole tensors
+    fusec.weights_changed()                   say so where torch cannot tell
 
 Importing fusec costs nothing: each public name loads its module on first use.
 """
@@ -15,14 +16,16 @@ if TYPE_CHECKING:
     from fusec.api import backend
     from fusec.jitted import jit
     from fusec.options import Options
+    from fusec.runtime.launcher_keeping import weights_changed
 
 __version__ = "0.1.0"
-__all__ = ["Options", "__version__", "backend", "jit"]
+__all__ = ["Options", "__version__", "backend", "jit", "weights_changed"]
 
 _HOMES = {
     "Options": "fusec.options",
     "backend": "fusec.api",
     "jit": "fusec.jitted",
+    "weights_changed": "fusec.runtime.launcher_keeping",
 }
 
 

@@ -82,7 +82,7 @@ def _salt(options: Options) -> str | None:
     """For torch's cache of compiled graphs; None where it is not to be used."""
     if not options.cache or options.verify or not _is_kept():
         return None
-    chosen = options.numerics, options.fallback, options.threads
+    chosen = options.numerics, options.fallback, options.threads, options.freeze
     facts = (
         chosen,
         resolve(options.target),

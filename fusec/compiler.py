@@ -24,11 +24,12 @@ from fusec.ir.core import Function, Module
 from fusec.ir.dims import Symbol
 from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.loop import Region
-from fusec.logs import counted, logger
+from fusec.logs import counted, logger, sized
 from fusec.options import Options
 from fusec.passes.journey import Journey, lower
 from fusec.passes.pipeline import PASSES, Setting, stripmined
 from fusec.runtime.artifact import Artifact, tell
+from fusec.runtime.launcher_keeping import Keeping
 from fusec.runtime.launcher_torch import Program
 from fusec.runtime.verified import Stage, Verified
 from fusec.target import resolve
@@ -62,9 +63,13 @@ def compile_function(
     `callables` are the externs that have no name in torch.
     """
     journey = lower(function, setting_of(options, hints))
-    made = compile_module(journey.module, options, callables)
+    program, artifact = _compiled(journey.module, options, callables)
     count(_counted(journey))
-    return Compilation(made.program, made.artifact, journey=journey)
+    if journey.once is None:
+        return Compilation(program, artifact, journey=journey)
+    once, part = _compiled(journey.once.module, options, callables)
+    whole = replace(artifact, once=part)
+    return Compilation(Keeping(program, once), whole, journey=journey)
 
 
 def compile_module(
@@ -73,9 +78,15 @@ def compile_module(
     callables: Mapping[str, Callable[..., Any]] = NO_CALLABLES,
 ) -> Made:
     """Compile a host function and the laid out kernels that follow it."""
+    return Made(*_compiled(module, options, callables))
+
+
+def _compiled(
+    module: Module, options: Options, callables: Mapping[str, Callable[..., Any]]
+) -> tuple[Program, Artifact]:
     artifact, code = Build(options).artifact(module, callables)
     program = Program(artifact.recipe, code, callables, options.threads)
-    return Made(program, artifact)
+    return program, artifact
 
 
 def compile_graph(imported: Imported, options: Options) -> Compilation:
@@ -107,11 +118,12 @@ def compile_verified(function: Function, options: Options) -> Verified:
 
 def _runs(journey: Journey) -> str:
     """How many launches and calls a graph makes."""
-    ops: tuple[Any, ...] = journey.split.body.ops
+    ops: tuple[Any, ...] = journey.loops.body.ops
     launches = counted(sum(isinstance(op, Region) for op in ops), "launch", "launches")
     kernels = counted(len(journey.lowered.kernels), "kernel")
     calls = counted(sum(isinstance(op, Extern) for op in ops), "call")
-    return f"{journey.graph.name}: {launches} of {kernels}, {calls} to torch"
+    kept = f", {sized(journey.kept_bytes)} kept" if journey.once else ""
+    return f"{journey.graph.name}: {launches} of {kernels}, {calls} to torch{kept}"
 
 
 def _log(journey: Journey) -> None:
@@ -126,14 +138,25 @@ def _log(journey: Journey) -> None:
 
 def _stages(journey: Journey) -> list[Stage]:
     """What there is to interpret, each stage with the pass that made it."""
+    made_by = {each.stage: name for name, each in PASSES.items() if each.stage}
+    *whole, last = (
+        Stage(made_by.get(stage, "the frontend"), function)
+        for stage, function in journey.functions.items()
+    )
+    parts = [last, *_lowered_stages(journey)]
+    if journey.once is not None:
+        loops = Stage(last.made_by, journey.once.loops)
+        once = [loops, *_lowered_stages(journey.once)]
+        pairs = zip(parts, once, strict=True)
+        parts = [replace(part, once=apart) for part, apart in pairs]
+    return [*whole, *parts]
+
+
+def _lowered_stages(journey: Journey) -> list[Stage]:
+    """Those with kernels."""
     host, kernels = journey.lowered.host, journey.laid_out.values()
     mined = Module((host, *(stripmined(k, journey.target) for k in kernels)))
-    made_by = {each.stage: name for name, each in PASSES.items() if each.stage}
     return [
-        *(
-            Stage(made_by.get(stage, "the frontend"), function)
-            for stage, function in journey.functions.items()
-        ),
         Stage("lower_to_host", host, journey.lowered.module),
         Stage("assign_layouts", host, journey.module),
         Stage("stripmine", host, mined),
@@ -142,11 +165,12 @@ def _stages(journey: Journey) -> list[Stage]:
 
 def _counted(journey: Journey) -> Statistics:
     before: tuple[Any, ...] = journey.functions["loop"].body.ops
-    after: tuple[Any, ...] = journey.split.body.ops
+    after: tuple[Any, ...] = journey.loops.body.ops
     return Statistics(
         compilations=1,
         regions=sum(isinstance(op, Region) for op in before),
         kernels=sum(isinstance(op, Region) for op in after),
         distinct=len(journey.lowered.kernels),
         externs=sum(isinstance(op, Extern) for op in after),
+        kept_bytes=journey.kept_bytes,
     )

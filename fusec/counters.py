@@ -19,6 +19,9 @@ class Statistics:
     distinct: int = 0
     """Kernels that had to be generated."""
     externs: int = 0
+    kept_bytes: int = 0
+    """Memory for what is made of frozen parameters once: that of all programs, gone or
+    not."""
 
 
 _total = Statistics()

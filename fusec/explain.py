@@ -34,7 +34,7 @@ from fusec.ir.dims import Symbol
 from fusec.ir.ops.constant import Const, SizeOf
 from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.loop import Load, Region, Store, View
-from fusec.logs import counted
+from fusec.logs import counted, sized
 from fusec.passes.journey import Journey
 from fusec.target import Target
 
@@ -101,6 +101,8 @@ class Report:
     kernels: tuple[KernelReport, ...]
     externs: tuple[ExternReport, ...]
     refusals: tuple[RefusalReport, ...]
+    kept: int
+    """Bytes that are made once, of frozen parameters, and kept."""
 
     @property
     def data(self) -> dict[str, Any]:
@@ -115,6 +117,8 @@ class Report:
             f" of {counted(len(self.kernels), 'kernel')}{predicted};"
             f" {counted(len(self.externs), 'call')} to torch"
         ]
+        if self.kept:
+            lines[0] += f"; {sized(self.kept)} kept of frozen parameters"
         for kernel in self.kernels:
             lines += ["", *_kernel_lines(kernel)]
         lines += _section("calls to torch", map(_extern_line, self.externs))
@@ -128,19 +132,19 @@ def explain(
     fallbacks: Sequence[Unsupported] = (),
 ) -> Report:
     """The report of a graph. `hints` are the sizes to predict for."""
-    fusion = Fusion(journey.split, journey.target, hints)
+    fusion = Fusion(journey.loops, journey.target, hints)
     launched: dict[str, list[int]] = {}
-    fingerprints = Fingerprints(journey.split.facts, hints)
+    fingerprints = Fingerprints(journey.loops.facts, hints)
     names = {
         fingerprints.of(kernel.region.body).key: name
         for name, kernel in journey.lowered.kernels.items()
     }
-    for k, op in enumerate(journey.split.body.ops):
+    for k, op in enumerate(journey.loops.body.ops):
         if isinstance(op, Region):
             name = names.get(fingerprints.of(op.body).key)
             if name is not None:
                 launched.setdefault(name, []).append(k)
-    readers = uses(journey.split.body)
+    readers = uses(journey.loops.body)
     kernels = tuple(
         _kernel(journey, fusion, name, places, readers)
         for name, places in launched.items()
@@ -153,6 +157,7 @@ def explain(
         kernels,
         _externs(journey, hints, fallbacks),
         _refusals(journey, [order[k] for k in sorted(order)]),
+        journey.kept_bytes,
     )
 
 
@@ -192,7 +197,7 @@ def _externs(
 ) -> tuple[ExternReport, ...]:
     why = {(each.what, str(each.where)): each.reason for each in fallbacks}
     why |= _calls(journey, hints)
-    externs = [op for op in journey.split.body.ops if isinstance(op, Extern)]
+    externs = [op for op in journey.loops.body.ops if isinstance(op, Extern)]
     return tuple(
         ExternReport(op.target, _place(op.loc), why.get((op.target, str(op.loc)), ""))
         for op in externs
@@ -214,7 +219,7 @@ def _kernel(
         name,
         len(places),
         _source_lines(kernel.region.body),
-        _copies(journey.split, places[0], readers),
+        _copies(journey.loops, places[0], readers),
         work.read,
         work.written,
         work.operations,
@@ -297,7 +302,7 @@ def _kernel_lines(kernel: KernelReport) -> list[str]:
         lines.append(f"    {' '.join(line.ops)}")
     lines += [f"  copy: {reason}" for reason in kernel.copies]
     lines.append(
-        f"  moves {_bytes(kernel.bytes_read)} in, {_bytes(kernel.bytes_written)} out;"
+        f"  moves {sized(kernel.bytes_read)} in, {sized(kernel.bytes_written)} out;"
         f" {_operations(kernel.operations)}; bound by {kernel.bound}"
     )
     lines.append(f"  grid {kernel.grid}")
@@ -336,10 +341,3 @@ def _operations(count: float) -> str:
         if count >= 0.9995 * size:
             return f"{count / size:.3g} {unit}"
     return f"{count:.3g} op" if count else "no arithmetic"
-
-
-def _bytes(count: int) -> str:
-    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} B"

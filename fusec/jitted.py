@@ -95,11 +95,11 @@ class Jitted:
 
     def ir(self, stage: str, *args: Any, **kwargs: Any) -> str:
         """The text of a call at a stage: as IR at "graph", "loop", "fused",
-        "recomputed", "called", "split", "tile" (the kernels) or "host" (the program
-        with its kernels); or the code of the kernels, "llvm" or "asm"."""
+        "recomputed", "called", "split", "frozen", "tile" (the kernels) or "host" (the
+        program with its kernels); or the code of the kernels, "llvm" or "asm"."""
         _check_stage(stage)
         journeys = [graph.journey for graph in self.graphs(*args, **kwargs)]
-        return "\n".join(stage_text(each, stage, each.laid_out) for each in journeys)
+        return "\n".join(stage_text(each, stage, each.kernels) for each in journeys)
 
     def source(self, *args: Any, **kwargs: Any) -> str:
         """The LLVM code of the kernels that a call runs, before LLVM compiles it."""

@@ -74,3 +74,11 @@ def _handlers(name: str) -> Iterator[logging.Handler]:
 _unhandled = _Unhandled()
 _unhandled.setFormatter(logging.Formatter("[%(name)s] %(message)s"))
 logging.getLogger("fusec").addHandler(_unhandled)
+
+
+def sized(count: int) -> str:
+    """A number of bytes, for people: `12 B`, `3.4 MiB`."""
+    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} B"

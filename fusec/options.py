@@ -109,6 +109,9 @@ class Options:
     """Threads per kernel; None follows torch."""
     target: str | None = None
     """The name of a target (see `fusec.target`); None is the machine itself."""
+    freeze: bool = False
+    """In inference, compute what depends on a model's parameters alone once, and keep
+    it: the weights of products packed. See `docs/freezing.md`."""
     cache: bool = True
     """Keep compiled code on disk."""
     cache_dir: Path = field(default_factory=_default_cache_dir)
@@ -144,6 +147,7 @@ _READERS: Mapping[str, Read] = {
     "fallback": _switch,
     "threads": _count,
     "target": _name,
+    "freeze": _switch,
     "cache": _switch,
     "cache_dir": _folder,
     "logs": _categories,

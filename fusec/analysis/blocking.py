@@ -27,6 +27,7 @@ from fusec.analysis.instructions import DotInstruction, instructions
 from fusec.analysis.schedule import Schedule, Split
 from fusec.ir.core import Op, Value
 from fusec.ir.dims import Dim, Symbol, ceil_div, exact_div, product
+from fusec.ir.dtypes import DType
 from fusec.ir.ops.loop import Coordinate, Load, Store
 from fusec.ir.types import Axis
 from fusec.target import Target
@@ -50,6 +51,8 @@ CLASH, MISS = 1.5, 0.3
 first cache, or just do not fit it."""
 WAYS = 8
 """Lines that one set holds."""
+WIDTHS = (1, 2, 3, 4)
+"""Registers across a panel."""
 COPIED = 4
 """Rows, or places of the summed axis, that are packed at each step."""
 SETS = 2048
@@ -77,19 +80,50 @@ def blocked(
 def predicted(
     c: Contraction, accesses: Accesses, target: Target, hints: Mapping[Symbol, int]
 ) -> float:
-    """The seconds that it takes."""
+    """The seconds that it takes, where memory keeps up."""
     by, block = _best(c, accesses, target, hints)
     return by.cycles(block) / target.hertz
+
+
+@dataclass(frozen=True, slots=True)
+class Panels:
+    """How a factor may lie in memory that is packed before a call:
+
+    [columns / width, places / depth, width, depth], the axes of batches around them.
+    """
+
+    width: int
+    """Columns of a panel: whole registers."""
+    depth: int
+    """Places of the sum that lie side by side: those that an instruction adds up."""
+    dtype: DType
+    """What its instruction takes."""
+
+
+def packings(
+    c: Contraction, accesses: Accesses, target: Target
+) -> tuple[Contraction, tuple[Panels, ...]]:
+    """The product as it would be cut into blocks, rows told from columns, and the
+    panels that its columns may be packed in, before it is."""
+    best = _oriented(c, accesses)
+    columns, lanes = best.columns[-1].extent, target.lanes(max(32, c.dtype.bits))
+    kinds = [(1, c.dtype)]
+    kinds += [(i.depth, i.factor) for i in _instructions(best, accesses, target)]
+    widths = [count * lanes for count in WIDTHS]
+    whole = [width for width in widths if exact_div(columns, width) is not None]
+    return best, tuple(Panels(width, *kind) for kind in kinds for width in whole)
 
 
 def _best(
     c: Contraction, accesses: Accesses, target: Target, hints: Mapping[Symbol, int]
 ) -> tuple[_Blocks, _Block]:
     """The fastest choice, of all instructions."""
-    best = min((c, c.turned()), key=lambda each: _scattered(each, accesses))
+    best = _oriented(c, accesses)
     choices = [_Blocks(best, accesses, target, hints, None)]
     for each in _instructions(best, accesses, target):
-        deep = accesses.split(best.summed[-1], each.depth)
+        deep = accesses
+        if not _in_groups(best, each):
+            deep = accesses.split(best.summed[-1], each.depth)
         again = contraction(deep)
         assert again is not None
         turned = again.products[0].x is not best.products[0].x
@@ -97,6 +131,11 @@ def _best(
         choices.append(_Blocks(again, deep, target, hints, each))
     found = [(each, block) for each in choices for block in each.all()]
     return min(found, key=lambda pair: pair[0].cycles(pair[1]))
+
+
+def _oriented(c: Contraction, accesses: Accesses) -> Contraction:
+    """The product with the columns where lanes lie best."""
+    return min((c, c.turned()), key=lambda each: _scattered(each, accesses))
 
 
 def _instructions(
@@ -109,10 +148,16 @@ def _instructions(
         isinstance(op, Coordinate) and inner in accesses.merged([op.axis])
         for op in asked
     )
-    if len(dtypes) > 1 or told_apart:
+    if told_apart:
         return []
-    found = instructions(dtypes.pop(), c.dtype, target)
+    first, *others = (instructions(dtype, c.dtype, target) for dtype in dtypes)
+    found = [each for each in first if all(each in other for other in others)]
     return [each for each in found if exact_div(inner.extent, each.depth) is not None]
+
+
+def _in_groups(c: Contraction, instruction: DotInstruction) -> bool:
+    """Whether an axis of the sums is what the instruction adds up, and no more."""
+    return len(c.summed) > 1 and c.summed[-1].extent == instruction.depth
 
 
 def _scattered(c: Contraction, accesses: Accesses) -> int:
@@ -131,7 +176,8 @@ class _Factor:
     """What matters of how one factor lies in memory."""
 
     along: Dim
-    """Stride along the axis of its own, in elements."""
+    """Stride along the axis of its own, in groups of elements that an instruction
+    takes."""
     summed: Dim
     """Stride along the summed axis."""
     bytes: int
@@ -176,22 +222,42 @@ class _Blocks:
         self.target = target
         self.lanes = target.lanes(max(32, c.dtype.bits))
         self.row, self.column = c.rows[-1], c.columns[-1]
+        self.over = self._panels()
         summed = c.summed[:-1] if instruction else c.summed
         self.around, self.inner = summed[:-1], summed[-1]
 
         def size(axes: Iterable[Axis]) -> int:
             return max(1, likely(product(axis.extent for axis in axes), hints))
 
-        self.m, self.n = size([self.row]), size([self.column])
+        self.m, self.n = size([self.row]), size(self.across)
         self.k = size([self.inner])
         self.outer = size(self.around)
         self.chained = self.outer * self.k <= 2 * RUN
         """All that is summed up may be so in one run."""
-        tiled = {self.row, self.column, *c.summed}
+        tiled = {self.row, self.column, self.over, *c.summed}
         self.grid = tuple(axis for axis in accesses.axes if axis not in tiled)
         self.points = size(self.grid)
         self.xs = [self._factor(x, self.row) for x in c.xs]
         self.ys = [self._factor(y, self.column) for y in c.ys]
+
+    @property
+    def across(self) -> tuple[Axis, ...]:
+        """The axes that a program's columns lie along."""
+        return (self.column,) if self.over is None else (self.over, self.column)
+
+    def _panels(self) -> Axis | None:
+        """The axis around the last one of the columns, where that is one panel."""
+        outer, extent = self.c.columns[:-1], self.column.extent
+        if not outer:
+            return None
+        fits = (n for n in WIDTHS if n * self.lanes == extent and self.rows(n))
+        return outer[-1] if any(fits) else None
+
+    def rows(self, vectors: int) -> int:
+        """How many rows a panel may have beside so many registers across: there is
+        room for their sums, a register of y for each product, and one of x."""
+        across = vectors * self.count
+        return max(0, self.target.registers - across - 1) // across
 
     def _factor(self, value: Value, own: Axis) -> _Factor:
         loads = _loads(self.accesses, value)
@@ -202,8 +268,11 @@ class _Blocks:
         wanted = self.instruction.factor if self.instruction else self.c.dtype
         held = self.c.narrow[value] if self.instruction else value
         plain = main.op.results == (held,) and held.dtype is wanted
+        along, together = address.stride(own), address.stride(self.c.summed[-1])
+        if self.instruction and (along, together) == (self.depth, 1):
+            along = 1  # as the instruction takes it
         return _Factor(
-            address.stride(own),
+            along,
             address.stride(self.inner),
             main.buffer.dtype.itembytes,
             plain,
@@ -215,7 +284,7 @@ class _Blocks:
         for rows, vectors in self.panels():
             for height in self.extents(self.row, self.m, rows, ROWS):
                 step = vectors * self.lanes
-                for width in self.extents(self.column, self.n, step, COLUMNS):
+                for width in self.extents(self.across[0], self.n, step, COLUMNS):
                     for run in self.runs():
                         for packed in (False, True):
                             yield self.block(rows, vectors, height, width, run, packed)
@@ -224,12 +293,14 @@ class _Blocks:
         """Rows and registers across that leave room for a factor of each."""
         most = ceil_div(self.n, self.lanes)
         assert isinstance(most, int)
-        for vectors in range(1, min(4, most) + 1):
+        for vectors in WIDTHS:
+            whole = self.over is None or vectors * self.lanes == self.column.extent
+            if vectors > most or not whole:
+                continue
             if vectors == 3 and any(y.along != 1 for y in self.ys):
                 continue  # squares are turned by halves, of powers of two
-            across = vectors * self.count
-            rows = (self.target.registers - across - 1) // across
-            if rows > 0:
+            rows = self.rows(vectors)
+            if rows:
                 yield min(rows, self.m), vectors
 
     def extents(self, axis: Axis, size: int, step: int, most: int) -> Iterator[int]:
@@ -365,7 +436,7 @@ class _Blocks:
             _part(self.row, block.height, block.rows, 1),
             *outer,
             Split(self.inner, extent, 1, 1, run),
-            _part(self.column, block.width, block.vectors, self.lanes),
+            *self.columns(block),
         )
         deep: tuple[Split, ...] = ()
         if self.instruction is not None:
@@ -380,19 +451,32 @@ class _Blocks:
         return Schedule(
             self.grid,
             (*tile, *deep),
-            nest=self.nest(len(tile), run),
+            nest=self.nest(run),
             dot=self.c,
             accesses=self.accesses,
             instruction=self.instruction,
             packing=packing,
         )
 
-    def nest(self, rank: int, run: int | None) -> tuple[tuple[int, int], ...]:
+    def columns(self, block: _Block) -> tuple[Split, ...]:
+        """A program's columns: one axis of them, or panels."""
+        if self.over is None:
+            return (_part(self.column, block.width, block.vectors, self.lanes),)
+        width = block.vectors * self.lanes
+        panel = Split(self.column, width, block.vectors, self.lanes)
+        return (_part(self.over, -(-block.width // width), 1, 1), panel)
+
+    @property
+    def depth_dim(self) -> int:
+        """The dimension of a tile along which sums are made, the innermost of them."""
+        return 1 + len(self.around)
+
+    def nest(self, run: int | None) -> tuple[tuple[int, int], ...]:
         """The loops, from the outermost; those of a run stand in the middle."""
-        k, n = rank - 2, rank - 1
+        k = self.depth_dim
         around = [(d, 0) for d in range(1, k)]
         runs, steps = ([], [(k, 0)]) if run is None else ([(k, 0)], [(k, 1)])
-        panels = [(n, 0), (0, 0)]
+        panels = [*((k + 1 + n, 0) for n in range(len(self.across))), (0, 0)]
         if self.chained:
             return (*runs, *panels, *around, *steps)
         return (*around, *runs, *panels, *steps)
@@ -400,18 +484,19 @@ class _Blocks:
     def rows_packed(self, tile: tuple[Split, ...], x: _Factor) -> tuple[Split, ...]:
         """Rows are copied along the summed axis; a square of them at a time, where they
         lie across it."""
-        row, *outer, inner, column = tile
+        splits, k = [*tile], self.depth_dim
         height = COPIED if x.summed == self.depth else self.lanes
-        high = replace(row, registers=min(height, self.m))
-        wide = replace(inner, registers=1, lanes=self.lanes)
-        return (high, *outer, wide, column)
+        splits[0] = replace(splits[0], registers=min(height, self.m))
+        splits[k] = replace(splits[k], registers=1, lanes=self.lanes)
+        return tuple(splits)
 
     def columns_packed(self, tile: tuple[Split, ...]) -> tuple[Split, ...]:
         """Columns are copied panel by panel, in squares where they lie across it."""
-        *others, inner, column = tile
+        splits, k = [*tile], self.depth_dim
         squares = any(y.along != 1 for y in self.ys)
         registers = min(self.lanes if squares else COPIED, self.k)
-        return (*others, replace(inner, registers=registers), column)
+        splits[k] = replace(splits[k], registers=registers)
+        return tuple(splits)
 
 
 def _part(axis: Axis, extent: int, registers: int, lanes: int) -> Split:

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
+from fusec.analysis.frozen import frozen_values
 from fusec.analysis.groups import Fault, Group, Groups
 from fusec.analysis.order import Order
 from fusec.analysis.placement import Places
@@ -71,6 +72,8 @@ class Fusion:
         self.group_of = [*map(self.repeats.single, range(len(self.regions.ops)))]
         self.fixed = sum(1 << g.number for g in self.group_of if not g.members)
         """The ops that are no regions, as the bits of an integer."""
+        self.frozen = self._frozen()
+        """The regions whose results are kept from call to call."""
         self.found = count()
         """Numbers for candidates, so that the queue never compares groups."""
         self.refusals: dict[tuple[int, int], Fault] = {}
@@ -142,8 +145,24 @@ class Fusion:
             self.refusals[a.number, b.number] = fault
         return fault is None
 
+    def _frozen(self) -> set[int]:
+        """The regions that are run once, of frozen parameters: not those whose results
+        are larger than what they are computed of."""
+        values = frozen_values(self.regions.function)
+        bytes_ = self.prices.bytes
+        return {
+            k
+            for k, op in enumerate(self.regions.ops if values else ())
+            if op.results
+            and values.issuperset(op.results)
+            and sum(map(bytes_, op.results)) <= sum(map(bytes_, op.operands))
+        }
+
     def _parted(self, a: Group, b: Group) -> Fault | None:
-        """What must run after a and before b, if anything does."""
+        """Why a and b run apart, whatever they are: what must run after a and before b,
+        or that a is run once."""
+        if self.frozen.issuperset(a.members) and not self.frozen.issuperset(b.members):
+            return Fault("made once, of frozen parameters")
         between = self.order.between(a.number, b.number)
         if not between:
             return None

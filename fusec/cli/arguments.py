@@ -21,6 +21,7 @@ STAGES = (
     "recomputed",
     "called",
     "split",
+    "frozen",
     "tile",
     "host",
     "llvm",
@@ -88,7 +89,8 @@ def _dump(commands: _Commands) -> None:
         help="graph: what torch said; loop: loop nests; fused: after fusion; "
         "recomputed: with what is cheap computed in each kernel that reads it; called: "
         "with calls for the products that torch's library does faster; split: "
-        "long reductions in parts; tile: the kernels; host: the program that runs, "
+        "long reductions in parts; frozen: with what is made of frozen parameters once "
+        "apart; tile: the kernels; host: the program that runs, "
         "kernels included (the default); llvm, asm: the code of the kernels",
     )
     made.add_argument("--kernel", metavar="NAME", help="this kernel only")

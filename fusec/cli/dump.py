@@ -33,15 +33,15 @@ def run(arguments: Namespace) -> Output:
 
 
 def _kernels(journey: Journey, only: str | None) -> Mapping[str, Function]:
-    laid_out = journey.laid_out
+    kernels = journey.kernels
     if only is None:
-        return laid_out
-    if only not in laid_out:
+        return kernels
+    if only not in kernels:
         raise UserError(
             f"there is no kernel {only!r}",
-            fix=f"the kernels are {', '.join(laid_out) or 'none'}",
+            fix=f"the kernels are {', '.join(kernels) or 'none'}",
         )
-    return {only: laid_out[only]}
+    return {only: kernels[only]}
 
 
 def _save(path: str, recorded: Recorded) -> None:

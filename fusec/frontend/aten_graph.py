@@ -24,7 +24,7 @@ from fusec.frontend.intake import Imported, import_graph
 from fusec.frontend.meta import leaves, loc_of
 from fusec.frontend.outputs import Program
 from fusec.frontend.reproducer import write_reproducer
-from fusec.frontend.torch_private import unset_fake_temporarily
+from fusec.frontend.torch_private import static_inputs, unset_fake_temporarily
 from fusec.logs import logger, warn_once
 from fusec.options import Options
 
@@ -81,7 +81,10 @@ def _compiled(
     role: str,
 ) -> Program:
     _check_devices(gm)
-    imported = import_graph(gm, example_inputs, name=role, numerics=options.numerics)
+    frozen = static_inputs() if options.freeze and role == "inference" else ()
+    imported = import_graph(
+        gm, example_inputs, name=role, numerics=options.numerics, frozen=frozen
+    )
     if imported.fallbacks and not options.fallback:
         raise UnsupportedError(imported.fallbacks)
     made = compile(imported)

@@ -103,9 +103,12 @@ def import_graph(
     *,
     name: str = "graph",
     numerics: str = "eager",
+    frozen: Sequence[int] = (),
 ) -> Imported:
     """Take in a functional graph of ATen ops.
 
+    `frozen` are placeholders that hold the same from call to call, unless the graph
+    itself writes to them.
     `example_inputs` stand in where the graph's placeholders lack fake tensors.
     Raises `UnsupportedError` where the graph holds values that the IR cannot (complex
     or sparse tensors, mutation other than of inputs at the end).
@@ -118,7 +121,7 @@ def import_graph(
         if node.target in _IN_MEMORY and not take_from_the_origin(node):
             raise _unsupported(node, "it reads memory that holds another type")
         intake.take(node)
-    return intake.finish(name)
+    return intake.finish(name, frozen)
 
 
 class _Intake:
@@ -284,7 +287,7 @@ class _Intake:
 
     # ----------------------------------------------------------------- the end
 
-    def finish(self, name: str) -> Imported:
+    def finish(self, name: str, frozen: Sequence[int]) -> Imported:
         """The function, and what goes with it."""
         self.e.b.loc = Loc.UNKNOWN
         yields: list[Value] = []
@@ -298,8 +301,13 @@ class _Intake:
             returns.append(self.arguments[target])
         block = without_dead_ops(self.e.b.block(yields))
         symbols, facts = tuple(self.bound), self.sizes.facts
+        same = tuple(
+            k
+            for k in frozen
+            if k not in returns and isinstance(block.params[k].type, Tensor)
+        )
         return Imported(
-            Function(name, Level.GRAPH, block, symbols, facts, tuple(returns)),
+            Function(name, Level.GRAPH, block, symbols, facts, tuple(returns), same),
             {s: n for s, n in self.sizes.hints.items() if s in self.bound},
             self.externs.callables,
             tuple(self.fallbacks),

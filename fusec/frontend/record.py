@@ -210,13 +210,7 @@ def _renamed(function: Function, names: Sequence[str]) -> Function:
         env[old] = builder.param(old.type, hint)
     for op in function.body.ops:
         env.update(zip(op.results, builder.copy(op, env), strict=True))
-    return builder.function(
-        function.name,
-        [env[value] for value in function.body.yields],
-        symbols=function.symbols,
-        facts=function.facts,
-        returns_into=function.returns_into,
-    )
+    return builder.successor(function, [env[v] for v in function.body.yields])
 
 
 def _copied(x: Any) -> Any:

@@ -50,10 +50,21 @@ __all__ = [
     "min_cut_rematerialization_partition",
     "part_of",
     "quiet_about_fakes",
+    "static_inputs",
     "symbol_hint",
     "unset_fake_temporarily",
     "view_of",
 ]
+
+
+def static_inputs() -> tuple[int, ...]:
+    """The inputs of the graph under compilation that are parameters and buffers of
+    modules, by number: the same objects in each call, but for what is written to them.
+    """
+    context = TracingContext.try_get()
+    if context is None or context.fw_metadata is None:
+        return ()
+    return tuple(context.fw_metadata.static_input_indices)
 
 
 _keys_are_ours: ContextVar[bool] = ContextVar("keys_are_ours", default=False)

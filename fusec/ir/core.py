@@ -206,8 +206,9 @@ class Function:
     """A program at one level.
 
     `returns_into[k]` is the parameter whose storage result k replaces when the call
-    ends, or None: the only form in which mutation appears. `spread` is the layout of
-    a tile that has every dimension of a kernel, until each tile has its part of it.
+    ends, or None: the only form in which mutation appears. `frozen` are parameters that
+    hold the same from call to call. `spread` is the layout of a tile that has every
+    dimension of a kernel, until each tile has its part of it.
     """
 
     name: str
@@ -216,6 +217,7 @@ class Function:
     symbols: tuple[Symbol, ...] = ()
     facts: Facts = NO_FACTS
     returns_into: tuple[int | None, ...] = ()
+    frozen: tuple[int, ...] = ()
     spread: Layout | None = None
 
     @property

@@ -160,6 +160,7 @@ class _Header:
     symbols: tuple[Symbol, ...]
     facts: Facts
     into: tuple[int | None, ...]
+    frozen: tuple[int, ...]
     spread: Layout | None
 
 
@@ -231,6 +232,7 @@ class _Reader:
             header.symbols,
             header.facts,
             header.into,
+            header.frozen,
             header.spread,
         )
 
@@ -244,6 +246,7 @@ class _Reader:
         symbols: tuple[Symbol, ...] | None,
         facts: Facts | None,
         into: tuple[int | None, ...] | None,
+        frozen: tuple[int, ...] | None,
         spread: Layout | None,
     ) -> _Header:
         levels = {each.value: each for each in Level}
@@ -263,6 +266,7 @@ class _Reader:
             symbols or (),
             facts or Facts(),
             into or (),
+            frozen or (),
             spread,
         )
 
@@ -299,6 +303,9 @@ class _Reader:
             None if entry == "none" else self._read(at, literals.whole, entry)
             for entry in _present(entries)
         )
+
+    def frozen(self, at: Token, *entries: Any) -> tuple[int, ...]:
+        return tuple(self._read(at, literals.whole, each) for each in _present(entries))
 
     def spread(self, _: Token, layout: Token) -> Layout:
         return self._layout(layout)

@@ -494,6 +494,8 @@ def _clauses(function: Function) -> Iterator[str]:
     if function.returns_into:
         into = ("none" if k is None else str(k) for k in function.returns_into)
         yield f"    returns_into [{', '.join(into)}]"
+    if function.frozen:
+        yield f"    frozen [{', '.join(map(str, function.frozen))}]"
     if function.spread is not None:
         yield f"    spread {json.dumps(str(function.spread))}"
 

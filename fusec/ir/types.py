@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from fusec.ir.dims import Dim
+from fusec.ir.dims import Dim, product
 from fusec.ir.dtypes import DType
 from fusec.ir.layout import Layout
 
@@ -51,6 +51,11 @@ class Tensor:
     dtype: DType
     shape: tuple[Dim, ...]
     strides: tuple[Dim, ...] | None = None
+
+    @property
+    def bytes(self) -> Dim:
+        """What the elements take, each once, in whole bytes."""
+        return product(self.shape) * self.dtype.itembytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ The invariants, by number; an error names the one that is broken:
     17. The functions of a module have different names.
     18. A launch names a tile function and passes its buffers and sizes.
     19. A tile function has a spread, of its tiles' rank, only where they lack layouts.
+    20. Frozen parameters are there, each named once, and no result returns into one.
 
 An error shows the op among its neighbours:
 
@@ -176,6 +177,7 @@ class _Verifier:
             else:
                 self.check(self.op)
         self.check_returns()
+        self.check_frozen()
         self.check_spread()
 
     # ---------------------------------------------------------------- blocks
@@ -462,6 +464,16 @@ class _Verifier:
             if value.type != params[k].type:
                 have, want = format_type(value.type), format_type(params[k].type)
                 self.fail(15, f"{self.name(value)} is {have}, its parameter {want}")
+
+    def check_frozen(self) -> None:
+        frozen, count = self.function.frozen, len(self.function.params)
+        for k in frozen:
+            if not 0 <= k < count:
+                self.fail(20, f"there is no parameter {k} of {count} to be frozen")
+            if frozen.count(k) > 1:
+                self.fail(20, f"parameter {k} is frozen twice")
+            if k in self.function.returns_into:
+                self.fail(20, f"a result returns into parameter {k}, which is frozen")
 
     def check_spread(self) -> None:
         spread = self.function.spread

@@ -1,7 +1,7 @@
 """The way of a graph through the passes, down to its host function and kernels.
 
-    graph ─▶ loop ─▶ fused ─▶ recomputed ─▶ called ─▶ split ─▶ host + kernels
-    kernels ─▶ laid out
+    graph ─▶ loop ─▶ fused ─▶ recomputed ─▶ called ─▶ split ─▶ frozen
+    frozen ─▶ host + kernels        kernels ─▶ laid out
 
 The table of `pipeline` says which passes those are. Each stage is IR that runs.
 """
@@ -9,10 +9,11 @@ The table of `pipeline` says which passes those are. Each stage is IR that runs.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fusec.analysis.fusion import Fusion, Refusal
 from fusec.ir.core import Function, Module
+from fusec.ir.types import Tensor
 from fusec.passes.assign_layouts import assign_layouts
 from fusec.passes.lower_to_host import Lowered, lower_to_host
 from fusec.passes.pipeline import PASSES, Setting
@@ -32,6 +33,9 @@ class Journey:
     laid_out: Mapping[str, Function]
     """The kernels with a layout on every tile, by name."""
     setting: Setting
+    once: Journey | None = None
+    """The end of the way of what makes, once, what the program is given besides its
+    arguments."""
 
     @property
     def graph(self) -> Function:
@@ -39,9 +43,21 @@ class Journey:
         return self.functions["graph"]
 
     @property
-    def split(self) -> Function:
+    def loops(self) -> Function:
         """The loops in the end: their regions become the kernels."""
-        return self.functions["split"]
+        return self.functions["frozen"]
+
+    @property
+    def kernels(self) -> Mapping[str, Function]:
+        """All kernels that are laid out: of what is made once, too."""
+        return {**self.laid_out, **(self.once.laid_out if self.once else {})}
+
+    @property
+    def kept_bytes(self) -> int:
+        """The size of what is made once."""
+        made = self.once.loops.body.yields if self.once else ()
+        sizes = [v.type.bytes for v in made if isinstance(v.type, Tensor)]
+        return sum(size for size in sizes if isinstance(size, int))
 
     @property
     def target(self) -> Target:
@@ -56,8 +72,11 @@ class Journey:
     @property
     def stages(self) -> Mapping[str, Module]:
         """The programs at all `STAGES`."""
-        alone = {name: Module((f,)) for name, f in self.functions.items()}
-        return {**alone, "host": self.module}
+        found = {name: Module((f,)) for name, f in self.functions.items()}
+        found["host"] = self.module
+        for name, module in self.once.stages.items() if self.once else ():
+            found[name] = Module((*found[name].functions, *module.functions))
+        return found
 
     @property
     def module(self) -> Module:
@@ -71,12 +90,24 @@ def lower(function: Function, setting: Setting) -> Journey:
     The setting's hints are sizes that symbols are likely to have; code is right for
     all.
     """
-    functions = {"graph": function}
+    functions: dict[str, Function] = {"graph": function}
+    apart: list[Function] = []
     for each in PASSES.values():
         if each.stage:
-            (function,) = each.run(function, setting)
+            function, *apart = each.run(function, setting)
             functions[each.stage] = function
-    lowered = lower_to_host(function, setting.target, setting.hints)
+    main = _lowered(functions, setting, 0)
+    count = len(main.laid_out)
+    once = [_lowered({"frozen": each}, setting, count) for each in apart]
+    return replace(main, once=next(iter(once), None))
+
+
+def _lowered(
+    functions: Mapping[str, Function], setting: Setting, first: int
+) -> Journey:
+    """The last part of the way, from the loops."""
+    loops = functions["frozen"]
+    lowered = lower_to_host(loops, setting.target, setting.hints, first)
     kernels = lowered.kernels.items()
     laid_out = {name: assign_layouts(kernel.function) for name, kernel in kernels}
     return Journey(functions, lowered, laid_out, setting)

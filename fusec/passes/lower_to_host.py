@@ -67,21 +67,26 @@ class Lowered:
 
 
 def lower_to_host(
-    function: Function, target: Target, hints: Mapping[Symbol, int]
+    function: Function, target: Target, hints: Mapping[Symbol, int], first: int = 0
 ) -> Lowered:
-    """The program of a loop function."""
-    return _Lowering(function, target, hints).run()
+    """The program of a loop function. Its kernels are numbered from `first` on."""
+    return _Lowering(function, target, hints, first).run()
 
 
 class _Lowering:
     """The state of one sweep over a loop function."""
 
     def __init__(
-        self, function: Function, target: Target, hints: Mapping[Symbol, int]
+        self,
+        function: Function,
+        target: Target,
+        hints: Mapping[Symbol, int],
+        first: int,
     ) -> None:
         self.function = function
         self.target = target
         self.hints = hints
+        self.first = first
         self.builder = Builder(Level.HOST)
         self.env: dict[Value, Value] = {}
         self.kernels: dict[str, Kernel] = {}
@@ -164,7 +169,7 @@ class _Lowering:
         """The name of the kernel of a region, made at its first appearance."""
         key = self.fingerprints.of(op.body).key
         if key not in self.named:
-            name = f"{_title(op)}_{len(self.kernels)}"
+            name = f"{_title(op)}_{self.first + len(self.kernels)}"
             found = accesses(op)
             schedule = choose(found, self.target, self.hints)
             function = tile(found, schedule, name, self.function.facts)

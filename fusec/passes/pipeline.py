@@ -1,7 +1,7 @@
 """The passes in their order: the table of contents of the compiler.
 
     graph ── lower_to_loops ──▶ loop ── fuse ──▶ loop ── recompute ──▶ loop
-    loop  ── call_libraries ──▶ loop ── split_reductions ──▶ loop
+    loop  ── call_libraries ──▶ loop ── split_reductions ──▶ loop ── freeze ──▶ loop
     loop  ── lower_to_host ──▶ host + tile
     tile  ── assign_layouts ──▶ tile ── stripmine ──▶ tile ── expand ──▶ tile
 
@@ -28,6 +28,7 @@ from fusec.ir.verifier import verify
 from fusec.passes.assign_layouts import assign_layouts
 from fusec.passes.call_libraries import call_libraries
 from fusec.passes.expand import Supports, expand
+from fusec.passes.freeze import freeze
 from fusec.passes.fuse import fuse
 from fusec.passes.lower_to_host import lower_to_host
 from fusec.passes.lower_to_loops import lower_to_loops
@@ -146,6 +147,12 @@ PASSES: Mapping[str, Pass] = MappingProxyType(
             split_reductions,
             lambda f, setting: (split_reductions(f, setting.target, setting.hints),),
             "split",
+        ),
+        "freeze": Pass(
+            Level.LOOP,
+            freeze,
+            lambda f, setting: freeze(f, setting.target, setting.hints),
+            "frozen",
         ),
         "lower_to_host": Pass(
             Level.LOOP,

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from fusec.analysis.frozen import frozen_values
 from fusec.analysis.fusion import Fusion, Plan
 from fusec.ir.builder import Builder
 from fusec.ir.core import Function, Op, Value
@@ -68,6 +69,7 @@ class _Recompute:
         self.kernels = {
             k: BoundBlock.of(op) for k, op in enumerate(ops) if isinstance(op, Region)
         }
+        self.frozen = frozen_values(function)
         self.readers: dict[Value, list[int]] = {}
         for k, op in enumerate(ops):
             for value in dict.fromkeys(op.operands):
@@ -102,7 +104,7 @@ class _Recompute:
     def is_handed_on(self, k: int, value: Value) -> bool:
         """Whether only regions read a result, and it is computed point by point."""
         readers = self.readers.get(value, [])
-        if not readers or value in self.function.body.yields:
+        if not readers or value in {*self.function.body.yields, *self.frozen}:
             return False
         kernels = [self.kernels.get(reader) for reader in readers]
         if not all(kernel and _is_loaded(kernel, value) for kernel in kernels):
@@ -170,5 +172,5 @@ class _Recompute:
             env.update(zip(kernel.outputs, kernel.emit(builder, env), strict=True))
         yields = [env[value] for value in kernels[-1].outputs]
         function = builder.successor(self.function, yields)
-        function = replace(function, returns_into=(None,) * len(yields))
+        function = replace(function, returns_into=(None,) * len(yields), frozen=())
         return Fusion(function, self.target, self.hints), names

@@ -12,8 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from fusec.ir.builder import Builder, without_dead_ops
-from fusec.ir.core import Block, Op, Value, Values
-from fusec.ir.ops.loop import Region
+from fusec.ir.core import Affine, Block, Op, Value, Values
+from fusec.ir.ops.loop import Coordinate, Load, Region, Store
+from fusec.ir.ops.reduction import Reduce
+from fusec.ir.types import Axis
+from fusec.passes.views import affine_value
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,6 +48,13 @@ class BoundBlock:
             Block(tuple(kept), ops),
             tuple(tensor for tensor in kept.values() if tensor not in made),
             tuple(tensor for tensor in kept.values() if tensor in made),
+        )
+
+    def on(self, tensors: Mapping[Value, Value]) -> BoundBlock:
+        """The same block with other tensors in place of its own."""
+        inputs = tuple(tensors[value] for value in self.inputs)
+        return BoundBlock(
+            self.block, inputs, tuple(tensors[value] for value in self.outputs)
         )
 
     def emit(self, builder: Builder, env: Mapping[Value, Value]) -> Values:
@@ -83,3 +93,22 @@ class RegionBuilder:
         block = Block(params, self.builder.block().ops)
         whole = BoundBlock(block, tuple(self.inputs), tuple(self.outputs))
         return whole.only(lambda op: True)
+
+
+def relocated(
+    b: Builder, op: Op, env: Mapping[Value, Value], places: Mapping[Axis, Affine]
+) -> Values:
+    """Emit an op of a region where axes of it are others: `places` are what each comes
+    to, as the digits of a number are. Nothing scans along them.
+    """
+    operands = [env.get(value, value) for value in op.operands]
+    attrs = op.attrs
+    if isinstance(op, Coordinate) and op.axis in places:
+        return (affine_value(b, places[op.axis]),)
+    if isinstance(op, (Load, Store)):
+        index = (e.substitute(places) if isinstance(e, Affine) else e for e in op.index)
+        attrs = (tuple(index), *op.attrs[1:])
+    if isinstance(op, Reduce):
+        parts = (places[a].axes if a in places else (a,) for a in op.axes)
+        attrs = (tuple(axis for part in parts for axis in part), op.monoid)
+    return b.emit(type(op), operands, attrs, op.blocks, op.loc, op.hints)

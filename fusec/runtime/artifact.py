@@ -20,6 +20,7 @@ from typing import Any
 from fusec.logs import logger
 from fusec.runtime.cache import Cache, cache_key
 from fusec.runtime.launcher_cpu import Linked, load
+from fusec.runtime.launcher_keeping import Keeping
 from fusec.runtime.launcher_torch import Program, exported_shims
 from fusec.runtime.recipe import Recipe
 
@@ -38,8 +39,10 @@ class Artifact:
     threads: int | None
     told: tuple[str, ...] = ()
     """For the log: what the graph runs, then each fallback."""
+    once: Artifact | None = None
+    """What makes, once, what the program is given besides its arguments."""
 
-    def load(self) -> Program:
+    def load(self) -> Program | Keeping:
         """The program, bound to addresses of this process.
 
         Raises `InternalError` where something that the code needs is not there.
@@ -50,7 +53,11 @@ class Artifact:
             tell(self.told, "loaded from torch's cache")
         for category in ("fusion", "kernels"):
             logger(category).info("%s: %s", self.recipe.name, _BEFORE)
-        return Program(self.recipe, code, self.callables, self.threads)
+        program = Program(self.recipe, code, self.callables, self.threads)
+        if self.once is None:
+            return program
+        code = load(self.once.image, exported_shims())
+        return Keeping(program, Program(self.once.recipe, code, {}, self.threads))
 
 
 def tell(told: Sequence[str], how: str) -> None:

@@ -49,6 +49,8 @@ class Program:
         self.code = code
         self.count = len(recipe.results)
         """How many results a call has."""
+        self.reads = tuple(dict.fromkeys(at for _, at in recipe.begin.tensors))
+        """The parameters whose elements kernels read."""
         self._recipe = recipe
         self._arena = Arena(recipe.arena, ALIGNMENT) if recipe.arena else None
         self._threads = threads

@@ -38,6 +38,8 @@ class Stage:
     made_by: str
     function: Function
     module: Module | None = None
+    once: Stage | None = None
+    """What makes what the function is given besides the arguments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,8 @@ class Verified:
         self, stage: Stage, arrays: Sequence[Any], given: Sequence[Any]
     ) -> tuple[Any, ...]:
         copies = [a.copy() if hasattr(a, "copy") else a for a in arrays]
+        if stage.once is not None:
+            copies += map(to_array, self._interpret(stage.once, arrays, given))
         extern = extern_calls(stage.function, copies, self.callables, given)
         try:
             return interpret(stage.function, copies, module=stage.module, extern=extern)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from textwrap import dedent
 from typing import Any
 
@@ -225,6 +226,7 @@ class Same:
     def function(self, f: Function, g: Function) -> None:
         assert (f.name, f.level, f.symbols) == (g.name, g.level, g.symbols)
         assert (f.facts, f.returns_into) == (g.facts, g.returns_into)
+        assert f.frozen == g.frozen
         self.block(f.body, g.body)
 
     def block(self, a: Block, b: Block) -> None:
@@ -349,13 +351,14 @@ def graphs(draw: st.DrawFn) -> Function:
     facts = Facts(tuple(ranges), tuple((S0 * n, n + 1) for n in range(len(ranges))))
     into = draw(st.sampled_from([(), (None, 0)]))
     yields = tuple(draw(st.lists(st.sampled_from(values), min_size=2, max_size=2)))
-    return b.function(
+    function = b.function(
         draw(st.sampled_from(["f", "a.b$0", "two words", 'q"', ""])),
         yields,
         symbols=tuple(symbols),
         facts=facts,
         returns_into=into,
     )
+    return replace(function, frozen=draw(st.sampled_from([(), (1,)])))
 
 
 @st.composite

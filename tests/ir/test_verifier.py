@@ -334,6 +334,21 @@ HEADS = {
         "(%x: f32, %y: f16) -> (f32) returns_into [1] { yield %x }",
         "%x is f32, its parameter f16",
     ),
+    "a frozen parameter that is not there": (
+        20,
+        "(%x: f32) -> (f32) frozen [1] { yield %x }",
+        "there is no parameter 1 of 1 to be frozen",
+    ),
+    "a parameter frozen twice": (
+        20,
+        "(%x: f32) -> (f32) frozen [0, 0] { yield %x }",
+        "parameter 0 is frozen twice",
+    ),
+    "a return into what is frozen": (
+        20,
+        "(%x: f32) -> (f32) returns_into [0] frozen [0] { yield %x }",
+        "a result returns into parameter 0, which is frozen",
+    ),
 }
 
 
@@ -565,7 +580,7 @@ def test_the_op_is_shown_among_its_neighbours() -> None:
 
 
 def test_the_invariants_are_numbered_in_order() -> None:
-    assert list(INVARIANTS) == list(range(1, 20))
+    assert list(INVARIANTS) == list(range(1, 21))
     tested = {k for k, _ in BROKEN.values()} | {k for k, *_ in HEADS.values()}
     assert tested | {3, 4, 5, 17, 19} == set(INVARIANTS)
 
