@@ -106,6 +106,16 @@ def products(compile: Callable[..., Any]) -> Any:
     )
 
 
+def frozen(compile: Callable[..., Any]) -> Any:
+    torch.manual_seed(0)
+    net, x = nn.Linear(16, 32), inputs(20, 16)
+    run = compile(net, options={"freeze": True})
+    with torch.no_grad():
+        first = run(x)
+        net.weight.mul_(2)
+        return [first, run(x)]
+
+
 def branches(compile: Callable[..., Any]) -> Any:
     """What runs in the branches has no name, so this is compiled each time."""
 
@@ -158,6 +168,7 @@ KEPT: dict[str, Case] = {
         gather,
         constants,
         products,
+        frozen,
     )
 }
 CASES: dict[str, Case] = {**KEPT, "branches": branches}
