@@ -2,14 +2,16 @@
 
 `n` are products of row-major matrices, `t` of x and a row-major weight transposed,
 as linear layers have them. Everything is inside the timing: packing, and the memory of
-the result. The peak is that of chains of independent multiply-adds in registers.
+the result. `kept` are products of a weight that was packed before, if that helps: by
+`freeze`, and by oneDNN for the number of rows. The peak is that of chains of
+independent multiply-adds in registers.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 import harness
@@ -49,6 +51,7 @@ QUICK = [(256, 256, 256), (16, 1024, 1024), (17, 1000, 333)]
 OURS = {"f32": f32, "bf16": bf16, "int8": i8}
 TORCH = {"f32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
 OTHERS = ("torch", "onednn")
+KEPT = ("fusec, kept", "onednn, kept")
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ class Row:
     rates: dict[str, float]
     to_better: Spread | None
     """How many times as fast as the better of the others fusec is, by rounds."""
+    kept: Spread | None
+    """The same with weights kept packed by both."""
     of_peak: float
     """The share of the peak of f32 multiply-adds."""
     of_bandwidth: float
@@ -71,16 +76,21 @@ class Row:
     def cells(self) -> list[str]:
         batch = f"{self.batch} × " if self.batch > 1 else ""
         case = f"{batch}{'×'.join(map(str, self.size))} {'t' if self.turned else 'n'}"
-        shown = [self.rates.get(name) for name in ("fusec", *OTHERS)]
+        shown = [self.rates.get(name) for name in ("fusec", *OTHERS, *KEPT)]
         rates = [f"{rate / 1e9:.1f}" if rate else "" for rate in shown]
         shares = [f"{self.of_peak:.0%}", f"{self.of_bandwidth:.0%}"]
-        return [case, *rates, str(self.to_better or ""), *shares]
+        ratios = [str(ratio or "") for ratio in (self.to_better, self.kept)]
+        return [case, *rates, *ratios, *shares]
 
 
-HEADER = ("product", "fusec", *OTHERS, "to the better", "of peak", "of read")
+HEADER = (
+    "product", "fusec", *OTHERS, *KEPT, "to the better", "kept", "of peak", "of read"
+)  # fmt: skip
 
 
-def ours(dtype: DType, batch: int, size: Size, turned: bool) -> Callable[..., object]:
+def ours(
+    dtype: DType, batch: int, size: Size, turned: bool, kept: bool = False
+) -> Callable[..., object]:
     """fusec's program for a product, called as directly as torch's are."""
     m, n, k = size
     lead = (batch,) if batch > 1 else ()
@@ -89,7 +99,9 @@ def ours(dtype: DType, batch: int, size: Size, turned: bool) -> Callable[..., ob
     strides = (*((n * k,) if lead else ()), 1, k) if turned else None
     y = b.param(TensorType(dtype, (*lead, k, n), strides), "y")
     result = b(Matmul, x, y, dtype=i32 if dtype is i8 else dtype)
-    return compile_function(b.function("product", (result,)), Options()).program
+    function = b.function("product", (result,))
+    function = replace(function, frozen=(1,) if kept else ())
+    return compile_function(function, Options()).program
 
 
 def candidates(dtype: str, batch: int, size: Size, turned: bool) -> dict[str, Call]:
@@ -113,7 +125,21 @@ def candidates(dtype: str, batch: int, size: Size, turned: bool) -> dict[str, Ca
             held = weight if weight is not None else y.t().contiguous()
             linear = torch.ops.mkldnn._linear_pointwise
             calls["onednn"] = lambda: linear(x, held, None, "none", [], "")
+            packed = reordered(held, m)
+            if packed is not None:
+                calls["onednn, kept"] = lambda: linear(x, packed, None, "none", [], "")
+    if not lead:
+        keeping = ours(OURS[dtype], batch, size, turned, kept=True)
+        calls["fusec, kept"] = lambda: keeping([x, y])
     return {name: call for name, call in calls.items() if _agrees(call, x, y)}
+
+
+def reordered(weight: Tensor, rows: int) -> Tensor | None:
+    """A weight as oneDNN packs it for so many rows, where it can."""
+    try:
+        return torch.ops.mkldnn._reorder_linear_weight(weight.to_mkldnn(), rows)
+    except RuntimeError:
+        return None
 
 
 def drawn(dtype: torch.dtype, *shape: int) -> Tensor:
@@ -164,6 +190,9 @@ def measure(
         turned,
         rates,
         harness.ratio(samples[better], samples["fusec"]) if better else None,
+        harness.ratio(samples[KEPT[1]], samples[KEPT[0]])
+        if KEPT[1] in samples
+        else None,
         rates["fusec"] / peak(threads),
         read / median(samples["fusec"]) / read_bandwidth(read),
     )
@@ -180,10 +209,14 @@ def products(quick: bool) -> Iterator[tuple[int, Size, bool]]:
 def report(rows: Sequence[Row]) -> None:
     """The table of rows of one dtype and number of threads, and their mean."""
     print(harness.markdown(HEADER, [row.cells() for row in rows]))
-    ratios = [row.to_better.middle for row in rows if row.to_better]
-    if ratios:
-        mean = harness.mean_ratio([row.to_better for row in rows])
-        print(f"\ngeometric mean {mean:.2f}, least {min(ratios):.2f}")
+    for what, spreads in (
+        ("to the better", [row.to_better for row in rows]),
+        ("kept", [row.kept for row in rows]),
+    ):
+        found = [spread.middle for spread in spreads if spread]
+        if found:
+            mean = harness.mean_ratio(spreads)
+            print(f"\n{what}: geometric mean {mean:.2f}, least {min(found):.2f}")
 
 
 def run(
