@@ -1,7 +1,7 @@
 """Linear layers and what stands around them: fusec, eager, oneDNN's and Inductor's.
 
 Weights are row-major and fresh, tokens 512. `onednn` is the best that its fused calls
-do; Inductor runs with max-autotune and freezing. Everything is inside the timing.
+do; Inductor runs with max-autotune and freezing, fusec with freeze.
 """
 
 from __future__ import annotations
@@ -114,6 +114,7 @@ CASES: dict[str, Callable[[], nn.Module]] = {
 }
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
 FREEZING = {"freezing": True, "max_autotune": True}
+OURS = {"freeze": True, "fallback": False}
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def candidates(case: str, dtype: str, backends: Sequence[str]) -> dict[str, Call
     }
     for backend in backends:
         torch.compiler.reset()
-        options = FREEZING if backend == "inductor" else {"fallback": False}
+        options = FREEZING if backend == "inductor" else OURS
         compiled = torch.compile(module, backend=backend, options=options)
         calls[backend] = lambda compiled=compiled: compiled(x)
     return {name: call for name, call in calls.items() if _agrees(call, calls["eager"])}
