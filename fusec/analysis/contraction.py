@@ -15,11 +15,17 @@ from dataclasses import dataclass, replace
 from fusec.analysis.accesses import Accesses
 from fusec.analysis.affine import axes_of
 from fusec.ir.core import Op, Value
+from fusec.ir.dims import Dim
 from fusec.ir.dtypes import DType
 from fusec.ir.ops.cast import Cast
 from fusec.ir.ops.reduction import Reduce, Scan
 from fusec.ir.products import summed_products
 from fusec.ir.types import Axis, Points
+
+
+OWNED = 1040
+"""Places of the longest rows of a result that a program may have: so many sums of a few
+dozen rows fit the second-level cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +86,8 @@ def contraction(accesses: Accesses) -> Contraction | None:
     """The contraction of a region, if it has one: sums of products in which both
     factors have an axis of their own, so that each element is used often.
 
-    What else is reduced are statistics of a factor's rows, as those of a norm.
+    What else is reduced are statistics: of a factor's rows before the product, or of
+    the rows of the result, which are few enough to have a program own them whole.
     """
     body = accesses.region.body
     muls = summed_products(body)
@@ -105,8 +112,9 @@ def contraction(accesses: Accesses) -> Contraction | None:
         found.append(product)
     if shared is None or len({product.sum.results[0].dtype for product in found}) > 1:
         return None
-    if not all(_of_rows(accesses, op, shared) for op in others):
-        return None
+    for op in others:
+        if not _of_rows(accesses, op, shared) and not _of_result(accesses, op, shared):
+            return None
     made = {value: op for op in body.ops for value in op.results}
     narrow: dict[Value, Value] = {}
     for value in (v for product in found for v in product.factors):
@@ -121,6 +129,20 @@ def _of_rows(accesses: Accesses, op: Reduce, axes: _Axes) -> bool:
     own = {a for v in op.operands for a in accesses.merged(axes_of(v))}
     apart = own.isdisjoint(columns) or own.isdisjoint(rows)
     return apart and set(accesses.merged(op.axes)) == {*summed}
+
+
+def _of_result(accesses: Accesses, op: Reduce, axes: _Axes) -> bool:
+    """Whether a reduction combines whole rows of the result, or whole columns."""
+    rows, columns, summed = axes
+    own = {a for v in op.operands for a in accesses.merged(axes_of(v))}
+    along = set(accesses.merged(op.axes))
+    few = all(is_owned(axis.extent) for axis in along)
+    return few and own.isdisjoint(summed) and along in ({*rows}, {*columns})
+
+
+def is_owned(extent: Dim) -> bool:
+    """Whether a program may have all of an axis of a product's result."""
+    return isinstance(extent, int) and extent <= OWNED
 
 
 _Axes = tuple[tuple[Axis, ...], tuple[Axis, ...], tuple[Axis, ...]]

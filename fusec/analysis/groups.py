@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from fusec.analysis.affine import covers
+from fusec.analysis.contraction import is_owned
 from fusec.analysis.placement import Placement, affine_index, coordinate
 from fusec.analysis.regions import Regions, shape_of
 from fusec.ir.core import Affine, Value
@@ -163,7 +164,7 @@ class Groups:
             return Fault("one reads another row at each step of the other's sweep")
         if not self._scans_in_order(group):
             return Fault("one does not walk as the other scans")
-        if len(self.sweeps(group)) > 1:
+        if len(self.sweeps(group)) > 1 and not self._statistics(group):
             return Fault("they reduce over different axes")
         walked = frozenset[Axis]().union(*group.spans.values())
         reduced = self.reduced(group)
@@ -175,6 +176,28 @@ class Groups:
         if buffers > MAX_BUFFERS:
             return Fault(f"{buffers} buffers are too many for one kernel")
         return None
+
+    def _statistics(self, group: Group) -> bool:
+        """Whether a product of matrices comes first, and what else is reduced are whole
+        rows of its result, few enough places for one program to have them."""
+        summed: set[frozenset[Axis]] = set()
+        others: set[frozenset[Axis]] = set()
+        for k, placements in group.members.items():
+            summary = self.regions.summaries[k]
+            if summary.scanned or (summary.reduced and len(placements) > 1):
+                return False
+            walked = frozenset(
+                axis
+                for old in summary.reduced
+                for axis in coordinate(placements[0], old).axes
+            )
+            if walked:
+                (summed if summary.multiplies else others).add(walked)
+        others -= summed
+        if len(summed) != 1 or len(others) != 1:
+            return False
+        (inner,), (along,) = summed, others
+        return inner.isdisjoint(along) and all(is_owned(a.extent) for a in along)
 
     def _whole_sweeps(self, group: Group) -> bool:
         """Whether every reduction still meets each point of its axes once."""

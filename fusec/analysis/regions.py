@@ -10,7 +10,7 @@ from fusec.analysis.affine import axes_of, index_axes
 from fusec.analysis.cost import weigh
 from fusec.ir.core import Affine, Block, Function, Op, Value, walk
 from fusec.ir.dims import Dim, Symbol
-from fusec.ir.ops.elementwise import Elementwise
+from fusec.ir.ops.elementwise import Elementwise, Mul
 from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.loop import Load, Region, Store
 from fusec.ir.ops.reduction import Reduce, Scan
@@ -34,6 +34,8 @@ class Summary:
     ops: int
     weights: Mapping[frozenset[Axis], float]
     """Arithmetic per point of each space, in simple operations."""
+    multiplies: bool
+    """What it reduces are products of matrices."""
 
     @property
     def swept(self) -> tuple[Axis, ...]:
@@ -63,7 +65,8 @@ def summarise(op: Region) -> Summary:
     scanned: dict[Axis, None] = {}
     axes: dict[Axis, None] = {}
     weights: dict[frozenset[Axis], float] = {}
-    ops, multiplied = 0, {*summed_products(op.body).values()}
+    products = [*summed_products(op.body).values()]
+    ops, multiplied = 0, {*products}
     for inner in walk(op.body):
         ops += 1
         if isinstance(inner, Load):
@@ -82,7 +85,15 @@ def summarise(op: Region) -> Summary:
             weights[space] = weights.get(space, 0.0) + weight
     axes.update(reduced | scanned)
     swept = tuple(reduced), tuple(scanned)
-    return Summary(op, tuple(loads), stores, *swept, tuple(axes), ops, weights)
+    multiplies = any(map(_of_matrices, products))
+    read = tuple(loads)
+    return Summary(op, read, stores, *swept, tuple(axes), ops, weights, multiplies)
+
+
+def _of_matrices(mul: Mul) -> bool:
+    """Whether both factors have axes of their own."""
+    x, y = ({a for a in axes_of(v) if a.extent != 1} for v in mul.operands)
+    return bool(x - y) and bool(y - x)
 
 
 def computed_at(op: Op) -> frozenset[Axis]:
