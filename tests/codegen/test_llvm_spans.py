@@ -54,15 +54,9 @@ JOINS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "largest of pad": lambda x: F.pad(x, (40, 70), value=3).amax(1),
     "columns of cat": lambda x: torch.cat([x, x[:1], x], 0).sum(0),
 }
-DTYPES = [
-    torch.float32,
-    torch.float64,
-    torch.bfloat16,
-    torch.float16,
-    torch.int8,
-    torch.int64,
-    torch.bool,
-]
+DTYPES = [torch.float32, torch.bfloat16, torch.int8, torch.int64]
+"""Of each width: what masks cost depends on that alone."""
+OTHERS = [torch.float64, torch.float16, torch.bool]
 
 
 @pytest.mark.parametrize("target", ["x86-64", "x86-64-v3", "native"])
@@ -72,7 +66,7 @@ def test_what_is_joined_is_what_was(name: str, target: str) -> None:
     if target != "native":
         options["target"] = target
     compiled = torch.compile(JOINS[name], backend=fusec.backend, options=options)
-    for dtype in DTYPES:
+    for dtype in DTYPES if target == "x86-64" else DTYPES + OTHERS:
         for shape in ((7, 64), (5, 100), (2, 1555)):
             numbers = torch.randint(-9, 9, shape)
             x = (numbers > 0) if dtype is torch.bool else numbers.to(dtype)

@@ -5,6 +5,7 @@
 A slot names a kind of operand: x any value, f floats, i integers, b bools, n numbers
 (floats or integers); two slots of a kind may be the same value. {0} is what stands in
 the first slot, once more. <dim>, <dims>, <shape> and so on are drawn to suit it.
+{f:mk} takes the shape that `fuzz.fit` tells of, and the dtype of the first slot.
 """
 
 from __future__ import annotations
@@ -240,8 +241,60 @@ FOREACH = [
 ]
 
 CONTRACTIONS = [
-    *_lines("contracted", "{f} @ {f}", "{f} @ {f}.mT", "{i} @ {i}", weight=3),
-    *_lines("contracted", "torch.outer({f}, {f})", "F.linear({f}, {f})"),
+    *_lines("contracted", "{n:mk} @ {n:kn}", weight=8),
+    *_lines("contracted", "{n:mk} @ {n:nk}.mT", "{n:km}.mT @ {n:kn}", weight=4),
+    *_lines("contracted", "{n:mk} @ {0}.mT", "{n:mm} @ {0}", "{f} @ {f}", "{i} @ {i}"),
+    *_lines("contracted", "({f:mk} * 0.0625) @ {f:kn}", weight=6),
+    *_lines("contracted", "torch.mm({n:mk}, {n:kn}).mT", "{n:mk}.mm({n:nk}.t())"),
+    *_lines("contracted", "torch.mv({n:mk}, {n:k})", "{n:km}.t().mv({n:k})"),
+    *_lines(
+        "contracted", "torch.dot({n:k}, {n:k})", "{n:k} @ {n:kn}", "{n:mk} @ {n:k}"
+    ),
+    *_lines("contracted", "torch.outer({n:m}, {n:n})", "{n:m1} @ {n:1n}"),
+    *_lines("contracted", "torch.inner({n:mk}, {n:nk})"),
+    *_lines("contracted", "torch.bmm({n:bmk}, {n:bkn})", weight=4),
+    *_lines("contracted", "torch.bmm({n:bmk}, {n:bnk}.mT)", "{n:bmk} @ {n:bkn} / 16"),
+    *_lines("contracted", "{n:bmk} @ {n:kn}", "{n:mk} @ {n:bkn}", weight=3),
+    *_lines("contracted", "{n:bmk} @ {n:1kn}", "{n:bmk} @ {n:k}", "{n:k} @ {n:bkn}"),
+    *_lines("contracted", "{n:abmk} @ {n:bkn}", "{n:abmk} @ {n:a1kn}"),
+    *_lines("contracted", "{n:a1mk} @ {n:1bkn}", "({f:abmk} / 8) @ {f:abnk}.mT"),
+    *_lines("contracted", "F.linear({n:*k}, {n:nk})", weight=4),
+    *_lines("contracted_twice", "F.linear({f:*k}, {f:nk}, {f:n})", weight=4),
+    *_lines("contracted_twice", "F.linear({f:*k}, {f:nk}, {f:n}) * 0.125", weight=2),
+    *_lines("contracted_twice", "torch.addmm({n:n}, {n:mk}, {n:kn})", weight=3),
+    *_lines("contracted_twice", "torch.addmm({n:mn}, {n:mk}, {n:nk}.t())", weight=2),
+    *_lines("contracted_twice", "torch.addmm({n:m1}, {n:mk}, {n:kn}, beta=3, alpha=2)"),
+    *_lines("contracted_twice", "torch.addmm({f:1n}, {f:mk}, {f:kn}, alpha=0.25)"),
+    *_lines("contracted_twice", "torch.addmm({f:mn}, {f:mk}, {f:kn}, beta=0)"),
+    *_lines("contracted_twice", "torch.baddbmm({n:bmn}, {n:bmk}, {n:bkn})", weight=2),
+    *_lines("contracted_twice", "torch.baddbmm({f:n}, {f:bmk}, {f:bkn}, alpha=0.125)"),
+    *_lines("contracted_twice", "torch.baddbmm({n:b1n}, {n:bmk}, {n:bnk}.mT, beta=2)"),
+    *_lines("contracted_twice", "torch.addmv({n:m}, {n:mk}, {n:k})"),
+    *_lines("contracted_twice", "torch.addr({n:mn}, {n:m}, {n:n})"),
+    *_lines("contracted_twice", "torch.addbmm({f:mn}, {f:bmk}, {f:bkn})"),
+    *_lines("contracted_twice", "{f:mn} + {f:mk} @ {f:kn}", "{n:mk} @ {n:kn} @ {n:nj}"),
+    *_lines("contracted", "torch.einsum('ik,kj->ij', {n:ik}, {n:kj})", weight=2),
+    *_lines("contracted", "torch.einsum('ik,jk->ji', {n:ik}, {n:jk})"),
+    *_lines("contracted", "torch.einsum('ki,kj->ij', {n:ki}, {n:kj})"),
+    *_lines("contracted", "torch.einsum('bik,bjk->bij', {n:bik}, {n:bjk})"),
+    *_lines("contracted", "torch.einsum('bik,kj->ibj', {n:bik}, {n:kj})"),
+    *_lines("contracted", "torch.einsum('abc,bcd->ad', {n:abc}, {n:bcd})"),
+    *_lines("contracted", "torch.einsum('abc,cd->abd', {n:abc}, {n:cd})"),
+    *_lines("contracted", "torch.einsum('ij,ij->i', {n:ij}, {n:ij})"),
+    *_lines("contracted", "torch.einsum('bij,bij->', {n:bij}, {n:bij})"),
+    *_lines("contracted", "torch.einsum('ij,j->i', {n:ij}, {n:j})"),
+    *_lines("contracted", "torch.einsum('i,j->ji', {n:i}, {n:j})"),
+    *_lines("contracted", "torch.einsum('bhid,bhjd->bhij', {f:bhid}, {f:bhjd})"),
+    *_lines("contracted", "torch.einsum('bij,bjd->bid', {f:bij}, {f:bjd})"),
+    *_lines("contracted", "torch.einsum('...ik,kj->...ij', {n:*ik}, {n:kj})"),
+    *_lines(
+        "contracted_twice",
+        "torch.einsum('ij,jk,kl->il', {n:ij}, {n:jk}, {n:kl})",
+        "torch.einsum('bi,oij,bj->bo', {n:bi}, {n:oij}, {n:bj})",
+    ),
+    *_lines("contracted", "torch.tensordot({n:ajk}, {n:jkb}, 2)"),
+    *_lines("contracted", "({n:mk}.unsqueeze(-1) * {n:kn}).sum(1)"),
+    *_lines("contracted", "({n:mk}.unsqueeze(1) * {n:nk}).sum(-1)"),
 ]
 
 UPDATES = [
@@ -274,5 +327,6 @@ UPDATES = [
     *_lines("written", "{x}.index_put_((<permutation>,), {x})", "{n}.clamp_(-2, 5)"),
     *_lines("written", "{x}.diagonal().zero_()", "{x}.unsqueeze(0).add_({x})"),
     *_lines("written", "{x}.narrow(<dim, range>).copy_({x}.narrow(<dim, range>))"),
+    *_lines("written", "{i:mn}.addmm_({i:mk}, {i:kn})"),
     *_lines("written", "{i}.cumsum_(<dim>)", "{x}.masked_fill_({b}.unsqueeze(-1), 1)"),
 ]

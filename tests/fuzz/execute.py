@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -43,11 +44,22 @@ class Execution:
         if overlaps(made) and _place(made) not in map(_place, read):
             raise Untrusted  # results that were written over one another
         with torch.no_grad():
-            seen = Seen([x.detach() for x in read], trusts, made.detach())
+            seen = Seen(
+                [x.detach() for x in read], trusts, made.detach(), self._replayed(step)
+            )
             self._keep(step.result, made, self._trust(step.rule, seen))
         if step.rule == "written":
             self._share(made, self.trusts[step.result])
         return made
+
+    def _replayed(self, step: Step) -> Callable[[Sequence[torch.Tensor]], torch.Tensor]:
+        """The step as a function of its operands."""
+
+        def replay(operands: Sequence[torch.Tensor]) -> torch.Tensor:
+            given = dict(zip(step.operands, operands, strict=True))
+            return eval(step.text, {**self._env, **given})
+
+        return replay
 
     def _trust(self, rule: str, seen: Seen) -> Trust:
         trust = RULES[rule](seen)

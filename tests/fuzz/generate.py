@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from fuzz import catalog
 from fuzz.catalog import Line
 from fuzz.execute import Execution, execute
+from fuzz.fit import Bound, fit
 from fuzz.inputs import FORMS
 from fuzz.programs import Input, Program, Step
 from fuzz.trust import Untrusted
@@ -28,17 +29,17 @@ INTEGERS = ("int64", "int64", "int32", "int16", "int8", "uint8")
 KINDS = {"x": "bfi", "n": "fi", "f": "f", "i": "i", "b": "b"}
 TRIES = 12
 
-_SLOT = re.compile(r"\{([a-z]|\d)\}")
+_SLOT = re.compile(r"\{([a-z]|\d)(?::([a-z1*]+))?\}")
 _PARAMETER = re.compile(r"<([^<>=]+)>")
 
 
 def program(seed: int) -> Program:
     """The program of a seed."""
-    return _Generator(random.Random(seed)).program()
+    return Generator(random.Random(seed)).program()
 
 
 @dataclass
-class _Generator:
+class Generator:
     draw: random.Random
     extents: tuple[int, ...] = ()
     largest: int = LARGEST
@@ -145,17 +146,25 @@ class _Generator:
 
     def filled(self, text: str) -> str:
         """A line with its slots and parameters filled in."""
+        names: list[str] = []
         taken: list[str] = []
+        bound: Bound = {}
 
         def operand(match: re.Match[str]) -> str:
-            if match.group(1).isdigit():
-                return taken[int(match.group(1))]
-            like = self.run.values[taken[0]] if taken else None
-            taken.append(self.pick(KINDS[match.group(1)], like))
-            return taken[-1]
+            kind, pattern = match.groups()
+            if kind.isdigit():
+                return taken[int(kind)]
+            like = self.run.values[names[0]] if names else None
+            if pattern:
+                name, suited = self.suited(KINDS[kind], pattern, bound, like)
+            else:
+                name = suited = self.pick(KINDS[kind], like)
+            names.append(name)
+            taken.append(suited)
+            return suited
 
         text = _SLOT.sub(operand, text)
-        shape = tuple(self.run.values[taken[0]].shape)
+        shape = tuple(self.run.values[names[0]].shape)
 
         def parameter(match: re.Match[str]) -> str:
             return PARAMETERS[match.group(1)](self, shape)
@@ -174,6 +183,23 @@ class _Generator:
         if self.draw.random() < 0.5:
             values = values[-4:]
         return self.draw.choice(values)
+
+    def suited(
+        self, kinds: str, pattern: str, bound: Bound, like: object = None
+    ) -> tuple[str, str]:
+        """A value of some kinds, of the dtype of another, and a view that suits."""
+        dtype = getattr(like, "dtype", None)
+        shapes = {
+            name: tuple(x.shape)
+            for name, x in self.run.values.items()
+            if _kind(x) in kinds and dtype in (None, x.dtype)
+        }
+        if self.draw.random() < 0.5:
+            shapes = dict([*shapes.items()][-3:])
+        found = fit(self.draw, shapes, pattern, bound, self.extents)
+        if found is None:
+            raise _Misfit
+        return found
 
     # ------------------------------------------------------------ parameters
 
@@ -260,35 +286,35 @@ class _Generator:
         return f"({shape[0]}, {shape[1]}), (1, {shape[0]})"
 
 
-def _dim_of(g: _Generator, shape: Sequence[int]) -> str:
+def _dim_of(g: Generator, shape: Sequence[int]) -> str:
     return str(g.dim(shape))
 
 
-def _narrowed(g: _Generator, shape: Sequence[int]) -> str:
+def _narrowed(g: Generator, shape: Sequence[int]) -> str:
     """`<dim>, <range>` belong together."""
     dim = g.dim(shape)
     start = g.draw.randint(0, shape[dim])
     return f"{dim}, {start}, {g.draw.randint(0, shape[dim] - start)}"
 
 
-def _selected(g: _Generator, shape: Sequence[int]) -> str:
+def _selected(g: Generator, shape: Sequence[int]) -> str:
     dim = g.dim(shape)
     return f"{dim}, {g.index(shape[dim])}"
 
 
-def _windowed(g: _Generator, shape: Sequence[int]) -> str:
+def _windowed(g: Generator, shape: Sequence[int]) -> str:
     dim = g.dim(shape)
     return f"{dim}, {g.draw.randint(1, max(1, shape[dim]))}, {g.draw.choice((1, 2, 3))}"
 
 
-def _permuted(g: _Generator, shape: Sequence[int]) -> str:
+def _permuted(g: Generator, shape: Sequence[int]) -> str:
     dim = g.draw.randrange(len(shape)) if shape else _refuse()
     along = [n if d == dim else 1 for d, n in enumerate(shape)]
     made = g.permutation(shape[dim])
     return f"{dim}, {made}.reshape({along}).expand({list(shape)})"
 
 
-PARAMETERS: Mapping[str, Callable[[_Generator, Sequence[int]], str]] = {
+PARAMETERS: Mapping[str, Callable[[Generator, Sequence[int]], str]] = {
     "number": lambda g, _: g.draw.choice(("2", "-3", "0", "0.5", "-1.25", "7", "1e-3")),
     "small": lambda g, _: str(g.draw.randint(0, 6)),
     "int": lambda g, _: g.draw.choice(INTEGERS),
@@ -358,7 +384,7 @@ def _weighted(draw: random.Random, mode: str) -> Callable[[], Line]:
         (catalog.INDEXING, 2),
         (catalog.SCATTERS, 1),
         (catalog.FOREACH, 1),
-        (catalog.CONTRACTIONS, 1),
+        (catalog.CONTRACTIONS, 3),
         (catalog.UPDATES, 0 if mode == "backward" else 2),
     ]
     weights = [weight * draw.choice((0, 1, 1, 3)) for _, weight in families]

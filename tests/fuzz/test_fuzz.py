@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 from collections import Counter
@@ -9,8 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from fuzz import catalog
 from fuzz.__main__ import HARMLESS
-from fuzz.generate import program
+from fuzz.catalog import Line
+from fuzz.fit import Bound, fit, unified
+from fuzz.generate import Generator, program
 from fuzz.inputs import FORMS, tensor
 from fuzz.judge import judge
 from fuzz.mutants import corpus, mutant
@@ -59,7 +63,8 @@ def test_a_seed_gives_one_program() -> None:
 def test_programs_are_of_many_kinds() -> None:
     programs = [program(seed) for seed in range(150)]
     text = "".join(made.source() for made in programs)
-    for op in ("sum", "where", "cat", "gather", "reshape", "tanh", "@", "to(", "add_"):
+    ops = "sum where cat gather reshape tanh to( add_ @ bmm( addmm( linear( einsum("
+    for op in ops.split():
         assert op in text, op
     inputs = [each for made in programs for each in made.inputs]
     assert {each.form for each in inputs} == set(FORMS)
@@ -69,6 +74,50 @@ def test_programs_are_of_many_kinds() -> None:
         "direct", "dynamo", "dynamic", "backward",
     }  # fmt: skip
     assert max(len(made.steps) for made in programs) > 15
+
+
+def test_every_product_can_be_drawn() -> None:
+    """Of some seed, each line finds operands that suit and is a test of something."""
+    left = list(catalog.CONTRACTIONS)
+    for seed in range(200):
+        left = [line for line in left if not drawn_alone(line, seed)]
+    assert not left, [line.text for line in left]
+
+
+def drawn_alone(line: Line, seed: int) -> bool:
+    """Whether a line suits inputs of a seed."""
+    generator = Generator(random.Random(seed), (2, 3, 4))
+    for k in range(3):
+        generator.run.enter(generator.input(k, "direct"))
+    return generator.step(lambda: line, 0) is not None
+
+
+def test_products_have_extents_of_all_sizes() -> None:
+    """None, one, several: of the sums' terms too."""
+    draw, seen = random.Random(0), set()
+    for _ in range(500):
+        bound: Bound = {}
+        values = {"x0": (3, 4), "x1": (4, 5), "x2": (60,)}
+        for pattern in ("mk", "kn"):
+            assert fit(draw, values, pattern, bound, (3, 7))
+        seen |= {(letter, min(n, 2)) for letter, n in bound.items()}
+    assert seen >= {(letter, n) for letter in "mkn" for n in range(3)}
+
+
+@pytest.mark.parametrize("pattern", ["mk", "*k", "k", "b1kn", "mm"])
+@pytest.mark.parametrize("shape", [(), (6,), (0, 3), (4, 5), (5, 4, 1), (2, 1, 3, 3)])
+def test_what_fits_has_the_shape_of_its_pattern(
+    shape: tuple[int, ...], pattern: str
+) -> None:
+    x = torch.arange(torch.Size(shape).numel()).reshape(shape)
+    for seed in range(30):
+        bound: Bound = {"k": 4}
+        found = fit(random.Random(seed), {"x": shape}, pattern, bound, (2, 3))
+        if found is None:
+            continue
+        made = eval(found[1], {"x": x})
+        assert unified(pattern, made.shape, {"k": 4}) == {"1": 1, **bound}
+        assert x.untyped_storage().data_ptr() == made.untyped_storage().data_ptr()
 
 
 @pytest.mark.parametrize("form", FORMS)

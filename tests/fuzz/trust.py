@@ -58,6 +58,8 @@ class Seen:
     operands: Sequence[Any]
     trusts: Sequence[Trust]
     result: torch.Tensor
+    replay: Callable[[Sequence[torch.Tensor]], torch.Tensor]
+    """The step as a function of its operands."""
 
     @property
     def error(self) -> float:
@@ -245,19 +247,38 @@ def averaged(seen: Seen) -> Trust:
 
 
 def contracted(seen: Seen) -> Trust:
-    """Products of matrices."""
-    a, b, y = seen.operands[0], seen.operands[-1], seen.result
-    terms = a.shape[-1] if a.dim() else 1
+    """Sums of products, in some order.
+
+    The step is done again with magnitudes: no partial sum is larger than what comes
+    out, and no result is further off than it grows by the operands' errors.
+    """
+    y = seen.result
     if not y.is_floating_point():
         return jumps(seen)
-    if not all(bool(x.isfinite().all()) for x in (a, b)):
+    if not all(bool(x.isfinite().all()) for x in seen.operands):
         raise Untrusted
-    whole = all(bool((x == x.round()).all()) for x in (a, b)) and seen.exact
-    if whole and terms * sizes(a) * sizes(b) < 1 / torch.finfo(y.dtype).eps:
-        return Trust(signed=False)
-    size = max(sizes(a), sizes(b), 1.0)
+    magnitudes = [x.double().abs() for x in seen.operands]
+    sums = seen.replay(magnitudes)
+    partial = sizes(sums)
     place = torch.finfo(y.dtype).eps
-    return seen.within(terms * size * (2 * seen.error + 4 * place * size))
+    whole = all(bool((x == x.round()).all()) for x in (*magnitudes, sums, y))
+    if seen.exact and whole and partial < 1 / place:
+        return Trust(signed=False)
+    if partial > LARGEST:
+        raise Untrusted
+    widened = [x + t.error for x, t in zip(magnitudes, seen.trusts, strict=True)]
+    inherited = sizes(seen.replay(widened) - sums)
+    accumulated = min(place, torch.finfo(torch.float32).eps) * partial * 4
+    return seen.within(inherited + accumulated + seen.rounding)
+
+
+def contracted_twice(seen: Seen) -> Trust:
+    """As `contracted`, with a sum that may be rounded before more is done to it."""
+    trust = contracted(seen)
+    if trust.exact:
+        return trust
+    between = sizes(seen.replay([x.double().abs() for x in seen.operands]))
+    return seen.within(trust.error + torch.finfo(seen.result.dtype).eps * between)
 
 
 def written(seen: Seen) -> Trust:
@@ -296,6 +317,7 @@ RULES: Mapping[str, Callable[[Seen], Trust]] = {
         accumulated,
         averaged,
         contracted,
+        contracted_twice,
         written,
     )
 }
