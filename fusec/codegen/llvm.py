@@ -43,6 +43,7 @@ from fusec.codegen.llvm_spans import (
     note_counter,
     note_program,
     note_size,
+    spans_of,
 )
 from fusec.codegen.llvm_tile import broadcast_tile, convert, guard, iota_tile, scratch
 from fusec.errors import InternalError
@@ -196,11 +197,13 @@ def _program_id(k: Kernel, op: ProgramId) -> None:
 
 
 def _for(k: Kernel, op: For) -> None:
-    """Run the body for each trip, in pieces where its bounds are known."""
+    """Run the body for each trip, in pieces where its bounds are known; behind a
+    condition if there is one trip at most."""
     lo, hi = k.number(op.lo), k.number(op.hi)
     held = [k.registers(init) for init in op.inits]
     if lo is None or hi is None:
-        held = _loop(k, op, k.scalar(op.lo), k.scalar(op.hi), held)
+        emit = _arm if _runs_once_at_most(k, op) else _loop
+        held = emit(k, op, k.scalar(op.lo), k.scalar(op.hi), held)
     else:
         for first, end in pieces(k, op, int(lo), int(hi)):
             if first + op.step >= end > first:
@@ -213,6 +216,25 @@ def _for(k: Kernel, op: For) -> None:
 
 State = list[tuple[Register, ...]]
 """The registers of each value that a loop carries."""
+
+
+def _runs_once_at_most(k: Kernel, op: For) -> bool:
+    """Whether a loop is a condition: from where its bounds are, one trip ends it."""
+    lo, hi = spans_of(k, op.lo), spans_of(k, op.hi)
+    return lo is not None and hi is not None and hi[0][1] - lo[0][0] <= op.step
+
+
+def _arm(k: Kernel, op: For, lo: str, hi: str, held: State) -> State:
+    """The body, behind its condition."""
+    some = k.writer.value(f"icmp slt i64 {lo}, {hi}", "some", hoist=True)
+    arm = k.writer.open_arm(some, "once")
+    counter, *carried = op.body.params
+    k.define(counter, (lo,))
+    note_counter(k, op, None)
+    last = _flat(k, carried, _body(k, op, held))
+    pairs = zip(last, _flat(k, carried, held), strict=True)
+    ways = [(type_, x, y) for (type_, x), (_, y) in pairs]
+    return _dealt(k, carried, k.writer.close_arm(arm, ways))
 
 
 def _run_once(k: Kernel, op: For, counter: int, held: State) -> State:

@@ -13,7 +13,7 @@ holds it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fusec.analysis.sweeps import Loop, Loops, ending, loops_of, number_sweeps
@@ -60,14 +60,18 @@ class Scope:
     parent: Scope | None = None
     counters: Mapping[Loop, Value] = field(default_factory=dict[Loop, Value])
     """The open loops, from the outermost, and how far on each is, in elements."""
-    final: Loops = frozenset()
-    """Those of them whose trip here is their last."""
+    places: Mapping[Loop, Value] = field(default_factory=dict[Loop, Value])
+    """The same, but for chunks that begin early: where they would have begun."""
+    left: Mapping[Loop, Value] = field(default_factory=dict[Loop, Value])
+    """How many elements are still to come, of those loops that end sums."""
     limits: Mapping[int, Value] = field(default_factory=dict[int, Value])
     """How many elements exist, of the dimensions whose chunk here is partial."""
     values: dict[Value, Value] = field(default_factory=dict[Value, Value])
     """What is computed here, by the value it was before."""
     states: States = field(default_factory=States)
     """What the loop carries in registers, as the current trip finds it."""
+    guarded: bool = False
+    """It runs only sometimes, where the scope around it does."""
 
     def open(
         self,
@@ -76,21 +80,40 @@ class Scope:
         limit: Value | None,
         builder: Builder,
         states: States,
-        final: bool = False,
+        place: Value | None = None,
+        left: Value | None = None,
     ) -> Scope:
         """The scope inside one more loop; `limit` elements exist if fewer than all."""
         limits = {d: v for d, v in self.limits.items() if d != loop.dim}
         if limit is not None:
             limits[loop.dim] = limit
-        counters = {**self.counters, loop: counter}
-        last = self.final | {loop} if final else self.final
-        return Scope(builder, self, counters, last, limits, states=states)
+        return Scope(
+            builder,
+            self,
+            {**self.counters, loop: counter},
+            {**self.places, loop: counter if place is None else place},
+            self.left if left is None else {**self.left, loop: left},
+            limits,
+            states=states,
+        )
 
-    def inside(self, builder: Builder, states: States) -> Scope:
+    def inside(self, builder: Builder, states: States, guarded: bool = False) -> Scope:
         """The scope of a loop that walks nothing further."""
         return Scope(
-            builder, self, self.counters, self.final, self.limits, states=states
+            builder,
+            self,
+            self.counters,
+            self.places,
+            self.left,
+            self.limits,
+            states=states,
+            guarded=guarded,
         )
+
+    def unmoved(self, builder: Builder) -> Scope:
+        """The scope in which each chunk has a place of its own in scratch memory, where
+        none begins early."""
+        return replace(self.inside(builder, {}), counters=self.places)
 
     @property
     def dims(self) -> set[int]:
@@ -125,11 +148,15 @@ class Scope:
         return found
 
     def home(self, loops: Loops) -> Scope:
-        """The outermost scope that has all these loops open."""
-        scope = self
-        while scope.parent is not None and loops <= scope.parent.counters.keys():
-            scope = scope.parent
-        return scope
+        """The outermost scope that has all these loops open; what depends on all that
+        are open here stays where it is guarded."""
+        home = self
+        for scope in self.outward():
+            if not loops <= scope.counters.keys():
+                break
+            if not (home.guarded and scope.counters.keys() == home.counters.keys()):
+                home = scope
+        return home
 
 
 class Chunks:

@@ -2,8 +2,9 @@
 
     c[i, j] = Σ_k x·y, k in runs of 512:      for k by 512, for j, for i, for k by 1
 
-Where the state of `c` begins, which loops it is combined along and which chunks it has
-a state for follows from the loops of its operands and their order.
+Where the state of `c` begins, which loops it is combined along, which chunks it has a
+state for and where that is finished follows from the loops of its operands and their
+order.
 """
 
 from __future__ import annotations
@@ -70,12 +71,24 @@ class Nest:
         """The loop from which on there are none but those that an op combines along."""
         return 1 + max(map(self.loops.index, self.inside(op)))
 
-    def finishes(self, k: int) -> bool:
-        """Whether the last trip of loop k stands apart: what ends there need not go
-        by way of memory."""
+    def is_split(self, k: int) -> bool:
+        """Whether loops inside walk what there is of each chunk of loop number k."""
+        return any(loop.dim == self.loops[k].dim for loop in self.loops[k + 1 :])
+
+    def finishes(self, op: Combining) -> bool:
+        """Whether what an op comes to in runs is finished where the last run ends: then
+        what follows need not go by way of memory."""
+        if not isinstance(op, DotTile) or not self.inside(op):
+            return False
+        run = self.run(op)
+        outer = [k for k in range(run) if self.loops[k] in along(op)]
+        short = (self.loops[k].step == 1 or self.is_split(k) for k in outer)
+        return run < len(self.loops) and all(short)
+
+    def ends(self, k: int) -> bool:
+        """Whether the last trip of loop number k finishes something."""
         ops = (op for op in self.reductions if self.loops[k] in along(op))
-        runs = (self.run(op) for op in ops if self.inside(op))
-        return any(k < run < len(self.loops) for run in runs)
+        return any(self.finishes(op) and k < self.run(op) for op in ops)
 
     def staged(self, k: int) -> list[Stage]:
         """What is made before loop number k: the first that does not walk it, in steps

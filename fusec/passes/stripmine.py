@@ -15,60 +15,68 @@ them. A sweep is one nest of loops for all its reductions and stores over the sa
 loops, which stand in the order of their strides in time. What they need is computed in
 it again, from memory or from the scratch that the schedule says to keep, each op in the
 outermost loop that it varies with; what is `stage`d, ahead of the first loop that it
-lacks. Only the last chunk of a loop can be partial; it is peeled off, so that limits
-and guards burden it alone.
+lacks.
+
+Only the last chunk of a loop can be partial; it is peeled off, so that limits and
+guards burden it alone. A chunk that loops inside walk is just shorter. In kernels of
+products, whose bodies are long, the last chunk begins early where that is right and
+costs little: so their code is written once.
 
 Reductions and scans carry their states in registers; where loops over other dimensions
 lie inside, there is a state for each of their chunks, in scratch memory, and the
 innermost loops combine in registers before they meet it. What follows from a reduction
-at once is computed where it ends. Sums that would lose digits in a long loop cascade:
-runs of chunks are added apart.
+at once is computed where it ends, that of products in the last of their runs:
+
+    for %k = 0 to 1000 step 352             runs of what is summed
+      for %i = 0 to 64 step 6               panels; the last begins at 58
+        %p = for … { dot_tile }             sums of this run
+        %h = for … { load_tile %scratch }   if there was a run before, what it came to
+        %s = add %h, %p
+        for … { store_tile %s, %scratch }   if there is a run after
+        for … { store_tile (tanh %s) }      if not
+
+Sums that would lose digits in a long loop cascade: runs of chunks are added apart.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from itertools import islice
-from typing import Any
+from math import prod
 
 from fusec.analysis.sweeps import (
+    Combining,
     Loop,
     Loops,
     Order,
     along,
     ending,
     loops_of,
-    timed,
     walked,
 )
 from fusec.ir.builder import Builder
 from fusec.ir.core import Function, Op, Value, Values
-from fusec.ir.dims import Dim
 from fusec.ir.dtypes import i64
-from fusec.ir.layout import Layout
+from fusec.ir.layout import LANE
+from fusec.ir.layout.digits import known
 from fusec.ir.monoids import combine
 from fusec.ir.ops.contraction import DotTile
-from fusec.ir.ops.elementwise import Add, Maximum, Minimum, Mul, Sub, TruncDiv
+from fusec.ir.ops.elementwise import Add, Maximum, Minimum, Sub
 from fusec.ir.ops.reduction import ReduceTile, ScanTile
-from fusec.ir.ops.tile import (
-    BroadcastTile,
-    For,
-    LoadTile,
-    Stage,
-    StoreTile,
-)
+from fusec.ir.ops.tile import Stage, StoreTile
 from fusec.ir.types import Tile
-from fusec.passes.chunks import (
-    Chunks,
-    Memory,
-    Scope,
-    States,
-    chunk_type,
-)
-from fusec.passes.nests import Nest, Reduction, in_register, inexact, monoid_of
+from fusec.passes.chunks import Chunks, Scope, States
+from fusec.passes.extents import Extents, at_most_once, counted
+from fusec.passes.nests import Nest, Reduction, inexact
+from fusec.passes.states import Holding
+
+Enter = Callable[[Builder, Value, States], Scope]
+"""Opens the scope of a trip: from where it is emitted, the counter, and what the loop
+carries."""
 
 CASCADE = 32
 """Trips of a loop whose results are combined before they join the others."""
+WASTE = 1 / 32
+"""What share of its work a product may do twice, for its code to be written once."""
 
 
 def stripmine(function: Function, keep: Iterable[Value] = ()) -> Function:
@@ -87,11 +95,12 @@ class _Stripmining:
         self.function = function
         self.builder = Builder(function.level)
         self.chunks = Chunks(function, self.builder)
+        self.extents = Extents(function, self.chunks)
+        self.held = Holding(self.chunks, self.extents)
         self.used = {v for op in function.body.ops for v in op.operands}
         self.keep = [v for v in keep if loops_of(v)]
         self.order = Order(function)
-        self.layout = _widest(function)
-        self.limits = _given_limits(function)
+        self.sums_products = any(isinstance(op, DotTile) for op in function.body.ops)
         self.done: dict[Op, Nest] = {}
         """Stores that stand where the reduction ends that they wait for, in whose nest:
         at every end of its loop, whole or partial."""
@@ -100,7 +109,7 @@ class _Stripmining:
         top = Scope(self.builder)
         for old in self.function.params:
             top.values[old] = self.builder.param(old.type, old.hint)
-        top.limits = {**self.padding(top), **self.given(top)}
+        top.limits = self.extents.flat(top)
         for value in self.keep:
             self.chunks.make_room(value)
         for sweep in range(max(self.chunks.sweeps.values(), default=0) + 1):
@@ -108,34 +117,6 @@ class _Stripmining:
             for nest in self.nests():
                 self.walk(top, nest, 0, {})
         return self.builder.successor(self.function)
-
-    def given(self, top: Scope) -> dict[int, Value]:
-        """Limits that the kernel came with, of dimensions that fit one chunk."""
-        assert self.layout is not None or not self.limits
-        flat = {
-            d: limit
-            for d, limit in self.limits.items()
-            if self.layout is not None and not timed(self.layout.dims[d])
-        }
-        self.chunks.want(top, list(flat.values()))
-        return {d: top[limit] for d, limit in flat.items()}
-
-    def padding(self, top: Scope) -> dict[int, Value]:
-        """Limits of the dimensions that fit one chunk and do not fill it."""
-        if self.layout is None:
-            return {}
-        return {
-            d: top.builder.size(n)
-            for d, (digits, n, padded) in enumerate(
-                zip(
-                    self.layout.dims,
-                    self.layout.shape,
-                    self.layout.padded_shape,
-                    strict=True,
-                )
-            )
-            if not timed(digits) and n != padded
-        }
 
     def nests(self) -> list[Nest]:
         """The loop nests of the current sweep, one for the loops they consist of."""
@@ -194,57 +175,129 @@ class _Stripmining:
         opened, resumed = nest.opened(k), nest.resumed(k)
         held = [op for op in opened if not nest.inside(op)]
         for op in opened:
-            if op not in held:
-                self.begin_in_memory(scope, nest, op)
+            if op not in held and not (isinstance(op, DotTile) and nest.finishes(op)):
+                self.held.begin_in_memory(scope, nest, op)
         staged = [self.stage(scope, op) for op in nest.staged(k)]
-        begun: States = {op: self.begin(scope, op) for op in held}
-        begun |= {op: self.identities(scope, op) for op in resumed}
+        begun: States = {op: self.held.begin(scope, op) for op in held}
+        begun |= {op: self.held.identities(scope, op) for op in resumed}
         ended = self.sweep(scope, nest, k, {**states, **begun})
         self.chunks.staged.difference_update(staged)
-        finished: list[Op] = []
         for op in held:
-            self.finish(scope, op, ended[op])
-            finished.append(op)
-        for op in resumed:
-            if self.is_final(scope, nest, op):
-                self.define(scope, op, self.joined(scope, op, ended[op]))
-                finished.append(op)
-            else:
-                self.accumulate(scope, op, ended[op])
-        self.follow(scope, nest, k, finished)
+            self.held.finish(scope, op, ended[op])
+        self.end_runs(scope, nest, k, {op: ended[op] for op in resumed})
+        self.follow(scope, nest, k, held)
         return {op: ended[op] for op in states}
 
-    def is_final(self, scope: Scope, nest: Nest, op: Reduction) -> bool:
-        """Whether all outer loops that an op combines along are in their last trips."""
-        return along(op) & {*nest.loops[: nest.run(op)]} <= scope.final
+    def end_runs(
+        self, scope: Scope, nest: Nest, k: int, ended: Mapping[Reduction, Values]
+    ) -> None:
+        """What runs have come to so far: put aside for the next one or, if this was the
+        last, known."""
+        totals: dict[Value, dict[DotTile, Values]] = {}
+        for op, state in ended.items():
+            if not isinstance(op, DotTile) or not nest.finishes(op):
+                self.held.accumulate(scope, op, state)
+                continue
+            before, after = self.held.runs_around(scope, nest, op)
+            total = self.held.with_runs_before(scope, op, before, state)
+            totals.setdefault(after, {})[op] = total
+        for after, found in totals.items():
+            self.suspend_or_go_on(scope, nest, k, after, found)
+
+    def suspend_or_go_on(
+        self,
+        scope: Scope,
+        nest: Nest,
+        k: int,
+        after: Value,
+        totals: Mapping[DotTile, Values],
+    ) -> None:
+        """Write sums to memory if a run comes after this one, else use them."""
+        b = scope.builder
+
+        def suspend(b: Builder, held: States) -> States:
+            for op, total in totals.items():
+                self.chunks.put_aside(scope.unmoved(b), op.result, total[0])
+            return held
+
+        def go_on(b: Builder, held: States) -> States:
+            inner = scope.inside(b, {}, guarded=True)
+            for op, total in totals.items():
+                self.held.define(inner, op, total)
+            self.follow(inner, nest, k, totals)
+            return held
+
+        at_most_once(b, (b.const(0, i64), after), {}, suspend)
+        at_most_once(b, (after, b.const(1, i64)), {}, go_on)
 
     def sweep(self, scope: Scope, nest: Nest, k: int, states: States) -> States:
-        """One loop: runs of chunks, whole chunks, and the tail."""
-        loop, extent = nest.loops[k], self.extent(scope, nest.loops[k])
-        if nest.finishes(k):
-            return self.sweep_and_finish(scope, nest, k, extent, states)
-        whole = self.whole(scope, loop, extent)
-        bounds = scope.builder.const(0, i64), whole
+        """One loop: runs of chunks, whole chunks, and the tail if there may be one."""
+        b, loop = scope.builder, nest.loops[k]
+        zero, extent = b.const(0, i64), self.extents.of(scope, loop)
+        if nest.is_split(k) or nest.ends(k):
+            return self.short_ones(scope, nest, k, extent, states)
+        if self.may_step_back(scope, nest, k, extent):
+            return self.stepping_back(scope, nest, k, extent, states)
+        whole = self.extents.whole(scope, loop, extent)
         levels = self.levels(scope, nest, loop, whole)
-        states = self.cascade(scope, nest, k, bounds, states, levels)
-        if loop.step == 1:
+        states = self.cascade(scope, nest, k, (zero, whole), states, levels)
+        if whole is extent:
             return states
-        return self.loop(scope, nest, k, (whole, extent), states, partial=True)
 
-    def sweep_and_finish(
+        def partial(b: Builder, counter: Value, carried: States) -> Scope:
+            return scope.open(loop, counter, b(Sub, extent, counter), b, carried)
+
+        return self.loop(scope, nest, k, (whole, extent), states, partial)
+
+    def short_ones(
         self, scope: Scope, nest: Nest, k: int, extent: Value, states: States
     ) -> States:
-        """All chunks but the last one, which is there though all be empty, then it."""
+        """A loop whose chunks may have any length, for loops inside walk what there is
+        of them. One that ends sums runs once at least."""
         b, loop = scope.builder, nest.loops[k]
-        step, zero = b.const(loop.step, i64), b.const(0, i64)
-        before = b(TruncDiv, b(Sub, extent, b.const(1, i64)), step)
-        last = b(Mul, b(Maximum, before, zero), step)
-        states = self.loop(scope, nest, k, (zero, last), states)
-        limit: Value | None = b(Sub, extent, last)
-        if b.constant(limit) == loop.step:
-            limit = None
-        inner = scope.open(loop, last, limit, b, states, final=True)
-        return self.walk(inner, nest, k + 1, states)
+
+        def short(b: Builder, counter: Value, carried: States) -> Scope:
+            limit = self.extents.present(scope, loop, extent, b, counter)
+            left = self.extents.left(loop, extent, b, counter) if nest.ends(k) else None
+            return scope.open(loop, counter, limit, b, carried, left=left)
+
+        stop = extent
+        if nest.ends(k) and self.extents.known(scope, extent).least < 1:
+            stop = b(Maximum, extent, b.const(1, i64))
+        return self.loop(scope, nest, k, (b.const(0, i64), stop), states, short)
+
+    def stepping_back(
+        self, scope: Scope, nest: Nest, k: int, extent: Value, states: States
+    ) -> States:
+        """A loop whose last chunk begins early, to be whole."""
+        b, loop = scope.builder, nest.loops[k]
+        last = b(Sub, extent, b.const(loop.step, i64))
+
+        def back(b: Builder, counter: Value, carried: States) -> Scope:
+            origin = b(Minimum, counter, last)
+            return scope.open(loop, origin, None, b, carried, place=counter)
+
+        return self.loop(scope, nest, k, (b.const(0, i64), extent), states, back)
+
+    def may_step_back(self, scope: Scope, nest: Nest, k: int, extent: Value) -> bool:
+        """Whether the last chunk may compute some elements a second time, for the code
+        of a product to be written once.
+
+        What sums up products never writes over what it reads (see `in_place`); what
+        combines along the loop must meet each element once.
+        """
+        loop, there = nest.loops[k], self.extents.known(scope, extent)
+        if there.multiple % loop.step == 0 or there.least < loop.step:
+            return False
+        if not self.sums_products or nest.scans:
+            return False
+        for op in nest.reductions:
+            if loop in along(op) or (loop in nest.inside(op) and not nest.finishes(op)):
+                return False
+            factors = [v for v in op.operands if loop in loops_of(v)]
+            if any(_wasted(v, loop, there.least) > WASTE for v in factors):
+                return False
+        return True
 
     def stage(self, scope: Scope, op: Stage) -> Value:
         """Put aside all that loops which are still to come read of a value."""
@@ -264,22 +317,21 @@ class _Stripmining:
         k: int,
         bounds: tuple[Value, Value],
         states: States,
-        partial: bool = False,
+        enter: Enter,
     ) -> States:
         """A loop over chunks; no loop at all where it is known to run once or never."""
-        loop, (start, stop) = nest.loops[k], bounds
+        loop = nest.loops[k]
 
         def trip(b: Builder, counter: Value, carried: States) -> States:
-            limit = b(Sub, stop, counter) if partial else None
-            inner = scope.open(loop, counter, limit, b, carried)
+            inner = enter(b, counter, carried)
             after = self.walk(inner, nest, k + 1, carried)
             scans = [op for op in nest.scans if op in after and op.dim == loop.dim]
             return after | {op: tuple(inner[v] for v in op.totals) for op in scans}
 
         lo, hi = map(scope.builder.constant, bounds)
         if lo is not None and hi is not None and hi - lo <= loop.step:
-            return trip(scope.builder, start, states) if lo < hi else states
-        return _counted(scope.builder, bounds, loop.step, states, trip)
+            return trip(scope.builder, bounds[0], states) if lo < hi else states
+        return counted(scope.builder, bounds, loop.step, states, trip)
 
     def levels(self, scope: Scope, nest: Nest, loop: Loop, whole: Value) -> int:
         """How many loops of runs stand around a loop that adds up inexactly."""
@@ -309,9 +361,13 @@ class _Stripmining:
         logarithmic in the length (N. J. Higham, 1993: The accuracy of floating point
         summation).
         """
-        if not levels:
-            return self.loop(scope, nest, k, bounds, states)
         b, loop = scope.builder, nest.loops[k]
+
+        def whole(b: Builder, counter: Value, carried: States) -> Scope:
+            return scope.open(loop, counter, None, b, carried)
+
+        if not levels:
+            return self.loop(scope, nest, k, bounds, states, whole)
         step = CASCADE**levels * loop.step
         rounding = inexact(nest)
         stored = [op for op in rounding if op not in states and loop in along(op)]
@@ -320,44 +376,23 @@ class _Stripmining:
 
         def trip(body: Builder, origin: Value, carried: States) -> States:
             inner = scope.inside(body, carried)
-            fresh = {op: self.identities(inner, op) for op in rounding if op in carried}
+            fresh = {
+                op: self.held.identities(inner, op) for op in rounding if op in carried
+            }
             self.chunks.scratch.update(parts)
             for op in stored:
-                self.fill(inner, nest, op)
+                self.held.fill(inner, nest, op)
             run = origin, _end_of_run(body, origin, bounds[1], step)
             started = {**carried, **fresh}
             found = self.cascade(inner, nest, k, run, started, levels - 1)
             self.chunks.scratch.update(totals)
             for op in stored:
-                self.join(inner, nest, op, parts)
+                self.held.join(inner, nest, op, parts)
             for op in fresh:
                 found[op] = combine(body, op.monoid, carried[op], found[op])
             return found
 
-        return _counted(b, bounds, step, states, trip)
-
-    def extent(self, scope: Scope, loop: Loop) -> Value:
-        """How many elements a loop walks here."""
-        dim, around = loop.dim, scope.around(loop)
-        if around is not None:
-            limit = scope.limits.get(dim)
-            return scope.builder.const(around.step, i64) if limit is None else limit
-        if dim in self.limits:
-            self.chunks.want(scope, [self.limits[dim]])
-            return scope[self.limits[dim]]
-        assert self.layout is not None
-        return scope.builder.size(self.layout.shape[dim])
-
-    def whole(self, scope: Scope, loop: Loop, extent: Value) -> Value:
-        """How many of them lie in whole chunks."""
-        b = scope.builder
-        if scope.around(loop) is None and loop.dim not in self.limits:
-            assert self.layout is not None
-            return b.size(self.layout.shape[loop.dim] // loop.step * loop.step)
-        if loop.step == 1:
-            return extent
-        step = b.const(loop.step, i64)
-        return b(Mul, b(TruncDiv, extent, step), step)
+        return counted(b, bounds, step, states, trip)
 
     def body(self, scope: Scope, nest: Nest, states: States) -> States:
         """The innermost block: keep, store, and combine into what is carried."""
@@ -374,18 +409,21 @@ class _Stripmining:
         after = dict(states)
         for op in nest.reductions:
             if op in states:
-                after[op] = self.absorb(scope, op, states[op])
+                after[op] = self.held.absorb(scope, op, states[op])
             else:
-                self.accumulate(scope, op, self.alone(scope, op))
+                self.held.accumulate(scope, op, self.held.alone(scope, op))
         return after
 
-    def follow(self, scope: Scope, nest: Nest, k: int, ended: Iterable[Op]) -> None:
+    def follow(
+        self, scope: Scope, nest: Nest, k: int, ended: Iterable[Combining]
+    ) -> None:
         """Run the stores that wait for what has just ended and need no further loops;
         put aside what others will need."""
         results = [v for op in ended for v in ending(op)]
         if not any(map(loops_of, results)):
             return
-        here, now = frozenset(nest.loops[:k]), self.chunks.now
+        summed = frozenset[Loop]().union(*map(along, ended))
+        here, now = frozenset(nest.loops[:k]) - summed, self.chunks.now
         for op, sweep in self.chunks.sweeps.items():
             elsewhere = self.done.get(op, nest) is not nest
             if not isinstance(op, StoreTile) or elsewhere or sweep <= now:
@@ -429,143 +467,15 @@ class _Stripmining:
             after.update(op.results)
         return False
 
-    # States
 
-    def begin(self, scope: Scope, op: Reduction | ScanTile) -> Values:
-        """The state that a loop starts from, in registers."""
-        if isinstance(op, ReduceTile):
-            return self.identities(scope, op)
-        if isinstance(op, DotTile) and in_register(op) != chunk_type(op.state.type):
-            return self.identities(scope, op)
-        starts = op.starts if isinstance(op, ScanTile) else (op.state,)
-        self.chunks.want(scope, starts)
-        return tuple(scope[v] for v in starts)
-
-    def identities(self, scope: Scope, op: Reduction) -> Values:
-        """What makes no difference to a reduction, for one chunk in registers."""
-        if isinstance(op, DotTile):
-            return self.filled(scope, [in_register(op)], (0,))
-        types = [chunk_type(value.type) for value in op.values]
-        return self.filled(scope, types, op.monoid.identity)
-
-    def filled(
-        self, scope: Scope, types: Iterable[Tile], numbers: Iterable[Any]
-    ) -> Values:
-        """Tiles of one number each. They stand outside all loops."""
-        b = self.builder
-        return tuple(
-            b(BroadcastTile, b.const(number, type_.dtype), type=type_)
-            for type_, number in zip(types, numbers, strict=True)
-        )
-
-    def absorb(self, scope: Scope, op: Reduction, state: Values) -> Values:
-        """The state combined with the current chunk."""
-        if isinstance(op, ReduceTile):
-            new = self.alone(scope, op)
-            return combine(scope.builder, op.monoid, state, new)
-        self.chunks.want(scope, [op.x, op.y])
-        scope.builder.loc = op.loc
-        operands = (*state, *self.chunks.factors(scope, op))
-        return scope.builder.emit(DotTile, operands, (), (), None, op.hints)
-
-    def alone(self, scope: Scope, op: Reduction) -> Values:
-        """The state of the current chunk only."""
-        if isinstance(op, DotTile):
-            return self.absorb(scope, op, self.identities(scope, op))
-        self.chunks.want(scope, op.values)
-        return self.chunks.guarded(scope, op)
-
-    def folded(self, scope: Scope, op: Reduction, state: Values) -> Values:
-        """The state with one element for all registers and lanes along what is
-        combined."""
-        b = scope.builder
-        b.loc = op.loc
-        if isinstance(op, ReduceTile):
-            return b.emit(ReduceTile, state, op.attrs, (), None, op.hints)
-        if state[0].type == chunk_type(op.state.type):
-            return state
-        return b.emit(ReduceTile, state, (op.dims, monoid_of(op)), (), None, op.hints)
-
-    def joined(self, scope: Scope, op: Reduction, state: Values) -> Values:
-        """The state of a run, and what memory holds of the runs before."""
-        folded = self.folded(scope, op, state)
-        held = tuple(self.chunks.taken(scope, value) for value in op.results)
-        return combine(scope.builder, monoid_of(op), held, folded)
-
-    def define(self, scope: Scope, op: Op, known: Values) -> None:
-        scope.values.update(zip(ending(op), known, strict=True))
-
-    def finish(self, scope: Scope, op: Reduction | ScanTile, state: Values) -> None:
-        """What is known when a loop has ended."""
-        if not isinstance(op, ScanTile):
-            known = self.folded(scope, op, state)
-            if isinstance(op, DotTile) and known[0] is not state[0]:
-                self.chunks.want(scope, [op.state])
-                starts = (scope[op.state],)
-                known = combine(scope.builder, monoid_of(op), starts, known)
-            state = known
-        self.define(scope, op, state)
-
-    def begin_in_memory(
-        self, scope: Scope, nest: Nest, op: Reduction | ScanTile
-    ) -> None:
-        """A state for each chunk of the loops inside, in scratch memory."""
-        for value in ending(op):
-            self.chunks.make_room(value)
-        self.fill(scope, nest, op)
-
-    def fill(self, scope: Scope, nest: Nest, op: Reduction | ScanTile) -> None:
-        """Set the states of an op in memory to what they start from."""
-
-        def once(inner: Scope) -> None:
-            if isinstance(op, ReduceTile):
-                types = [chunk_type(value.type) for value in op.results]
-                found = self.filled(inner, types, op.monoid.identity)
-            else:
-                starts = op.starts if isinstance(op, ScanTile) else (op.state,)
-                self.chunks.want(inner, starts)
-                found = tuple(inner[v] for v in starts)
-            for value, start in zip(ending(op), found, strict=True):
-                self.chunks.put_aside(inner, value, start)
-
-        self.each(scope, nest.chunks(op), once)
-
-    def accumulate(self, scope: Scope, op: Reduction, state: Values) -> None:
-        """Combine a chunk, or a run of them, into the state in memory."""
-        total = self.joined(scope, op, state)
-        for value, found in zip(op.results, total, strict=True):
-            self.chunks.put_aside(scope, value, found)
-
-    def join(
-        self, scope: Scope, nest: Nest, op: ReduceTile, parts: Mapping[Value, Memory]
-    ) -> None:
-        """Combine the states of a run in memory into those of the runs before."""
-
-        def once(inner: Scope) -> None:
-            left = tuple(self.chunks.taken(inner, v) for v in op.results)
-            right = tuple(self.chunks.taken(inner, v, parts[v]) for v in op.results)
-            states = combine(inner.builder, op.monoid, left, right)
-            for value, state in zip(op.results, states, strict=True):
-                self.chunks.put_aside(inner, value, state)
-
-        self.each(scope, nest.chunks(op), once)
-
-    def each(
-        self, scope: Scope, loops: list[Loop], once: Callable[[Scope], None]
-    ) -> None:
-        """Some loops over all their chunks, the last ones as if they were whole:
-        scratch memory has room for that."""
-        if not loops:
-            once(scope)
-            return
-        loop, *rest = loops
-
-        def trip(b: Builder, origin: Value, carried: States) -> States:
-            self.each(scope.open(loop, origin, None, b, carried), rest, once)
-            return carried
-
-        bounds = scope.builder.const(0, i64), self.extent(scope, loop)
-        _counted(scope.builder, bounds, loop.step, {}, trip)
+def _wasted(value: Value, loop: Loop, extent: int) -> float:
+    """What share it adds to the work that the last chunk is whole, and not just as many
+    registers as there must be."""
+    assert isinstance(value.type, Tile)
+    assert value.type.layout is not None
+    digits = value.type.layout.dims[loop.dim]
+    lanes = prod(known(digit.extent) for digit in digits if digit.axis == LANE)
+    return (-(-extent // loop.step) * loop.step - -(-extent // lanes) * lanes) / extent
 
 
 def _end_of_run(b: Builder, origin: Value, stop: Value, step: int) -> Value:
@@ -574,52 +484,3 @@ def _end_of_run(b: Builder, origin: Value, stop: Value, step: int) -> Value:
     known = b.constant(stop)
     exact = known is not None and int(known) % step == 0
     return end if exact else b(Minimum, end, stop)
-
-
-def _counted(
-    b: Builder,
-    bounds: tuple[Value, Value],
-    step: int,
-    states: States,
-    trip: Callable[[Builder, Value, States], States],
-) -> States:
-    """A loop whose body `trip` emits, from the counter and the carried states."""
-    body = b.nested()
-    counter = body.param(bounds[0].type, "k")
-    inner = {op: tuple(body.param(v.type) for v in vs) for op, vs in states.items()}
-    after = trip(body, counter, inner)
-    yields = [v for op in states for v in after[op]]
-    operands = (*bounds, *(v for values in states.values() for v in values))
-    results = iter(b.emit(For, operands, (step,), (body.block(yields),)))
-    return {op: tuple(islice(results, len(vs))) for op, vs in states.items()}
-
-
-def _widest(function: Function) -> Layout | None:
-    """A layout that has every dimension of the kernel's tiles."""
-    dims: dict[int, tuple[Any, Dim]] = {}
-    rank = 0
-    for op in function.body.ops:
-        for value in op.results:
-            if not isinstance(value.type, Tile) or value.type.layout is None:
-                continue
-            layout = value.type.layout
-            rank = layout.rank
-            for d, (digits, n) in enumerate(
-                zip(layout.dims, layout.shape, strict=True)
-            ):
-                if n != 1:
-                    dims[d] = (digits, n)
-    if not dims:
-        return None
-    empty: tuple[Any, Dim] = ((), 1)
-    known = [dims.get(d, empty) for d in range(rank)]
-    return Layout([digits for digits, _ in known], [n for _, n in known])
-
-
-def _given_limits(function: Function) -> dict[int, Value]:
-    """The limits that accesses came with, by dimension."""
-    found: dict[int, Value] = {}
-    for op in function.body.ops:
-        if isinstance(op, (LoadTile, StoreTile)):
-            found.update(op.limits)
-    return found

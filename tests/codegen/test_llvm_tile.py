@@ -295,6 +295,21 @@ def test_a_loop_of_one_trip_has_no_branch() -> None:
     assert text.count(" br ") == 2  # of the loop over programs
 
 
+@pytest.mark.parametrize("size", [0, 1, 5])
+def test_a_loop_of_one_trip_at_most_is_a_condition(size: int, run: Run) -> None:
+    values = np.arange(4096, dtype=np.float32)
+    k = Kernel()
+    k.inputs.append(values)
+    total, count = row_sum(k, k.b(ew.Minimum, k.b.size(N), k.b.const(1, i64)))
+    out = k.store(total)
+    counts = k.store(k.b(BroadcastTile, count, type=Tile(i64, (32,), ROW)))
+    text = llvm.emit(k.b.function("f", symbols=(N,)), X86_64_V4)
+    assert text.count("_loop:") == 1  # that over programs
+    k.run(run, names=(N,), symbols=(size,))
+    assert out[0] == (values[:32].sum() if size else 0)
+    assert (counts == min(size, 1)).all()
+
+
 @pytest.mark.parametrize("size", [0, 1, 4])
 def test_nested_loops_and_scratch(size: int, run: Run) -> None:
     # y[r] = Σ over c of (x[r, c] + c), through a scratch row, for r < size.

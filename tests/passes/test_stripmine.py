@@ -7,8 +7,11 @@ import pytest
 from texts import ops, read
 
 from fusec.ir.core import Function, Module
+from fusec.ir.dims import evaluate
 from fusec.ir.interpreter import interpret
-from fusec.ir.ops.tile import For, Guard, Scratch
+from fusec.ir.ops.contraction import DotTile
+from fusec.ir.ops.elementwise import Tanh
+from fusec.ir.ops.tile import For, Guard, LoadTile, Scratch, StoreTile
 from fusec.ir.verifier import verify
 from fusec.passes.assign_layouts import assign_layouts
 from fusec.passes.fuse import fuse
@@ -18,8 +21,9 @@ from fusec.passes.pipeline import stripmined
 from fusec.target import X86_64_V3
 
 
-def mined(graph: Function) -> list[Function]:
-    """The kernels of a graph with their loops, which mean what the graph means."""
+def mined(graph: Function, *sizes: int) -> list[Function]:
+    """The kernels of a graph with their loops, which mean what the graph means, where
+    its symbols are these sizes."""
     loops = fuse(lower_to_loops(graph), X86_64_V3, {})
     lowered = lower_to_host(loops, X86_64_V3, {})
     laid_out = [assign_layouts(k.function) for k in lowered.kernels.values()]
@@ -27,11 +31,14 @@ def mined(graph: Function) -> list[Function]:
     module = Module((lowered.host, *kernels))
     verify(module)
     random = np.random.default_rng(0)
-    values = [random.normal(size=p.shape).astype(np.float32) for p in graph.params]
+    known = dict(zip(graph.symbols, sizes, strict=True))
+    shapes = [tuple(evaluate(n, known) for n in p.shape) for p in graph.params]
+    values = [random.normal(size=shape).astype(np.float32) for shape in shapes]
     wanted = interpret(graph, [v.copy() for v in values])
     got = interpret(lowered.host, values, module=module)
+    atol = 1e-3 if any(ops(kernel, DotTile) for kernel in kernels) else 1e-6
     for a, b in zip(wanted, got, strict=True):
-        np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6)
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=atol)
     return kernels
 
 
@@ -138,3 +145,95 @@ def test_what_two_loops_put_aside_has_one_place() -> None:
     )
     (kernel,) = mined(graph)
     assert len(ops(kernel, Scratch)) == 1
+
+
+def linear(m: object, n: object, k: object, symbols: str = "") -> Function:
+    """tanh (x·y + w) + z, for x of m by k."""
+    return read(
+        f"""
+        graph @f(
+            %x: f32[{m}, {k}], %y: f32[{k}, {n}], %w: f32[1, {n}], %z: f32[{m}, {n}]
+        ) -> (f32[{m}, {n}]) {symbols} {{
+          %p = matmul %x, %y {{dtype=f32}} : f32[{m}, {n}]
+          %b = broadcast %w {{shape=({m}, {n})}} : f32[{m}, {n}]
+          %s = add %p, %b : f32[{m}, {n}]
+          %t = tanh %s : f32[{m}, {n}]
+          %r = add %t, %z : f32[{m}, {n}]
+          yield %r
+        }}
+        """
+    )
+
+
+@pytest.mark.parametrize("k", [20, 640, 700, 704], ids="k={}".format)
+@pytest.mark.parametrize("m", [6, 14], ids="m={}".format)
+def test_a_product_and_what_follows_are_written_once(m: int, k: int) -> None:
+    """However many runs its sum has, and whether or not the last is as long."""
+    (kernel,) = mined(linear(m, 32, k))
+    assert len(ops(kernel, DotTile)) == len(ops(kernel, Tanh)) == 1
+    outs = {op.buffer for op in ops(kernel, StoreTile)} & set(kernel.params)
+    stores = [op for op in ops(kernel, StoreTile) if op.buffer in outs]
+    assert len(stores) == 1
+
+
+@pytest.mark.parametrize("shape", [(64, 32, 40), (64, 24, 650)], ids=str)
+def test_the_last_panel_of_a_product_begins_early(shape: tuple[int, int, int]) -> None:
+    """So it is whole: nothing is limited."""
+    (kernel,) = mined(linear(*shape))
+    assert len(ops(kernel, DotTile)) == 1
+    accesses = [*ops(kernel, LoadTile), *ops(kernel, StoreTile)]
+    assert not any(op.limited for op in accesses)
+
+
+@pytest.mark.parametrize("shape", [(5, 3, 7), (7, 40, 30), (13, 9, 650)], ids=str)
+def test_products_that_are_smaller_than_panels(shape: tuple[int, int, int]) -> None:
+    mined(linear(*shape))
+
+
+@pytest.mark.parametrize("k", [0, 5, 320, 321])
+def test_sums_of_any_length_end(k: int) -> None:
+    """Those of no products are 0, and what follows runs for them too."""
+    symbols = "symbols [s0] facts [0 <= s0]"
+    (kernel,) = mined(linear(20, 24, "s0", symbols), k)
+    assert len(ops(kernel, DotTile)) == len(ops(kernel, Tanh)) == 1
+
+
+def test_two_products_end_together() -> None:
+    for k in (40, 650):
+        graph = read(
+            f"""
+            graph @f(%x: f32[20, {k}], %y: f32[{k}, 24], %w: f32[{k}, 24])
+                -> (f32[20, 24]) {{
+              %p = matmul %x, %y {{dtype=f32}} : f32[20, 24]
+              %q = matmul %x, %w {{dtype=f32}} : f32[20, 24]
+              %t = tanh %p : f32[20, 24]
+              %r = mul %t, %q : f32[20, 24]
+              yield %r
+            }}
+            """
+        )
+        (kernel,) = mined(graph)
+        assert len(ops(kernel, Tanh)) == 1
+
+
+@pytest.mark.parametrize("shape", [(2, 14, 24, 650), (30, 9, 40, 11)], ids=str)
+def test_sums_over_several_axes_end_in_the_last_trip_of_all(
+    shape: tuple[int, int, int, int],
+) -> None:
+    a, m, n, k = shape
+    whole = f"{a}, {m}, {k}, {n}"
+    graph = read(
+        f"""
+        graph @f(%x: f32[{a}, {m}, {k}, 1], %y: f32[{a}, 1, {k}, {n}])
+            -> (f32[{m}, {n}]) {{
+          %v = broadcast %x {{shape=({whole})}} : f32[{whole}]
+          %w = broadcast %y {{shape=({whole})}} : f32[{whole}]
+          %p = mul %v, %w : f32[{whole}]
+          %s = reduce_dims %p {{dims=(0, 2), monoid=sum<f32>}} : f32[{m}, {n}]
+          %t = tanh %s : f32[{m}, {n}]
+          yield %t
+        }}
+        """
+    )
+    (kernel,) = mined(graph)
+    assert len(ops(kernel, DotTile)) == len(ops(kernel, Tanh)) == 1

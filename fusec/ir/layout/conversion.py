@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from operator import add
 
 from fusec.ir.layout.core import IndexTerm, Layout
@@ -59,6 +60,7 @@ def convert_class(source: Layout, target: Layout) -> Kind:
     return convert(source, target).kind
 
 
+@lru_cache(maxsize=256)
 def convert(source: Layout, target: Layout) -> Conversion:
     """The cheapest conversion from one layout of a tile to another.
 

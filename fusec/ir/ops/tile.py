@@ -242,7 +242,8 @@ class For(Op, name="for", levels=TILE):
     """Run the block for `lo`, `lo + step`, … below `hi`.
 
     The block receives the counter (i64) and the carried values, and yields their next
-    ones; the results are the last. No trip: the results are the initial values.
+    ones; the results are the last. No trip: the results are the initial values. Bounds
+    that are computed make a condition of it: `for 0 to %c` of a %c that is 0 or 1.
     """
 
     pure = False
