@@ -63,6 +63,8 @@ BROADCAST, VECTOR = 0.05, 0.3
 """Cycles that an element of x, or a register of y, adds to those of the sums."""
 SUM, SUM_FAR = 2.0, 8.0
 """Cycles to bring a register of sums from memory and back, from near and far."""
+AGAIN, AGAIN_FAR = 6.0, 18.0
+"""Cycles to keep a register of the result and to read it twice, near and far."""
 PANEL = 12.0
 """Cycles that a panel takes to begin and end, besides its sums."""
 START = 2000.0
@@ -236,6 +238,8 @@ class _Blocks:
         """All that is summed up may be so in one run."""
         tiled = {self.row, self.column, self.over, *c.summed}
         self.grid = tuple(axis for axis in accesses.axes if axis not in tiled)
+        self.again = not {*accesses.reduced} <= {*c.summed}
+        """Rows of the result are kept, to be read again with what they come to."""
         self.points = size(self.grid)
         self.xs = [self._factor(x, self.row) for x in c.xs]
         self.ys = [self._factor(y, self.column) for y in c.ys]
@@ -394,6 +398,10 @@ class _Blocks:
                     ends = self.ends(rows, wide, far)
                     each = k * self.step(rows, wide) + runs * ends
                     total += columns * count * each
+        if self.again:
+            kept = block.height * block.width / self.lanes * self.count
+            near = sums <= self.target.l2_bytes // 2
+            total += kept * (AGAIN if near else AGAIN_FAR)
         height = down + bool(rest)
         for y, packed in zip(self.ys, block.packed_columns, strict=True):
             moved = self.moved(y, packed, block.run, height)
@@ -494,7 +502,9 @@ class _Blocks:
         """Columns are copied panel by panel, in squares where they lie across it."""
         splits, k = [*tile], self.depth_dim
         squares = any(y.along != 1 for y in self.ys)
-        registers = min(self.lanes if squares else COPIED, self.k)
+        registers = self.lanes if squares else COPIED
+        if tile[k].run is None:  # else they divide it
+            registers = min(registers, self.k)
         splits[k] = replace(splits[k], registers=registers)
         return tuple(splits)
 

@@ -22,7 +22,6 @@ from fusec.ir.ops.reduction import Reduce, Scan
 from fusec.ir.products import summed_products
 from fusec.ir.types import Axis, Points
 
-
 OWNED = 1040
 """Places of the longest rows of a result that a program may have: so many sums of a few
 dozen rows fit the second-level cache."""

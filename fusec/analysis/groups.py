@@ -164,7 +164,7 @@ class Groups:
             return Fault("one reads another row at each step of the other's sweep")
         if not self._scans_in_order(group):
             return Fault("one does not walk as the other scans")
-        if len(self.sweeps(group)) > 1 and not self._statistics(group):
+        if len(self.sweeps(group)) > 1 and not self.has_statistics(group):
             return Fault("they reduce over different axes")
         walked = frozenset[Axis]().union(*group.spans.values())
         reduced = self.reduced(group)
@@ -177,7 +177,7 @@ class Groups:
             return Fault(f"{buffers} buffers are too many for one kernel")
         return None
 
-    def _statistics(self, group: Group) -> bool:
+    def has_statistics(self, group: Group) -> bool:
         """Whether a product of matrices comes first, and what else is reduced are whole
         rows of its result, few enough places for one program to have them."""
         summed: set[frozenset[Axis]] = set()

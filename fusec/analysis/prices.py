@@ -15,6 +15,11 @@ from fusec.ir.types import Axis, Tensor
 from fusec.target import Target
 
 
+ROWS = 12
+"""Rows of a product that one program has at least, to use a register of the other
+factor as often as it should."""
+
+
 class Prices:
     """The prices of groups on a target, for likely sizes: like ones cost alike."""
 
@@ -58,6 +63,8 @@ class Prices:
         swept = reduced.union(*self.groups.sweeps(group))
         grid = frozenset[Axis].intersection(*spans) - swept if spans else ()
         programs = self._size(product(axis.extent for axis in grid))
+        if self.groups.has_statistics(group):
+            programs //= ROWS
         row = (read + written) // max(1, programs)
         if row > self.target.l2_bytes and self._sweeps_again(group, reduced):
             read *= 2

@@ -16,7 +16,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fusec.analysis.sweeps import Loop, Loops, ending, loops_of, number_sweeps
+from fusec.analysis.sweeps import (
+    Loop,
+    Loops,
+    ending,
+    loops_of,
+    number_sweeps,
+    timed,
+)
 from fusec.ir.builder import Builder
 from fusec.ir.core import Function, Op, Value, Values, definitions
 from fusec.ir.dims import Dim
@@ -229,10 +236,10 @@ class Chunks:
         return scope.builder.emit(Guard, operands, (limited, number))[0]
 
     def access(
-        self, scope: Scope, op: LoadTile | StoreTile, shape: tuple[Dim, ...]
+        self, scope: Scope, op: LoadTile | StoreTile, type_: Tile
     ) -> tuple[Value, tuple[int, ...], list[Value]]:
         """Offset, limited dimensions and the operands after the offset, here."""
-        b = scope.builder
+        b, shape = scope.builder, type_.shape
         offset = scope[op.offset]
         for loop, counter in scope.counters.items():
             if shape[loop.dim] != 1 and op.strides[loop.dim] != 0:
@@ -240,6 +247,8 @@ class Chunks:
                 offset = b(Add, offset, step)
         limits = {d: scope[v] for d, v in op.limits.items() if d not in scope.dims}
         limits |= {d: v for d, v in scope.limits.items() if shape[d] != 1}
+        # What is staged has a layout of its own, padded where others may not be.
+        limits |= {d: b.size(shape[d]) for d in _padded(type_) if d not in limits}
         dims = tuple(sorted(limits))
         others = [scope[v] for v in op.rest[len(op.limited) :]]
         return offset, dims, [*(limits[d] for d in dims), *others]
@@ -320,14 +329,14 @@ def _same(c: Chunks, scope: Scope, op: Op) -> Any:
 
 
 def _load(c: Chunks, scope: Scope, op: LoadTile) -> Any:
-    offset, limited, rest = c.access(scope, op, op.type.shape)
+    offset, limited, rest = c.access(scope, op, op.type)
     ahead = op.prefetch if c.now == 0 else 0
     attrs = (chunk_type(op.type), op.strides, limited, op.indirect, op.masked, ahead)
     return [scope[op.buffer], offset, *rest], attrs
 
 
 def _store(c: Chunks, scope: Scope, op: StoreTile) -> Any:
-    offset, limited, rest = c.access(scope, op, op.value.shape)
+    offset, limited, rest = c.access(scope, op, op.value.type)
     attrs = (op.strides, limited, op.indirect, op.masked, op.streaming)
     return [scope[op.value], scope[op.buffer], offset, *rest], attrs
 
@@ -392,6 +401,15 @@ def without_time(layout: Layout) -> Layout:
     """A layout of whole chunks: no time digits, nothing padded."""
     dims = [tuple(g for g in digits if g.axis != TIME) for digits in layout.dims]
     return Layout(dims)
+
+
+def _padded(type_: Tile) -> Iterator[int]:
+    """The dimensions that fit one chunk and do not fill it."""
+    layout = type_.layout
+    assert layout is not None
+    for d, digits in enumerate(layout.dims):
+        if layout.shape[d] != layout.padded_shape[d] and not timed(digits):
+            yield d
 
 
 def _reached(layout: Layout, loops: Loops) -> tuple[Dim, ...]:

@@ -101,6 +101,8 @@ class _Stripmining:
         self.keep = [v for v in keep if loops_of(v)]
         self.order = Order(function)
         self.sums_products = any(isinstance(op, DotTile) for op in function.body.ops)
+        self.statistics = self.found_statistics()
+        """The loops along which results of products are reduced."""
         self.done: dict[Op, Nest] = {}
         """Stores that stand where the reduction ends that they wait for, in whose nest:
         at every end of its loop, whole or partial."""
@@ -118,12 +120,18 @@ class _Stripmining:
                 self.walk(top, nest, 0, {})
         return self.builder.successor(self.function)
 
+    def found_statistics(self) -> Loops:
+        ops = self.function.body.ops if self.sums_products else ()
+        later = (op for op in ops if self.chunks.sweeps[op])
+        loops = (along(op) for op in later if isinstance(op, ReduceTile))
+        return frozenset[Loop]().union(*loops)
+
     def nests(self) -> list[Nest]:
         """The loop nests of the current sweep, one for the loops they consist of."""
         found: dict[Loops, Nest] = {}
 
         def over(loops: Loops) -> Nest:
-            return found.setdefault(loops, Nest(self.order(loops)))
+            return found.setdefault(loops, Nest(self.ordered(loops)))
 
         for value in self.keep:
             if self.chunks.sweeps[self.chunks.made[value]] == self.chunks.now:
@@ -140,6 +148,13 @@ class _Stripmining:
         for nest in found.values():
             self.complete(nest)
         return list(found.values())
+
+    def ordered(self, loops: Loops) -> list[Loop]:
+        """Loops from the outermost. What reads a product's result back from scratch
+        memory walks each row by itself, to combine it in registers and to use what that
+        gives."""
+        inner = self.statistics if self.chunks.now else frozenset[Loop]()
+        return [*self.order(loops - inner), *self.order(loops & inner)]
 
     def complete(self, nest: Nest) -> None:
         """Find what a nest needs on its way: scans over time, again if an earlier nest

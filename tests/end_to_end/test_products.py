@@ -229,7 +229,15 @@ FUSED: dict[str, Callable[..., Any]] = {
         (y := F.linear(x, w, b)).relu(),
         y.sigmoid().t(),
     ),
-    "statistics after": lambda x, w, b, g: F.linear(x, w, b).softmax(-1),
+    "softmax after": lambda x, w, b, g: F.linear(x, w, b).softmax(-1),
+    "residual and norm after": lambda x, w, b, g: (
+        (y := F.linear(x, w, b) + F.linear(x, w)),
+        rms(y, b),
+    ),
+    "layer norm after": lambda x, w, b, g: F.layer_norm(F.linear(x, w), b.shape, b),
+    "columns summed after": lambda x, w, b, g: F.linear(x, w, b).relu().sum(0),
+    "largest after": lambda x, w, b, g: F.linear(x, w, b).amax(-1),
+    "norms on both sides": lambda x, w, b, g: rms(F.linear(rms(x, g), w), b),
 }
 
 
@@ -245,7 +253,11 @@ def test_what_stands_around_a_product(name: str, shape: tuple[int, int, int]) ->
         torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-5)
 
 
-ONE = ["bias and gelu", "activation before", "norm before", "two products"]
+ONE = [
+    "bias and gelu", "activation before", "norm before", "two products",
+    "softmax after", "residual and norm after", "layer norm after",
+    "columns summed after", "norms on both sides",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ONE)
@@ -300,6 +312,26 @@ def test_every_pass_keeps_the_meaning_of_products() -> None:
     f = compiled(FUSED["norm and two products"], verify=True)
     f(x, w, b, g)
     compiled(lambda x, y: x @ y, verify=True)(drawn(9, 900), drawn(900, 20))
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_nothing_is_read_out_of_bounds(dtype: torch.dtype, dynamic: bool) -> None:
+    """Squares that are packed are larger than what there is of small factors. The
+    interpreter looks at each access."""
+    torch.manual_seed(0)
+    for left, right in ((True, False), (True, True), (False, True)):
+
+        def product(x: Tensor, y: Tensor, left=left, right=right) -> Tensor:
+            return (x.mT if left else x) @ (y.mT if right else y)
+
+        f = compiled(product, verify=True, dynamic=dynamic)
+        for m, n, k in ((12, 12, 2), (13, 9, 3), (2, 33, 2), (1, 9, 9), (3, 3, 3)):
+            x = drawn(*((k, m) if left else (m, k)), dtype=dtype)
+            y = drawn(*((n, k) if right else (k, n)), dtype=dtype)
+            torch.testing.assert_close(f(x, y), product(x, y))
+            if not dynamic:
+                f = compiled(product, verify=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
