@@ -14,7 +14,6 @@ from fusec.ir.ops.loop import Region
 from fusec.ir.types import Axis, Tensor
 from fusec.target import Target
 
-
 ROWS = 12
 """Rows of a product that one program has at least, to use a register of the other
 factor as often as it should."""
