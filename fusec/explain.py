@@ -23,7 +23,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fusec.analysis.cost import Work, bandwidth, seconds
+from fusec.analysis.accesses import accesses
+from fusec.analysis.blocking import predicted
+from fusec.analysis.contraction import contraction
+from fusec.analysis.cost import LAUNCH, Work, bandwidth, seconds
 from fusec.analysis.fingerprint import Fingerprints
 from fusec.analysis.fusion import Fusion
 from fusec.analysis.library import as_call
@@ -68,6 +71,8 @@ class KernelReport:
     """What the roofline is that of: memory or arithmetic."""
     grid: str
     tile: str
+    call: float | None
+    """What torch's library is predicted to take for the same, where it could do it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +220,8 @@ def _kernel(
     work = fusion.prices.work(fusion.group_of[places[0]])
     roofline, bound = _roofline(work, journey.target)
     grid, tile = kernel.schedule.grid_text, kernel.schedule.tile_text
+    region, target, hints = kernel.region, journey.target, journey.setting.hints
+    call = as_call(region, journey.loops.facts, target, hints)
     return KernelReport(
         name,
         len(places),
@@ -223,12 +230,23 @@ def _kernel(
         work.read,
         work.written,
         work.operations,
-        seconds(work, journey.target),
+        _seconds(journey, region, work),
         roofline,
         bound,
         grid,
         tile,
+        call.theirs if call else None,
     )
+
+
+def _seconds(journey: Journey, region: Region, work: Work) -> float:
+    """What a kernel takes; of products of matrices their cycles are counted."""
+    target, found = journey.target, accesses(region)
+    product, own = contraction(found), seconds(work, target)
+    if product is None:
+        return own
+    cycles = predicted(product, found, target, journey.setting.hints)
+    return max(own, LAUNCH + cycles)
 
 
 def _roofline(work: Work, target: Target) -> tuple[float, str]:
@@ -307,6 +325,8 @@ def _kernel_lines(kernel: KernelReport) -> list[str]:
     )
     lines.append(f"  grid {kernel.grid}")
     lines.append(f"  tile {kernel.tile}")
+    if kernel.call is not None:
+        lines.append(f"  as a call to torch's library: predicted {_time(kernel.call)}")
     return lines
 
 

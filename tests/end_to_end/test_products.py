@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
+import fusec
 from fusec.counters import statistics
 from fusec.target import host
 
@@ -351,6 +352,15 @@ def test_a_library_that_is_faster_is_called(
     torch.testing.assert_close(
         got.double(), wanted.double().sigmoid(), rtol=1e-2, atol=2e-2
     )
+
+
+def test_explain_tells_what_a_library_would_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slow = replace(host(), library=(("f32", 0.01),))
+    monkeypatch.setattr("fusec.target.host", lambda: slow)
+    text = fusec.jit(torch.mm).explain(drawn(64, 64), drawn(64, 64))
+    assert "as a call to torch's library: predicted" in text
 
 
 sizes = st.integers(1, 40)
