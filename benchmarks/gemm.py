@@ -122,7 +122,7 @@ def candidates(dtype: str, batch: int, size: Size, turned: bool) -> dict[str, Ca
     else:
         calls["torch"] = lambda: torch.matmul(x, y)
         if not lead:
-            held = weight if weight is not None else y.t().contiguous()
+            held = y.t()
             linear = torch.ops.mkldnn._linear_pointwise
             calls["onednn"] = lambda: linear(x, held, None, "none", [], "")
             packed = reordered(held, m)
@@ -137,7 +137,7 @@ def candidates(dtype: str, batch: int, size: Size, turned: bool) -> dict[str, Ca
 def reordered(weight: Tensor, rows: int) -> Tensor | None:
     """A weight as oneDNN packs it for so many rows, where it can."""
     try:
-        return torch.ops.mkldnn._reorder_linear_weight(weight.to_mkldnn(), rows)
+        return torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
     except RuntimeError:
         return None
 

@@ -459,12 +459,23 @@ class _Blocks:
         return Schedule(
             self.grid,
             (*tile, *deep),
+            panels=self.fetched(block),
             nest=self.nest(run),
             dot=self.c,
             accesses=self.accesses,
             instruction=self.instruction,
             packing=packing,
         )
+
+    def fetched(self, block: _Block) -> int | None:
+        """The dimension of the panels of columns, if the next one is to be brought near
+        while one is multiplied by several of rows: where they come from far memory.
+        What is turned takes longer for that than the processor needs to fetch it."""
+        count = self.k * self.outer * self.n
+        far = any(count * y.bytes > self.target.l2_bytes for y in self.ys)
+        plain = all(y.along == 1 for y in self.ys)
+        several = block.height > block.rows
+        return 1 + self.depth_dim if far and plain and several else None
 
     def columns(self, block: _Block) -> tuple[Split, ...]:
         """A program's columns: one axis of them, or panels."""

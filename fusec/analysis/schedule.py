@@ -80,6 +80,9 @@ class Schedule:
     ahead: int = 0
     """How many trips of the innermost loop on that is, of rows too long to keep; 0 for
     the next row."""
+    panels: int | None = None
+    """The dimension of the tile whose next trip is brought near during one: panels of a
+    product."""
     streaming: bool = False
     """Results bypass the caches."""
     nest: tuple[tuple[int, int], ...] = ()
@@ -120,7 +123,7 @@ class Schedule:
     def tile_text(self) -> str:
         """The tile for people: `j:1000 = 16:time 4:reg 16:lane; prefetched`."""
         marks = {
-            "prefetched": self.prefetch,
+            "prefetched": self.prefetch or self.panels is not None,
             "stores bypass the caches": self.streaming,
             f"by {self.instruction.name}" if self.instruction else "": bool(
                 self.instruction

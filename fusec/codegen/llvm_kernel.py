@@ -10,10 +10,11 @@ from fusec.codegen.llvm_lanes import Lanes, element, literal, memory_element
 from fusec.codegen.llvm_places import Places, places_of
 from fusec.codegen.llvm_text import Loop, Writer, module
 from fusec.errors import InternalError
-from fusec.ir.core import Block, Function, Op, Value
+from fusec.ir.core import Block, Function, Op, Value, walk
 from fusec.ir.dims import Symbol
 from fusec.ir.dtypes import DType
 from fusec.ir.intervals import Interval
+from fusec.ir.ops.contraction import DotTile
 from fusec.ir.types import Buffer, Scalar, Tile
 from fusec.target import Target
 
@@ -22,6 +23,9 @@ Register = str | None
 
 Table = tuple[tuple[int, ...], ...]
 """The elements of a tile of integers or bools: lanes by registers."""
+
+FROM_FIRST, FROM_SECOND = 3, 2
+"""LLVM's localities of what is fetched into the first cache, and the second."""
 
 ABI = "ptr %args, i64 %lo, i64 %hi"
 
@@ -39,6 +43,10 @@ class Kernel:
         self.writer = Writer(function.name, ABI)
         self.streams = False
         """Some store bypasses the caches: the kernel ends with a fence."""
+        multiplies = any(isinstance(op, DotTile) for op in walk(function.body))
+        self.fetched_into = FROM_SECOND if multiplies else FROM_FIRST
+        """Where what is fetched ahead waits: what is multiplied meanwhile takes all of
+        the first-level cache."""
         self.apart: dict[Block, Writer] = {}
         """Functions beside the kernel, by what they compute."""
         self._borrowed: list[str] = []

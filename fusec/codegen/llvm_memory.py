@@ -498,9 +498,8 @@ def _prefetch(where: Where, distance: Dim) -> None:
             ahead = where.k.element_pointer(
                 v, where.dtype, near, where.k.index(distance)
             )
-            v.writer.effect(
-                f"call void @llvm.prefetch.p0(ptr {ahead}, i32 0, i32 3, i32 1)"
-            )
+            wanted = f"ptr {ahead}, i32 0, i32 {where.k.fetched_into}, i32 1"
+            v.writer.effect(f"call void @llvm.prefetch.p0({wanted})")
 
 
 # ------------------------------------------------------------------- elements

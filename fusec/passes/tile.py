@@ -181,6 +181,9 @@ class _Tiling:
         """How far on what comes next lies, where that is worth fetching: rows that the
         program walks from one to the next, or those of the program after it."""
         schedule = self.schedule
+        if schedule.panels is not None:
+            panel = schedule.tile[schedule.panels]
+            return address.stride(panel.axis) * panel.chunk
         if not schedule.prefetch or not schedule.tile:
             return 0
         first, last = schedule.tile[0], schedule.tile[-1]

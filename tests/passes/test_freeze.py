@@ -14,10 +14,12 @@ from fusec.ir.core import Function
 from fusec.ir.dtypes import f32
 from fusec.ir.interpreter import interpret
 from fusec.ir.ops.loop import Region
+from fusec.ir.ops.tile import LoadTile
 from fusec.ir.types import Tensor
 from fusec.ir.verifier import verify
 from fusec.passes.freeze import freeze
 from fusec.passes.fuse import fuse
+from fusec.passes.lower_to_host import lower_to_host
 from fusec.passes.lower_to_loops import lower_to_loops
 from fusec.target import X86_64, X86_64_V3, X86_64_V4, Target
 
@@ -192,3 +194,23 @@ def test_there_is_a_bound() -> None:
     """
     assert len(parted(text, 1)) == 1
     assert len(parted(text.replace("i8", "bf16"), 1)) == 2
+
+
+def test_panels_from_far_memory_are_fetched_ahead() -> None:
+    """The next one while one is multiplied; what is near, or turned, is not."""
+
+    def distances(text: str, *frozen: int) -> set[int]:
+        main = parted(text, *frozen)[0]
+        lowered = lower_to_host(main, X86_64_V3, {})
+        kernels = [k.function for k in lowered.kernels.values()]
+        loads = [o for k in kernels for o in k.body.ops if isinstance(o, LoadTile)]
+        return {load.prefetch for load in loads} - {0}
+
+    far = product(16, 1024, 4096)
+    (panels,) = parted(far, 1)[1].body.yields
+    assert isinstance(panels.type, Tensor)
+    _, places, width, _ = panels.type.shape
+    assert distances(far, 1) == {places * width}
+    assert not distances(far)
+    assert distances(product(16, 1024, 4096, turned=False)) == {16}
+    assert not distances(product(16, 64, 64), 1)
