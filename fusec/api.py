@@ -9,6 +9,7 @@ where there is something to compile.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -19,7 +20,7 @@ import torch
 from fusec import lazy
 from fusec.files import check_private
 from fusec.frontend.capture import compile_dynamo_graph
-from fusec.frontend.torch_private import aot_cache_dir
+from fusec.frontend.torch_private import aot_cache_dir, is_uncounted
 from fusec.logs import enable, forget_warnings, warn_once
 from fusec.options import Options
 from fusec.runtime.artifact import salt
@@ -34,6 +35,9 @@ else:
     aten_graph = lazy.module("fusec.frontend.aten_graph")
 
 
+_UNCOUNTED = """nothing is frozen of weights that were made in inference mode: torch
+does not count writes to them
+  help: make or load the model outside of torch.inference_mode()"""
 _NOT_KEPT = """every process compiles anew, as torch's cache {} is not safe: {}
   help: set TORCHINDUCTOR_CACHE_DIR to a folder that is yours alone, or cache=0"""
 
@@ -58,6 +62,9 @@ class Backend:
         """
         chosen = Options.from_mapping(options, mode)
         enable(chosen.logs)
+        if chosen.freeze and any(map(is_uncounted, example_inputs)):
+            warn_once("graph", _UNCOUNTED)
+            chosen = replace(chosen, freeze=False)
         compile = partial(_compile, options=chosen)
         return compile_dynamo_graph(gm, example_inputs, compile, _salt(chosen))
 

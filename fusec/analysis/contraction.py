@@ -111,9 +111,10 @@ def contraction(accesses: Accesses) -> Contraction | None:
         found.append(product)
     if shared is None or len({product.sum.results[0].dtype for product in found}) > 1:
         return None
-    for op in others:
-        if not _of_rows(accesses, op, shared) and not _of_result(accesses, op, shared):
-            return None
+    ends = [op for op in others if not _of_rows(accesses, op, shared)]
+    shared = _owned(accesses, ends, shared)
+    if shared is None:
+        return None
     made = {value: op for op in body.ops for value in op.results}
     narrow: dict[Value, Value] = {}
     for value in (v for product in found for v in product.factors):
@@ -130,13 +131,25 @@ def _of_rows(accesses: Accesses, op: Reduce, axes: _Axes) -> bool:
     return apart and set(accesses.merged(op.axes)) == {*summed}
 
 
-def _of_result(accesses: Accesses, op: Reduce, axes: _Axes) -> bool:
-    """Whether a reduction combines whole rows of the result, or whole columns."""
+def _owned(accesses: Accesses, ends: list[Reduce], axes: _Axes) -> _Axes | None:
+    """The axes of a product behind which all reductions combine the result along one of
+    its axes, which becomes the last of its kind: a program has all of it."""
     rows, columns, summed = axes
-    own = {a for v in op.operands for a in accesses.merged(axes_of(v))}
-    along = set(accesses.merged(op.axes))
-    few = all(is_owned(axis.extent) for axis in along)
-    return few and own.isdisjoint(summed) and along in ({*rows}, {*columns})
+    values = {v for op in ends for v in op.operands}
+    own = {a for v in values for a in accesses.merged(axes_of(v))}
+    along = {a for op in ends for a in accesses.merged(op.axes)}
+    if not along:
+        return None if ends else axes
+    if len(along) > 1 or not own.isdisjoint(summed):
+        return None
+    (last,) = along
+    if last not in (*rows, *columns) or not is_owned(last.extent):
+        return None
+
+    def ordered(parts: tuple[Axis, ...]) -> tuple[Axis, ...]:
+        return tuple(sorted(parts, key=lambda axis: axis is last))
+
+    return ordered(rows), ordered(columns), summed
 
 
 def is_owned(extent: Dim) -> bool:

@@ -10,6 +10,7 @@ A group holds its regions placed in one iteration space: for each region a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from fusec.analysis.affine import covers
@@ -178,26 +179,26 @@ class Groups:
         return None
 
     def has_statistics(self, group: Group) -> bool:
-        """Whether a product of matrices comes first, and what else is reduced are whole
-        rows of its result, few enough places for one program to have them."""
+        """Whether a product of matrices comes first, and what else is reduced is its
+        result along one axis, few enough places for one program to have them."""
         summed: set[frozenset[Axis]] = set()
         others: set[frozenset[Axis]] = set()
+        results: set[Axis] = set()
         for k, placements in group.members.items():
-            summary = self.regions.summaries[k]
+            summary, placement = self.regions.summaries[k], placements[0]
             if summary.scanned or (summary.reduced and len(placements) > 1):
                 return False
-            walked = frozenset(
-                axis
-                for old in summary.reduced
-                for axis in coordinate(placements[0], old).axes
-            )
+            walked = _placed(placement, summary.reduced)
             if walked:
-                (summed if summary.multiplies else others).add(walked)
+                (summed if summary.multiplied else others).add(walked)
+            results |= _placed(placement, summary.multiplied)
         others -= summed
         if len(summed) != 1 or len(others) != 1:
             return False
-        (inner,), (along,) = summed, others
-        return inner.isdisjoint(along) and all(is_owned(a.extent) for a in along)
+        (along,) = others
+        return len(along) == 1 and all(
+            axis in results and is_owned(axis.extent) for axis in along
+        )
 
     def _whole_sweeps(self, group: Group) -> bool:
         """Whether every reduction still meets each point of its axes once."""
@@ -242,3 +243,8 @@ class Groups:
             and place.const == 0
             for place, extent in places
         )
+
+
+def _placed(placement: Placement, axes: Iterable[Axis]) -> frozenset[Axis]:
+    """Axes of a region as those of its group."""
+    return frozenset(a for axis in axes for a in coordinate(placement, axis).axes)

@@ -34,8 +34,9 @@ class Summary:
     ops: int
     weights: Mapping[frozenset[Axis], float]
     """Arithmetic per point of each space, in simple operations."""
-    multiplies: bool
-    """What it reduces are products of matrices."""
+    multiplied: frozenset[Axis]
+    """If what it reduces are products of matrices: the axes that one factor has, the
+    other not."""
 
     @property
     def swept(self) -> tuple[Axis, ...]:
@@ -85,15 +86,14 @@ def summarise(op: Region) -> Summary:
             weights[space] = weights.get(space, 0.0) + weight
     axes.update(reduced | scanned)
     swept = tuple(reduced), tuple(scanned)
-    multiplies = any(map(_of_matrices, products))
-    read = tuple(loads)
-    return Summary(op, read, stores, *swept, tuple(axes), ops, weights, multiplies)
+    own = frozenset[Axis]().union(*map(_own_axes, products))
+    return Summary(op, tuple(loads), stores, *swept, tuple(axes), ops, weights, own)
 
 
-def _of_matrices(mul: Mul) -> bool:
-    """Whether both factors have axes of their own."""
+def _own_axes(mul: Mul) -> set[Axis]:
+    """The axes that one factor has and the other not, if both have such."""
     x, y = ({a for a in axes_of(v) if a.extent != 1} for v in mul.operands)
-    return bool(x - y) and bool(y - x)
+    return x ^ y if x - y and y - x else set()
 
 
 def computed_at(op: Op) -> frozenset[Axis]:

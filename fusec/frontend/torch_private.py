@@ -46,6 +46,7 @@ __all__ = [
     "counters",
     "flatten_graph_inputs",
     "functorch_config",
+    "is_uncounted",
     "keys_of_ours",
     "min_cut_rematerialization_partition",
     "part_of",
@@ -55,6 +56,14 @@ __all__ = [
     "unset_fake_temporarily",
     "view_of",
 ]
+
+
+def is_uncounted(x: object) -> bool:
+    """Whether an input is a parameter or a buffer of a module, to which torch does not
+    count writes."""
+    if not isinstance(x, torch.Tensor) or not x.is_inference():
+        return False
+    return isinstance(x, torch.nn.Parameter) or hasattr(x, "_dynamo_static_input_type")
 
 
 def static_inputs() -> tuple[int, ...]:

@@ -75,6 +75,8 @@ carries."""
 
 CASCADE = 32
 """Trips of a loop whose results are combined before they join the others."""
+NEVER = 1 << 30
+"""A sweep that does not come."""
 WASTE = 1 / 32
 """What share of its work a product may do twice, for its code to be written once."""
 
@@ -101,6 +103,9 @@ class _Stripmining:
         self.keep = [v for v in keep if loops_of(v)]
         self.order = Order(function)
         self.sums_products = any(isinstance(op, DotTile) for op in function.body.ops)
+        ended = [n for op, n in self.chunks.sweeps.items() if isinstance(op, DotTile)]
+        self.multiplied = max(ended, default=NEVER)
+        """The sweep in which products are summed up."""
         self.statistics = self.found_statistics()
         """The loops along which results of products are reduced."""
         self.done: dict[Op, Nest] = {}
@@ -121,9 +126,12 @@ class _Stripmining:
         return self.builder.successor(self.function)
 
     def found_statistics(self) -> Loops:
-        ops = self.function.body.ops if self.sums_products else ()
-        later = (op for op in ops if self.chunks.sweeps[op])
-        loops = (along(op) for op in later if isinstance(op, ReduceTile))
+        ops, sweeps = self.function.body.ops, self.chunks.sweeps
+        loops = (
+            along(op)
+            for op in ops
+            if isinstance(op, ReduceTile) and sweeps[op] > self.multiplied
+        )
         return frozenset[Loop]().union(*loops)
 
     def nests(self) -> list[Nest]:
@@ -153,7 +161,8 @@ class _Stripmining:
         """Loops from the outermost. What reads a product's result back from scratch
         memory walks each row by itself, to combine it in registers and to use what that
         gives."""
-        inner = self.statistics if self.chunks.now else frozenset[Loop]()
+        after = self.chunks.now > self.multiplied
+        inner = self.statistics if after else frozenset[Loop]()
         return [*self.order(loops - inner), *self.order(loops & inner)]
 
     def complete(self, nest: Nest) -> None:

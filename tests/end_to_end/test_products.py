@@ -238,6 +238,16 @@ FUSED: dict[str, Callable[..., Any]] = {
     "layer norm after": lambda x, w, b, g: F.layer_norm(F.linear(x, w), b.shape, b),
     "columns summed after": lambda x, w, b, g: F.linear(x, w, b).relu().sum(0),
     "largest after": lambda x, w, b, g: F.linear(x, w, b).amax(-1),
+    "all summed after": lambda x, w, b, g: F.linear(x, w, b).relu().sum(),
+    "batches summed after": lambda x, w, b, g: (
+        F.linear(x[:-1].unflatten(0, (-1, 1))[:, :1], w).relu().sum((0, 1))
+    ),
+    "norm of heads after": lambda x, w, b, g: rms(
+        F.linear(x, w, b).unflatten(1, (-1, 10)), b[:10]
+    ),
+    "heads summed after": lambda x, w, b, g: (
+        F.linear(x, w, b).unflatten(1, (-1, 10)).sum(1)
+    ),
     "norms on both sides": lambda x, w, b, g: rms(F.linear(rms(x, g), w), b),
 }
 
@@ -252,6 +262,39 @@ def test_what_stands_around_a_product(name: str, shape: tuple[int, int, int]) ->
     wanted = FUSED[name](*(x.double() for x in args))
     for a, b in zip(*map(_several, (got, wanted)), strict=True):
         torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-5)
+
+
+STRIDED: dict[str, Callable[[Tensor, Tensor], Any]] = {
+    "batches of parts": lambda x, w: (x[:, :-1] @ w.t()).relu().sum((0, 1)),
+    "and the product": lambda x, w: (
+        (y := (x.transpose(0, 1) @ w.t()).relu()),
+        y.sum((0, 1)),
+    ),
+    "of batches": lambda x, w: (
+        (y := x @ w.expand(4, -1, -1).mT) - y.amax((0, 2), keepdim=True)
+    ),
+    "over the batch": lambda x, w: (x @ w.t()).relu().sum(0),
+    "of rows and columns": lambda x, w: (
+        (y := x[0] @ w.t()).sum(0),
+        y.sum(1),
+        y.softmax(-1),
+    ),
+    "turned": lambda x, w: (x[0] @ w.t()).t().contiguous().softmax(0),
+    "one after another": lambda x, w: ((x[0] @ w.t()).softmax(-1) @ w).softmax(-1),
+}
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("name", STRIDED)
+def test_statistics_of_results_that_are_no_plain_matrices(
+    name: str, dynamic: bool
+) -> None:
+    torch.manual_seed(0)
+    x, w = drawn(4, 11, 24), drawn(40, 24)
+    got = compiled(STRIDED[name], dynamic=dynamic)(x, w)
+    wanted = STRIDED[name](x.double(), w.double())
+    for a, b in zip(*map(_several, (got, wanted)), strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-4)
 
 
 ONE = [
