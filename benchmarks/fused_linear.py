@@ -1,6 +1,6 @@
 """Linear layers and what stands around them: fusec, eager, oneDNN's and Inductor's.
 
-Weights are row-major and fresh, tokens 512. `onednn` is the best that its fused calls
+Weights are row-major, tokens 512. `onednn` is the best that its fused calls
 do; Inductor runs with max-autotune and freezing, fusec with freeze.
 """
 

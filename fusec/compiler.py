@@ -170,7 +170,7 @@ def _counted(journey: Journey) -> Statistics:
         compilations=1,
         regions=sum(isinstance(op, Region) for op in before),
         kernels=sum(isinstance(op, Region) for op in after),
-        distinct=len(journey.lowered.kernels),
+        distinct=len(journey.kernels),
         externs=sum(isinstance(op, Extern) for op in after),
         kept_bytes=journey.kept_bytes,
     )

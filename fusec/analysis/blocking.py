@@ -145,10 +145,9 @@ def _instructions(
 ) -> list[DotInstruction]:
     """The dot instructions that can do it: they add up whole groups of places."""
     dtypes = {value.dtype for value in c.narrow.values()}
-    inner, asked = c.summed[-1], accesses.region.body.ops
+    inner, ops = c.summed[-1], accesses.region.body.ops
     told_apart = any(
-        isinstance(op, Coordinate) and inner in accesses.merged([op.axis])
-        for op in asked
+        isinstance(op, Coordinate) and inner in accesses.merged([op.axis]) for op in ops
     )
     if told_apart:
         return []
@@ -201,8 +200,9 @@ class _Block:
     width: int
     run: int
     packed_rows: tuple[bool, ...]
-    """Which of the factors with rows are packed, and of those with columns."""
+    """Which of the factors with rows are packed."""
     packed_columns: tuple[bool, ...]
+    """Which of those with columns."""
 
 
 class _Blocks:

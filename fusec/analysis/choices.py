@@ -64,13 +64,12 @@ one side is shorter, the other is longer."""
 
 def choose(accesses: Accesses, target: Target, hints: Mapping[Symbol, int]) -> Schedule:
     """The schedule that the cost model expects to be the fastest."""
-    found = list(_Choices(accesses, target, hints).all())
-    if not found:
-        return Schedule((), ())
-
     products = contraction(accesses)
     if products is not None:
         return blocked(products, accesses, target, hints)
+    found = list(_Choices(accesses, target, hints).all())
+    if not found:
+        return Schedule((), ())
 
     def price(schedule: Schedule) -> tuple[float, float]:
         """What memory hides still takes power, and the price may be wrong."""

@@ -8,7 +8,7 @@ an error, which belongs to each call.
 
 from __future__ import annotations
 
-from fusec.ir.core import Function, Op, Value, walk
+from fusec.ir.core import Block, Function, Op, Value, walk
 from fusec.ir.ops.checks import Check
 from fusec.ir.ops.loop import Region, View
 from fusec.ir.sizes import used_symbols
@@ -31,10 +31,8 @@ def _stays(op: Op, held: set[Value]) -> bool:
     """Whether an op gives the same of the same, to other ops only."""
     if not isinstance(op, (Region, View)) or not held.isdisjoint(op.results):
         return False
-    if isinstance(op, View):
-        return True
-    checked = any(isinstance(inner, Check) for inner in walk(op.body))
-    return not checked and not used_symbols(op.body)
+    checked = any(isinstance(inner, Check) for inner in walk(Block((), (op,))))
+    return not checked and not used_symbols(Block((), (op,)))
 
 
 def _held(function: Function) -> set[Value]:

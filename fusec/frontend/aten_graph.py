@@ -128,7 +128,7 @@ def _report_bug(
     path = _reproducer(gm, example_inputs, options, error)
     ours = isinstance(error, InternalError)
     what = error.what if ours else f"{type(error).__name__}: {error}"
-    bug = InternalError(f"{what} (in a {role} graph)", reproducer=path)
+    bug = InternalError(f"{what} (in the {role} graph)", reproducer=path)
     if not options.fallback:
         raise bug from error
     logger("graph").warning("%s\n  the graph runs through ATen instead", bug)

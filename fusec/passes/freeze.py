@@ -1,12 +1,12 @@
 """Compute what depends on frozen parameters alone once, and keep it:
 
-    loop @f(%x: f32[64, 512], %w: f32[1000, 512]) frozen [1] {
+    loop @f(%x: f32[64, 512], %w: f32[1024, 512]) frozen [1] {
       %y = region(%x, %w) over i, j, k { … load %w [j, k] … mul, reduce k … } }
         →
-    loop @f(%x, %w, %p: f32[62, 512, 16]) {
-      %y = region(%x, %p) over i, j, j0, k { … load %p [j, k, j0] … } }
+    loop @f(%x, %w, %p: f32[64, 512, 16, 1]) {
+      %y = region(%x, %p) over i, j, j0, k { … load %p [j, k, j0, 0] … } }
     loop @f_kept(%x, %w) {
-      %p = region(%w) { load %w [16*j + j0, k]; store %p [j, k, j0] }
+      %p = region(%w) { load %w [16*j + j0, k]; store %p [j, k, j0, 0] }
       yield %p }
 
 The second function takes what the first was given, and makes what the first is given
@@ -47,6 +47,8 @@ from fusec.ir.types import Axis, Tensor
 from fusec.passes.region_builder import BoundBlock, RegionBuilder, relocated
 from fusec.target import Target
 
+KEPT = "_kept"
+"""What the name of the function ends with that makes what is kept."""
 MOST = 2
 """Bytes that may be kept for each of a frozen parameter: those of integers widen."""
 GAIN = 0.97
@@ -120,7 +122,7 @@ class _Freezing:
             return (main,)
         once = without_dead_ops(self.once.block(self.kept))
         return main, replace(
-            main, name=f"{self.function.name}_kept", body=once, returns_into=()
+            main, name=self.function.name + KEPT, body=once, returns_into=()
         )
 
     # What stays the same as a whole
@@ -137,13 +139,17 @@ class _Freezing:
 
     def here(self, value: Value) -> Value:
         """A value in what is left of the function: kept, if it stays the same."""
-        if value not in self.env:
-            op = self.made[value]
+        views: list[View] = []
+        base = value
+        while base not in self.env:
+            op = self.made[base]
             if isinstance(op, View):
-                source = {op.x: self.here(op.x)}
-                (self.env[value],) = self.main.copy(op, source)
+                views.append(op)
+                base = op.x
             else:
-                self.env[value] = self.keep(self.known[value])
+                self.env[base] = self.keep(self.known[base])
+        for view in reversed(views):
+            (self.env[view.result],) = self.main.copy(view, self.env)
         return self.env[value]
 
     def keep(self, value: Value) -> Value:
@@ -221,6 +227,7 @@ class _Packing:
     def __init__(self, op: Region, c: Contraction, form: Panels) -> None:
         self.op = op
         self.ys = {*c.ys}
+        self.narrow = c.narrow
         self.form = form
         column, summed = c.columns[-1], c.summed[-1]
         self.digits = {
@@ -276,17 +283,11 @@ class _Packing:
             env[param] = region.input(param)
         for op in _part(self.op.body, y):
             env.update(zip(op.results, relocated(b, op, env, self.places), strict=True))
-        value = b(Cast, env[_narrow(self.op.body, y, self.form)], dtype=self.form.dtype)
+        taken = y if self.form.dtype is y.dtype else self.narrow[y]
+        value = b(Cast, env[taken], dtype=self.form.dtype)
         index = tuple(map(Affine.of, self.axes(y)))
         b.emit(Store, (value, region.output(panels)), (index,))
         return region.finish()
-
-
-def _narrow(body: Block, y: Value, form: Panels) -> Value:
-    """What is packed of a factor: what was cast, for an instruction that widens."""
-    made = definitions(body).get(y)
-    cast = isinstance(made, Cast) and form.dtype is not y.dtype
-    return made.operands[0] if cast and made else y
 
 
 def _part(body: Block, y: Value) -> tuple[Op, ...]:

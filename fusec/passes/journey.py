@@ -94,20 +94,16 @@ def lower(function: Function, setting: Setting) -> Journey:
     apart: list[Function] = []
     for each in PASSES.values():
         if each.stage:
-            function, *apart = each.run(function, setting)
+            function, *more = each.run(function, setting)
             functions[each.stage] = function
-    main = _lowered(functions, setting, 0)
-    count = len(main.laid_out)
-    once = [_lowered({"frozen": each}, setting, count) for each in apart]
-    return replace(main, once=next(iter(once), None))
+            apart += more
+    once = [_lowered({"frozen": each}, setting) for each in apart]
+    return replace(_lowered(functions, setting), once=next(iter(once), None))
 
 
-def _lowered(
-    functions: Mapping[str, Function], setting: Setting, first: int
-) -> Journey:
+def _lowered(functions: Mapping[str, Function], setting: Setting) -> Journey:
     """The last part of the way, from the loops."""
-    loops = functions["frozen"]
-    lowered = lower_to_host(loops, setting.target, setting.hints, first)
+    lowered = lower_to_host(functions["frozen"], setting.target, setting.hints)
     kernels = lowered.kernels.items()
     laid_out = {name: assign_layouts(kernel.function) for name, kernel in kernels}
     return Journey(functions, lowered, laid_out, setting)

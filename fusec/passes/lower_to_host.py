@@ -33,6 +33,7 @@ from fusec.ir.ops.host import Alloc, CopyInto, Free, Launch
 from fusec.ir.ops.loop import Region, View
 from fusec.ir.ops.reduction import Reduce, Scan
 from fusec.ir.types import Tensor
+from fusec.passes.freeze import KEPT
 from fusec.passes.tile import checks, tile
 from fusec.target import Target
 
@@ -67,26 +68,21 @@ class Lowered:
 
 
 def lower_to_host(
-    function: Function, target: Target, hints: Mapping[Symbol, int], first: int = 0
+    function: Function, target: Target, hints: Mapping[Symbol, int]
 ) -> Lowered:
-    """The program of a loop function. Its kernels are numbered from `first` on."""
-    return _Lowering(function, target, hints, first).run()
+    """The program of a loop function."""
+    return _Lowering(function, target, hints).run()
 
 
 class _Lowering:
     """The state of one sweep over a loop function."""
 
     def __init__(
-        self,
-        function: Function,
-        target: Target,
-        hints: Mapping[Symbol, int],
-        first: int,
+        self, function: Function, target: Target, hints: Mapping[Symbol, int]
     ) -> None:
         self.function = function
         self.target = target
         self.hints = hints
-        self.first = first
         self.builder = Builder(Level.HOST)
         self.env: dict[Value, Value] = {}
         self.kernels: dict[str, Kernel] = {}
@@ -169,7 +165,8 @@ class _Lowering:
         """The name of the kernel of a region, made at its first appearance."""
         key = self.fingerprints.of(op.body).key
         if key not in self.named:
-            name = f"{_title(op)}_{self.first + len(self.kernels)}"
+            prefix = "kept_" if self.function.name.endswith(KEPT) else ""
+            name = f"{prefix}{_title(op)}_{len(self.kernels)}"
             found = accesses(op)
             schedule = choose(found, self.target, self.hints)
             function = tile(found, schedule, name, self.function.facts)

@@ -50,13 +50,11 @@ class Holding:
     def identities(self, scope: Scope, op: Reduction) -> Values:
         """What makes no difference to a reduction, for one chunk in registers."""
         if isinstance(op, DotTile):
-            return self.filled(scope, [in_register(op)], (0,))
+            return self.filled([in_register(op)], (0,))
         types = [chunk_type(value.type) for value in op.values]
-        return self.filled(scope, types, op.monoid.identity)
+        return self.filled(types, op.monoid.identity)
 
-    def filled(
-        self, scope: Scope, types: Iterable[Tile], numbers: Iterable[Any]
-    ) -> Values:
+    def filled(self, types: Iterable[Tile], numbers: Iterable[Any]) -> Values:
         """Tiles of one number each. They stand outside all loops."""
         b = self.builder
         return tuple(
@@ -126,7 +124,7 @@ class Holding:
         def once(inner: Scope) -> None:
             if isinstance(op, ReduceTile):
                 types = [chunk_type(value.type) for value in op.results]
-                found = self.filled(inner, types, op.monoid.identity)
+                found = self.filled(types, op.monoid.identity)
             else:
                 starts = op.starts if isinstance(op, ScanTile) else (op.state,)
                 self.chunks.want(inner, starts)

@@ -40,7 +40,7 @@ Sums that would lose digits in a long loop cascade: runs of chunks are added apa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from math import prod
 
 from fusec.analysis.sweeps import (
@@ -439,7 +439,7 @@ class _Stripmining:
         return after
 
     def follow(
-        self, scope: Scope, nest: Nest, k: int, ended: Iterable[Combining]
+        self, scope: Scope, nest: Nest, k: int, ended: Collection[Combining]
     ) -> None:
         """Run the stores that wait for what has just ended and need no further loops;
         put aside what others will need."""

@@ -65,6 +65,9 @@ class _Tiling:
         self.builder = Builder(Level.TILE)
         self.dims = {split.axis: d for d, split in enumerate(schedule.tile)}
         self.extents = [split.extent for split in schedule.tile]
+        tiles = (schedule.tile, *schedule.packing.values())
+        self.lane_dims = {d for t in tiles for d, s in enumerate(t) if s.lanes > 1}
+        """The dimensions along which lanes lie, somewhere in the kernel."""
         self.env: dict[Value, Value] = {}
         products = schedule.dot.products if schedule.dot else ()
         self.products = {each.sum: each for each in products}
@@ -148,8 +151,7 @@ class _Tiling:
 
     def across(self, shape: tuple[Dim, ...]) -> bool:
         """Whether a tile of this shape varies from lane to lane."""
-        pairs = zip(self.schedule.tile, shape, strict=True)
-        return any(split.lanes > 1 and n != 1 for split, n in pairs)
+        return any(shape[d] != 1 for d in self.lane_dims)
 
     def joined(self, values: Sequence[Value]) -> tuple[Dim, ...]:
         """The shape that broadcasting these values gives."""

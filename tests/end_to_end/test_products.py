@@ -248,6 +248,12 @@ FUSED: dict[str, Callable[..., Any]] = {
     "heads summed after": lambda x, w, b, g: (
         F.linear(x, w, b).unflatten(1, (-1, 10)).sum(1)
     ),
+    "parts put together before": lambda x, w, b, g: F.linear(
+        torch.cat([x[:, :8], x[:, 8:]], -1), w, b
+    ),
+    "padded before": lambda x, w, b, g: F.linear(F.pad(x[:, 2:-2], (2, 2)), w),
+    "rows put together before": lambda x, w, b, g: F.linear(x, torch.cat([w, w * 2])),
+    "indexed before": lambda x, w, b, g: x[:, torch.arange(len(g)).flip(0)] @ w.t(),
     "norms on both sides": lambda x, w, b, g: rms(F.linear(rms(x, g), w), b),
 }
 

@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from texts import read
 
-from fusec.ir.core import Function
+from fusec.analysis.frozen import frozen_values
+from fusec.ir.core import Function, Module
 from fusec.ir.dtypes import f32
 from fusec.ir.interpreter import interpret
+from fusec.ir.ops.checks import Check
 from fusec.ir.ops.loop import Region
 from fusec.ir.ops.tile import LoadTile
 from fusec.ir.types import Tensor
@@ -21,6 +23,7 @@ from fusec.passes.freeze import freeze
 from fusec.passes.fuse import fuse
 from fusec.passes.lower_to_host import lower_to_host
 from fusec.passes.lower_to_loops import lower_to_loops
+from fusec.passes.pipeline import Setting, run
 from fusec.target import X86_64, X86_64_V3, X86_64_V4, Target
 
 TARGETS = (X86_64, X86_64_V3, X86_64_V4)
@@ -214,3 +217,79 @@ def test_panels_from_far_memory_are_fetched_ahead() -> None:
     assert not distances(far)
     assert distances(product(16, 1024, 4096, turned=False)) == {16}
     assert not distances(product(16, 64, 64), 1)
+
+
+def test_columns_that_are_not_whole_registers_are_not_packed() -> None:
+    assert len(parted(product(24, 100, 64), 1)) == 1
+    assert len(parted(product(24, 96, 64), 1)) == 2
+
+
+def test_what_may_raise_is_computed_in_each_call() -> None:
+    text = """
+        graph @f(%x: f32[96, 96], %w: f32[96, 96]) -> (f32[96, 96]) {
+          %e = exp %w : f32[96, 96]
+          %s = reduce_dims %e {dims=(1,), monoid=sum<f32>} : f32[96]
+          %z = const(0.0) : f32
+          %b = broadcast %z {shape=(96,)} : f32[96]
+          %o = gt %s, %b : bool[96]
+          %c = checked %s, %o {message="no", error="IndexError"} : f32[96]
+          %r = reshape %c {shape=(96, 1)} : f32[96, 1]
+          %d = broadcast %r {shape=(96, 96)} : f32[96, 96]
+          %y = mul %x, %d : f32[96, 96]
+          yield %y
+        }
+    """
+    main, *once = parted(text, 1)
+    agree(text, [main, *once])
+    checks = [
+        inner
+        for function in (main, *once)
+        for op in function.body.ops
+        if isinstance(op, Region)
+        for inner in op.body.ops
+        if isinstance(inner, Check)
+    ]
+    assert len(checks) == 1
+    assert all(
+        not isinstance(inner, Check)
+        for function in once
+        for op in function.body.ops
+        if isinstance(op, Region)
+        for inner in op.body.ops
+    )
+
+
+def test_a_view_at_an_open_place_does_not_stay_the_same() -> None:
+    text = """
+        loop @f(%x: f32[8], %w: f32[64]) -> (f32[8])
+            symbols [s0] facts [1 <= s0 <= 2] {
+          %v = view %w {offset=8*s0} : f32[8]
+          %e = region %v over i:8 : f32[8] {
+            ^(%p: f32[8], %q: f32[8]):
+            %0 = load %p [i] : f32{i}
+            %1 = exp %0 : f32{i}
+            store %1, %q [i]
+          }
+          %y = region %x, %e over i:8 : f32[8] {
+            ^(%p: f32[8], %q: f32[8], %r: f32[8]):
+            %0 = load %p [i] : f32{i}
+            %1 = load %q [i] : f32{i}
+            %2 = mul %0, %1 : f32{i}
+            store %2, %r [i]
+          }
+          yield %y
+        }
+    """
+    whole = replace(read(text), frozen=(1,))
+    assert frozen_values(whole) == {whole.params[1]}
+    known = replace(read(text.replace("8*s0", "8")), frozen=(1,))
+    assert len(frozen_values(known)) == 3
+
+
+def test_the_kernels_of_both_parts_have_names_of_their_own() -> None:
+    graph = replace(read(REGIONS.format("", "")), frozen=(1,))
+    setting = Setting(X86_64_V3, lambda op: True)
+    passes = ["lower_to_loops", "fuse", "freeze", "lower_to_host"]
+    module = run(Module((graph,)), passes, setting)
+    names = [function.name for function in module.functions]
+    assert {"f", "f_kept"} < {*names}
