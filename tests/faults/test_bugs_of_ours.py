@@ -126,7 +126,7 @@ def test_a_crash_in_the_backward_pass_leaves_gradients_right(
         grads.append(x.grad)
     torch.testing.assert_close(*grads)
     (line,) = warned()
-    assert "in a backward graph" in line
+    assert "in the backward graph" in line
 
 
 def test_without_a_place_for_reproducers_the_graph_runs_as_well(
