@@ -179,26 +179,31 @@ class Groups:
         return None
 
     def has_statistics(self, group: Group) -> bool:
-        """Whether a product of matrices comes first, and what else is reduced is its
-        result along one axis, few enough places for one program to have them."""
+        """Whether products of matrices are summed up and, behind them, the result is
+        reduced along one axis, few enough places for one program to have them."""
         summed: set[frozenset[Axis]] = set()
-        others: set[frozenset[Axis]] = set()
         results: set[Axis] = set()
+        others: dict[frozenset[Axis], set[Axis]] = {}
+        """All axes of what is reduced over some, besides products."""
         for k, placements in group.members.items():
             summary, placement = self.regions.summaries[k], placements[0]
             if summary.scanned or (summary.reduced and len(placements) > 1):
                 return False
             walked = _placed(placement, summary.reduced)
-            if walked:
-                (summed if summary.multiplied else others).add(walked)
-            results |= _placed(placement, summary.multiplied)
-        others -= summed
-        if len(summed) != 1 or len(others) != 1:
+            if walked and summary.multiplied:
+                summed.add(walked)
+                results |= _placed(placement, summary.multiplied)
+            elif walked:
+                whole = _placed(placement, summary.axes)
+                others.setdefault(walked, set()).update(whole)
+        if len(summed) != 1:
             return False
-        (along,) = others
-        return len(along) == 1 and all(
-            axis in results and is_owned(axis.extent) for axis in along
-        )
+        (inner,) = summed
+        ends = [pair for pair in others.items() if pair[0] != inner]
+        if len(ends) != 1 or len(ends[0][0]) != 1:
+            return False
+        (((along,), whole),) = ends
+        return along in results and is_owned(along.extent) and whole.isdisjoint(inner)
 
     def _whole_sweeps(self, group: Group) -> bool:
         """Whether every reduction still meets each point of its axes once."""

@@ -303,6 +303,22 @@ def test_statistics_of_results_that_are_no_plain_matrices(
         torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-4)
 
 
+def test_statistics_across_what_is_summed_up_are_a_kernel_of_their_own() -> None:
+    """A norm of rows, then a product along its columns."""
+    torch.manual_seed(0)
+
+    def mixed(x: Tensor, w: Tensor) -> Tensor:
+        return F.linear(F.layer_norm(x, x.shape[-1:]).transpose(1, 2), w)
+
+    x, w = drawn(4, 60, 48), drawn(32, 60)
+    before = statistics().kernels
+    got = compiled(mixed)(x, w)
+    assert statistics().kernels - before == 2
+    torch.testing.assert_close(
+        got.double(), mixed(x.double(), w.double()), rtol=1e-4, atol=1e-5
+    )
+
+
 ONE = [
     "bias and gelu", "activation before", "norm before", "two products",
     "softmax after", "residual and norm after", "layer norm after",
