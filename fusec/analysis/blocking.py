@@ -426,7 +426,8 @@ class _Blocks:
 
     def step(self, rows: int, vectors: int) -> float:
         """Cycles for one place of the summed axis."""
-        sums, loads = rows * vectors / self.target.vector_pipes, (rows + vectors) / 2
+        sums = rows * vectors / self.target.vector_pipes
+        loads = (rows * len(self.xs) + vectors) / 2
         sums *= self.instruction.operations if self.instruction else 1
         return max(sums, loads, LATENCY) + BROADCAST * rows + VECTOR * vectors
 

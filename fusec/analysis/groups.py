@@ -165,6 +165,8 @@ class Groups:
             return Fault("one reads another row at each step of the other's sweep")
         if not self._scans_in_order(group):
             return Fault("one does not walk as the other scans")
+        if not self._share_a_factor(group):
+            return Fault("their products of matrices share no factor")
         if len(self.sweeps(group)) > 1 and not self.has_statistics(group):
             return Fault("they reduce over different axes")
         walked = frozenset[Axis]().union(*group.spans.values())
@@ -177,6 +179,13 @@ class Groups:
         if buffers > MAX_BUFFERS:
             return Fault(f"{buffers} buffers are too many for one kernel")
         return None
+
+    def _share_a_factor(self, group: Group) -> bool:
+        """Whether products that are summed up side by side read one factor in common:
+        else each has fewer registers than by itself, and nothing to gain."""
+        found = (self.regions.summaries[k] for k in group.members)
+        read = [{v for v, _ in each.loads} for each in found if each.multiplied]
+        return len(read) < 2 or bool(set[Value].intersection(*read))
 
     def has_statistics(self, group: Group) -> bool:
         """Whether products of matrices are summed up and, behind them, the result is

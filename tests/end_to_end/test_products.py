@@ -319,6 +319,21 @@ def test_statistics_across_what_is_summed_up_are_a_kernel_of_their_own() -> None
     )
 
 
+def test_products_without_a_common_factor_are_kernels_of_their_own() -> None:
+    """The second adds what the first came to."""
+    torch.manual_seed(0)
+    x, v, y, w = drawn(40, 60), drawn(60, 48), drawn(40, 70), drawn(70, 48)
+
+    def added(x: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
+        return (x @ v + y @ w).relu()
+
+    before = statistics().kernels
+    got = compiled(added)(x, v, y, w)
+    assert statistics().kernels - before == 2
+    wanted = added(*(z.double() for z in (x, v, y, w)))
+    torch.testing.assert_close(got.double(), wanted, rtol=1e-4, atol=1e-4)
+
+
 ONE = [
     "bias and gelu", "activation before", "norm before", "two products",
     "softmax after", "residual and norm after", "layer norm after",
