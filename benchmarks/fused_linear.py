@@ -6,7 +6,6 @@ do; Inductor runs with max-autotune and freezing, fusec with freeze.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -201,8 +200,7 @@ def run(
 ) -> list[Row]:
     """Linear layers with what stands around them: milliseconds, and ratios."""
     harness.warm_memory()
-    if backends is None:
-        backends = harness.compilers()
+    backends = harness.compilers(backends)
     rows: list[Row] = []
     for dtype in dtypes:
         for count in threads:
@@ -216,13 +214,9 @@ def run(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--dtypes", nargs="+", default=list(DTYPES), choices=DTYPES)
-    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser = harness.options(__doc__, DTYPES, (1, 2))
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=CASES)
-    parser.add_argument("--backends", nargs="+")
-    parser.add_argument("--save", action="store_true", help="write results")
+    parser.add_argument("--backends", nargs="+", help="beside fusec")
     options = parser.parse_args()
     rows = run(
         options.rounds,

@@ -9,7 +9,6 @@ independent multiply-adds in registers.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
@@ -241,12 +240,8 @@ def run(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--dtypes", nargs="+", default=list(OURS), choices=list(OURS))
-    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser = harness.options(__doc__, OURS, (1, 2))
     parser.add_argument("--quick", action="store_true", help="three sizes only")
-    parser.add_argument("--save", action="store_true", help="write results/gemm.json")
     options = parser.parse_args()
     rows = run(options.rounds, options.dtypes, options.threads, options.quick)
     if options.save:

@@ -16,6 +16,7 @@ alike. Every table tells which of both it shows.
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import json
 import math
@@ -23,7 +24,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -95,12 +96,27 @@ def mean_ratio(spreads: Sequence[Spread | None]) -> float:
     return math.exp(sum(logs) / max(1, len(logs)))
 
 
-def compilers() -> tuple[str, ...]:
-    """What `torch.compile` is given here: inductor needs a C++ compiler."""
+def compilers(named: Sequence[str] | None = None) -> tuple[str, ...]:
+    """What `torch.compile` is given: fusec, and those named; if none is, inductor,
+    which needs a C++ compiler."""
+    if named is not None:
+        return tuple(dict.fromkeys((*named, "fusec")))
     if shutil.which(os.environ.get("CXX", "g++")):
         return ("inductor", "fusec")
     print("inductor is left out: there is no C++ compiler")
     return ("fusec",)
+
+
+def options(
+    doc: str | None, dtypes: Collection[str], threads: Sequence[int]
+) -> argparse.ArgumentParser:
+    """What benchmarks of products are asked for: by default in all dtypes."""
+    parser = argparse.ArgumentParser(description=doc)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--dtypes", nargs="+", default=[*dtypes], choices=[*dtypes])
+    parser.add_argument("--threads", nargs="+", type=int, default=[*threads])
+    parser.add_argument("--save", action="store_true", help="write the results")
+    return parser
 
 
 # The limit that memory sets.

@@ -8,7 +8,6 @@ call, with the compilers' caches as they are.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +23,7 @@ from harness import Call, Spread
 from peaks import peak
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
@@ -158,6 +158,8 @@ MODELS: dict[str, Callable[[], Model]] = {
     "ViT block": lambda: Model(ViTBlock(), (torch.randn(4, 197, 384),)),
 }
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
+TOLERANCE = {"f32": 1e-3, "bf16": 0.1}
+"""How far from eager a result may be, as a share of it: roundings add up."""
 
 
 @dataclass(frozen=True)
@@ -214,6 +216,26 @@ def call_of(model: Model, function: Callable[..., Any], direction: str) -> Call:
     return step if direction == "step" else forward
 
 
+def results(model: Model, made: Any) -> list[Tensor]:
+    """What a call gave: tensors, and the gradients of a step."""
+    found = [x for x in tree_leaves(made) if isinstance(x, Tensor)]
+    grads = (p.grad for p in model.module.parameters() if p.grad is not None)
+    return [x.detach().double() for x in (*found, *grads) if x.is_floating_point()]
+
+
+def check(
+    backend: str, got: Sequence[Tensor], wanted: Sequence[Tensor], most: float
+) -> None:
+    """Raise `AssertionError` if fusec gave something else than eager; of others say
+    so."""
+    pairs = zip(got, wanted, strict=True)
+    error = max(float((a - b).norm() / (b.norm() + 1e-30)) for a, b in pairs)
+    told = f"{backend} is off by {error:.1e} of eager's results"
+    assert error <= most or backend != "fusec", told
+    if error > most:
+        print(f"   {told}")
+
+
 def measure(
     name: str,
     direction: str,
@@ -235,13 +257,15 @@ def measure(
         cast[1] = tuple(tuple(x.to(kind) for x in pair) for pair in model.inputs[1])
     model = Model(module, tuple(cast), model.trains)
     calls = {"eager": call_of(model, module, direction)}
+    wanted = results(model, calls["eager"]())
     first: dict[str, float] = {}
     for backend in backends:
         torch.compiler.reset()
         call = call_of(model, torch.compile(module, backend=backend), direction)
         began = time.perf_counter()
-        call()
+        made = call()
         first[backend] = time.perf_counter() - began
+        check(backend, results(model, made), wanted, TOLERANCE[dtype])
         calls[backend] = call
     with FlopCounterMode(display=False) as counter:
         calls["eager"]()
@@ -263,8 +287,7 @@ def run(
 ) -> list[Row]:
     """Whole models: milliseconds, ratios, and the wait for the first call."""
     harness.warm_memory()
-    if backends is None:
-        backends = harness.compilers()
+    backends = harness.compilers(backends)
     rows: list[Row] = []
     for dtype in dtypes:
         for count in threads:
@@ -289,13 +312,9 @@ def run(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--dtypes", nargs="+", default=list(DTYPES), choices=DTYPES)
-    parser.add_argument("--threads", nargs="+", type=int, default=[2])
+    parser = harness.options(__doc__, DTYPES, (2,))
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
-    parser.add_argument("--backends", nargs="+")
-    parser.add_argument("--save", action="store_true", help="write results/models.json")
+    parser.add_argument("--backends", nargs="+", help="beside fusec")
     options = parser.parse_args()
     rows = run(
         options.rounds,

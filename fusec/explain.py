@@ -26,7 +26,7 @@ from typing import Any
 from fusec.analysis.accesses import accesses
 from fusec.analysis.blocking import predicted
 from fusec.analysis.contraction import contraction
-from fusec.analysis.cost import LAUNCH, Work, bandwidth, seconds
+from fusec.analysis.cost import Work, bandwidth, seconds
 from fusec.analysis.fingerprint import Fingerprints
 from fusec.analysis.fusion import Fusion
 from fusec.analysis.library import as_call
@@ -245,8 +245,7 @@ def _seconds(journey: Journey, region: Region, work: Work) -> float:
     product, own = contraction(found), seconds(work, target)
     if product is None:
         return own
-    cycles = predicted(product, found, target, journey.setting.hints)
-    return max(own, LAUNCH + cycles)
+    return max(own, predicted(product, found, target, journey.setting.hints))
 
 
 def _roofline(work: Work, target: Target) -> tuple[float, str]:

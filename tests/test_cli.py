@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 import torch
 
-from fusec.cli import arguments, main, output
+from fusec.cli import arguments, main, output, targets
+from fusec.compiler import compile_graph
 from fusec.ir.core import Level
 from fusec.ir.parser import parse_function, parse_module
 from fusec.ir.printer import format_function, format_module
@@ -441,6 +442,39 @@ def test_explain_tells_of_all_graphs_or_of_one(fusec: Fusec) -> None:
     assert re.findall(r"^graph (\d): inference for", text, re.M) == ["0", "1"]
     only = fusec("explain", "model.py:broken_in_two", "--graph", "1").out
     assert text.endswith(f"graph 1: {only}")
+
+
+def test_explain_tells_of_graphs_that_were_lost(
+    fusec: Fusec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of two: what explains a call must not leave out half of it."""
+
+    source = """
+import torch
+def halves(x):
+    y = x.exp()
+    torch._dynamo.graph_break()
+    return y.cos()
+halves_inputs = torch.rand(64, 48)
+"""
+    Path("halves.py").write_text(source)
+    whole = fusec("explain", "halves.py:halves").out
+    calls: list[Any] = []
+
+    def second(imported: Any, options: Any) -> Any:
+        calls.append(imported)
+        if len(calls) % 2 == 0:
+            raise KeyError("planted")
+        return compile_graph(imported, options)
+
+    monkeypatch.setattr(targets, "compile_graph", second)
+    lost = fusec("explain", "halves.py:halves")
+    told = json.loads(fusec("explain", "halves.py:halves", "--json").out)
+    assert whole.count("inference for") == 2
+    assert lost.out.count("inference for") == 1
+    assert "the inference graph runs through ATen: a bug in fusec: KeyError" in lost.out
+    assert [each["graph"] for each in told["lost"]] == ["inference"]
+    assert len(told["graphs"]) == 1
 
 
 def test_explain_counts_in_readable_units(fusec: Fusec) -> None:

@@ -22,9 +22,9 @@ from dataclasses import dataclass, replace
 
 from fusec.analysis.accesses import Access, Accesses
 from fusec.analysis.contraction import Contraction, contraction
-from fusec.analysis.cost import likely
+from fusec.analysis.cost import LAUNCH, bandwidth, likely
 from fusec.analysis.instructions import DotInstruction, instructions
-from fusec.analysis.schedule import Schedule, Split
+from fusec.analysis.schedule import Ahead, Schedule, Split
 from fusec.ir.core import Op, Value
 from fusec.ir.dims import Dim, Symbol, ceil_div, exact_div, product
 from fusec.ir.dtypes import DType
@@ -82,9 +82,11 @@ def blocked(
 def predicted(
     c: Contraction, accesses: Accesses, target: Target, hints: Mapping[Symbol, int]
 ) -> float:
-    """The seconds that it takes, where memory keeps up."""
+    """The seconds that a kernel of it takes: those of its cycles, or of memory."""
     by, block = _best(c, accesses, target, hints)
-    return by.cycles(block) / target.hertz
+    moved = likely(accesses.bytes, hints)
+    memory = moved / bandwidth(moved, target.cores, target)
+    return LAUNCH + max(by.cycles(block) / target.hertz, memory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +240,7 @@ class _Blocks:
         """All that is summed up may be so in one run."""
         tiled = {self.row, self.column, self.over, *c.summed}
         self.grid = tuple(axis for axis in accesses.axes if axis not in tiled)
-        self.again = not {*accesses.reduced} <= {*c.summed}
+        self.again = c.along is not None
         """Rows of the result are kept, to be read again with what they come to."""
         self.points = size(self.grid)
         self.xs = [self._factor(x, self.row) for x in c.xs]
@@ -460,7 +462,7 @@ class _Blocks:
         return Schedule(
             self.grid,
             (*tile, *deep),
-            panels=self.fetched(block),
+            ahead=self.ahead(block),
             nest=self.nest(run),
             dot=self.c,
             accesses=self.accesses,
@@ -468,15 +470,17 @@ class _Blocks:
             packing=packing,
         )
 
-    def fetched(self, block: _Block) -> int | None:
-        """The dimension of the panels of columns, if the next one is to be brought near
-        while one is multiplied by several of rows: where they come from far memory.
-        What is turned takes longer for that than the processor needs to fetch it."""
+    def ahead(self, block: _Block) -> Ahead | None:
+        """The next panel of columns, if it is to be brought near while one is
+        multiplied by several of rows: where they come from far memory. What is turned
+        takes longer for that than the processor needs to fetch it."""
         count = self.k * self.outer * self.n
         far = any(count * y.bytes > self.target.l2_bytes for y in self.ys)
         plain = all(y.along == 1 for y in self.ys)
-        several = block.height > block.rows
-        return 1 + self.depth_dim if far and plain and several else None
+        if not (far and plain and block.height > block.rows):
+            return None
+        panels = self.columns(block)[0]
+        return panels.axis, panels.chunk
 
     def columns(self, block: _Block) -> tuple[Split, ...]:
         """A program's columns: one axis of them, or panels."""

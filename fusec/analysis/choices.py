@@ -10,7 +10,7 @@ threads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import prod
 
 from fusec.analysis.accesses import Access, Accesses
@@ -19,7 +19,7 @@ from fusec.analysis.blocking import blocked
 from fusec.analysis.coalesce import Extents, coalesced
 from fusec.analysis.contraction import contraction
 from fusec.analysis.cost import Work, combining, likely, seconds, weigh
-from fusec.analysis.schedule import Schedule, Split
+from fusec.analysis.schedule import Ahead, Schedule, Split
 from fusec.ir.core import Op
 from fusec.ir.dims import Symbol, ceil_div, product
 from fusec.ir.ops.loop import Coordinate
@@ -140,12 +140,13 @@ class _Choices:
         tile.append(self.last(lane, row, tile))
         tile = [*self.rows_around(tile, lane), *tile]
         held = {split.axis for split in tile}
+        grid = tuple(axis for axis in free if axis not in held)
+        abreast = self.streams and (lane in free or self.rows_abreast(lane))
+        far = self.footprint > self.target.l2_bytes and not abreast
         return Schedule(
-            tuple(axis for axis in free if axis not in held),
+            grid,
             tuple(tile),
-            prefetch=self.footprint > self.target.l2_bytes
-            and not (self.streams and (lane in free or self.rows_abreast(lane))),
-            ahead=self.ahead(tile[-1]),
+            ahead=self.ahead(grid, tile) if far else None,
             streaming=self.target.nontemporal and self.footprint > self.target.l3_bytes,
         )
 
@@ -187,14 +188,20 @@ class _Choices:
             if axis.extent != 1 and 0 < sum(axis in axes for axes in swept) < len(swept)
         ]
 
-    def ahead(self, split: Split) -> int:
-        """Trips ahead to prefetch along a row that is too long to have the next one
-        fetched meanwhile."""
-        row = self.column_bytes(split.axis) * likely(split.extent, self.hints)
-        if row <= self.target.l2_bytes // 2:
-            return 0
-        trip = split.chunk * self.accesses.narrowest // 8
-        return max(1, NEAR // max(1, trip))
+    def ahead(self, grid: Sequence[Axis], tile: Sequence[Split]) -> Ahead | None:
+        """What to fetch from far memory meanwhile: the rows that the program walks
+        next; further elements of a row that is too long to have the next one fetched;
+        or what the program after it begins with."""
+        first, last = tile[0], tile[-1]
+        if first is not last and first.trips != 1:
+            return first.axis, first.chunk
+        row = self.column_bytes(last.axis) * likely(last.extent, self.hints)
+        if row > self.target.l2_bytes // 2:
+            trip = last.chunk * self.accesses.narrowest // 8
+            return last.axis, last.chunk * max(1, NEAR // max(1, trip))
+        if last.blocked:
+            return last.axis, last.extent
+        return (grid[-1], 1) if grid else None
 
     def row(self, row: Axis, lane: Axis) -> Split:
         """The dimension that gives a tile several rows."""

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 from fusec.analysis.affine import covers
-from fusec.analysis.contraction import is_owned
 from fusec.analysis.placement import Placement, affine_index, coordinate
 from fusec.analysis.regions import Regions, shape_of
+from fusec.analysis.roles import Reduction, Roles, roles
 from fusec.ir.core import Affine, Value
 from fusec.ir.types import Axis
 
@@ -167,8 +168,11 @@ class Groups:
             return Fault("one does not walk as the other scans")
         if not self._share_a_factor(group):
             return Fault("their products of matrices share no factor")
-        if len(self.sweeps(group)) > 1 and not self.has_statistics(group):
-            return Fault("they reduce over different axes")
+        if self.roles(group) is None:
+            if len(self.sweeps(group)) > 1:
+                return Fault("they reduce over different axes")
+            if any(self.regions.summaries[k].is_product for k in group.members):
+                return Fault("the other does not fit one's products of matrices")
         walked = frozenset[Axis]().union(*group.spans.values())
         reduced = self.reduced(group)
         for value, span in group.spans.items():
@@ -184,35 +188,23 @@ class Groups:
         """Whether products that are summed up side by side read one factor in common:
         else each has fewer registers than by itself, and nothing to gain."""
         found = (self.regions.summaries[k] for k in group.members)
-        read = [{v for v, _ in each.loads} for each in found if each.multiplied]
+        read = [{v for v, _ in each.loads} for each in found if each.is_product]
         return len(read) < 2 or bool(set[Value].intersection(*read))
 
-    def has_statistics(self, group: Group) -> bool:
-        """Whether products of matrices are summed up and, behind them, the result is
-        reduced along one axis, few enough places for one program to have them."""
-        summed: set[frozenset[Axis]] = set()
-        results: set[Axis] = set()
-        others: dict[frozenset[Axis], set[Axis]] = {}
-        """All axes of what is reduced over some, besides products."""
+    def roles(self, group: Group) -> Roles | None:
+        """The roles of all reductions of a group, if it sums up products of matrices:
+        as those of the region that it will be."""
+        summaries = self.regions.summaries
+        if not any(summaries[k].is_product for k in group.members):
+            return None
+        found: list[Reduction] = []
         for k, placements in group.members.items():
-            summary, placement = self.regions.summaries[k], placements[0]
+            summary, placement = summaries[k], placements[0]
             if summary.scanned or (summary.reduced and len(placements) > 1):
-                return False
-            walked = _placed(placement, summary.reduced)
-            if walked and summary.multiplied:
-                summed.add(walked)
-                results |= _placed(placement, summary.multiplied)
-            elif walked:
-                whole = _placed(placement, summary.axes)
-                others.setdefault(walked, set()).update(whole)
-        if len(summed) != 1:
-            return False
-        (inner,) = summed
-        ends = [pair for pair in others.items() if pair[0] != inner]
-        if len(ends) != 1 or len(ends[0][0]) != 1:
-            return False
-        (((along,), whole),) = ends
-        return along in results and is_owned(along.extent) and whole.isdisjoint(inner)
+                return None
+            place = partial(_placed, placement)
+            found += [each.placed(place) for each in summary.reductions]
+        return roles(found)
 
     def _whole_sweeps(self, group: Group) -> bool:
         """Whether every reduction still meets each point of its axes once."""

@@ -62,7 +62,8 @@ class Prices:
         swept = reduced.union(*self.groups.sweeps(group))
         grid = frozenset[Axis].intersection(*spans) - swept if spans else ()
         programs = self._size(product(axis.extent for axis in grid))
-        if self.groups.has_statistics(group):
+        roles = self.groups.roles(group)
+        if roles is not None and roles.along is not None:
             programs //= ROWS
         row = (read + written) // max(1, programs)
         if row > self.target.l2_bytes and self._sweeps_again(group, reduced):

@@ -8,9 +8,10 @@ from itertools import islice, pairwise
 
 from fusec.analysis.affine import axes_of, index_axes
 from fusec.analysis.cost import weigh
+from fusec.analysis.roles import Reduction, reductions
 from fusec.ir.core import Affine, Block, Function, Op, Value, walk
 from fusec.ir.dims import Dim, Symbol
-from fusec.ir.ops.elementwise import Elementwise, Mul
+from fusec.ir.ops.elementwise import Elementwise
 from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.loop import Load, Region, Store
 from fusec.ir.ops.reduction import Reduce, Scan
@@ -34,14 +35,17 @@ class Summary:
     ops: int
     weights: Mapping[frozenset[Axis], float]
     """Arithmetic per point of each space, in simple operations."""
-    multiplied: frozenset[Axis]
-    """If what it reduces are products of matrices: the axes that one factor has, the
-    other not."""
+    reductions: tuple[Reduction, ...]
 
     @property
     def swept(self) -> tuple[Axis, ...]:
         """The axes that one program has to walk."""
         return (*self.reduced, *self.scanned)
+
+    @property
+    def is_product(self) -> bool:
+        """Whether it sums up products of matrices."""
+        return any(each.is_product for each in self.reductions)
 
     @property
     def work(self) -> float:
@@ -66,8 +70,9 @@ def summarise(op: Region) -> Summary:
     scanned: dict[Axis, None] = {}
     axes: dict[Axis, None] = {}
     weights: dict[frozenset[Axis], float] = {}
-    products = [*summed_products(op.body).values()]
-    ops, multiplied = 0, {*products}
+    products = summed_products(op.body)
+    ops, multiplied = 0, {*products.values()}
+    reduces: list[Reduce] = []
     for inner in walk(op.body):
         ops += 1
         if isinstance(inner, Load):
@@ -77,6 +82,7 @@ def summarise(op: Region) -> Summary:
             stores[outer[inner.buffer]] = inner.index
             axes.update(index_axes(inner.index))
         elif isinstance(inner, Reduce):
+            reduces.append(inner)
             reduced.update(dict.fromkeys(inner.axes))
         elif isinstance(inner, Scan):
             scanned[inner.axis] = None
@@ -86,14 +92,8 @@ def summarise(op: Region) -> Summary:
             weights[space] = weights.get(space, 0.0) + weight
     axes.update(reduced | scanned)
     swept = tuple(reduced), tuple(scanned)
-    own = frozenset[Axis]().union(*map(_own_axes, products))
-    return Summary(op, tuple(loads), stores, *swept, tuple(axes), ops, weights, own)
-
-
-def _own_axes(mul: Mul) -> set[Axis]:
-    """The axes that one factor has and the other not, if both have such."""
-    x, y = ({a for a in axes_of(v) if a.extent != 1} for v in mul.operands)
-    return x ^ y if x - y and y - x else set()
+    found = tuple(reductions(reduces, products).values())
+    return Summary(op, tuple(loads), stores, *swept, tuple(axes), ops, weights, found)
 
 
 def computed_at(op: Op) -> frozenset[Axis]:

@@ -20,6 +20,9 @@ from fusec.ir.core import Value
 from fusec.ir.dims import Dim, ceil_div, format_dim, product
 from fusec.ir.types import Axis
 
+Ahead = tuple[Axis, Dim]
+"""What lies so many elements further along an axis."""
+
 
 @dataclass(frozen=True, slots=True)
 class Split:
@@ -75,14 +78,8 @@ class Schedule:
     """Axes with a program for each point, outermost first."""
     tile: tuple[Split, ...]
     """Dimensions of the tile of a program, outermost first."""
-    prefetch: bool = False
-    """Bring near what is computed next while this is computed."""
-    ahead: int = 0
-    """How many trips of the innermost loop on that is, of rows too long to keep; 0 for
-    the next row."""
-    panels: int | None = None
-    """The dimension of the tile whose next trip is brought near during one: panels of a
-    product."""
+    ahead: Ahead | None = None
+    """What is brought near from far memory while something is computed."""
     streaming: bool = False
     """Results bypass the caches."""
     nest: tuple[tuple[int, int], ...] = ()
@@ -123,7 +120,7 @@ class Schedule:
     def tile_text(self) -> str:
         """The tile for people: `j:1000 = 16:time 4:reg 16:lane; prefetched`."""
         marks = {
-            "prefetched": self.prefetch or self.panels is not None,
+            "prefetched": self.ahead is not None,
             "stores bypass the caches": self.streaming,
             f"by {self.instruction.name}" if self.instruction else "": bool(
                 self.instruction

@@ -6,7 +6,7 @@ from argparse import Namespace
 from collections.abc import Mapping
 
 from fusec.cli.output import Output, note, progress, written
-from fusec.cli.targets import graphs, lowered
+from fusec.cli.targets import lowered, recording
 from fusec.errors import UserError
 from fusec.frontend.record import Recorded
 from fusec.ir.arguments import names_of, save_npz
@@ -18,7 +18,7 @@ from fusec.stages import stage_text
 
 def run(arguments: Namespace) -> Output:
     """Take the target in, and print the stage."""
-    recorded, *others = found = graphs(arguments)
+    recorded, *others = found = recording(arguments).graphs
     if others:
         names = ", ".join(each.imported.function.name for each in found)
         note(f"graph 0 of {len(found)} ({names}); choose with --graph")

@@ -23,7 +23,7 @@ from fusec.cli.arguments import chosen
 from fusec.cli.output import progress
 from fusec.compiler import compile_graph, setting_of
 from fusec.errors import FusecError, Loc, UserError
-from fusec.frontend.record import Inputs, Recorded, record, with_arrays
+from fusec.frontend.record import Inputs, Recorded, Recording, record, with_arrays
 from fusec.ir.arguments import load_npz
 from fusec.options import Options
 from fusec.passes.journey import Journey, lower
@@ -39,7 +39,7 @@ class Call:
     inputs: Inputs
 
 
-def graphs(arguments: Namespace) -> list[Recorded]:
+def recording(arguments: Namespace) -> Recording:
     """The graphs of a call, or the one that is asked for. Raises `UserError`."""
     options = Options.from_mapping(chosen(arguments))
     with progress(f"loading {arguments.target}"):
@@ -58,7 +58,7 @@ def lowered(recorded: Recorded, arguments: Namespace) -> Journey:
         return lower(imported.function, setting_of(options, imported.hints))
 
 
-def _record(call: Call, options: Options, arguments: Namespace) -> list[Recorded]:
+def _record(call: Call, options: Options, arguments: Namespace) -> Recording:
     # The call runs here, whatever machine the code that is shown is for.
     own = Options.from_mapping({**chosen(arguments), "target": None})
     compile = partial(compile_graph, options=own)
@@ -73,21 +73,23 @@ def _record(call: Call, options: Options, arguments: Namespace) -> list[Recorded
         )
 
 
-def _picked(graphs: list[Recorded], arguments: Namespace) -> list[Recorded]:
-    if not graphs:
+def _picked(found: Recording, arguments: Namespace) -> Recording:
+    if not found.graphs:
+        lost = "".join(f"; {each}" for each in found.lost)
+        nothing = "it computes nothing on tensors, or all of it runs through ATen"
         raise UserError(
-            f"{arguments.target} gave fusec no graph: it computes nothing on tensors,"
-            " or all of it runs through ATen"
+            f"{arguments.target} gave fusec no graph: {lost[2:] or nothing}"
         )
     number = arguments.graph
     if number is None:
-        return graphs
-    if not 0 <= number < len(graphs):
+        return found
+    if not 0 <= number < len(found.graphs):
         raise UserError(
             f"there is no graph {number}",
-            fix=f"the call has {len(graphs)}: --graph 0 to {len(graphs) - 1}",
+            fix=f"the call has {len(found.graphs)}:"
+            f" --graph 0 to {len(found.graphs) - 1}",
         )
-    return [graphs[number]]
+    return Recording([found.graphs[number]], found.lost)
 
 
 def resolve(target: str) -> Call:

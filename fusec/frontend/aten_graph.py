@@ -29,6 +29,8 @@ from fusec.logs import logger, warn_once
 from fusec.options import Options
 
 Compile = Callable[[Imported], Made]
+Tell = Callable[[str, str], None]
+"""Is told of a graph that runs through ATen: which, and why."""
 
 
 def compile_aten_graph(
@@ -38,6 +40,7 @@ def compile_aten_graph(
     *,
     compile: Compile,
     options: Options,
+    tell: Tell = lambda _, why: None,
 ) -> Program:
     """A boxed callable for one graph of ATen ops; `compile` makes the program.
 
@@ -53,10 +56,12 @@ def compile_aten_graph(
             raise
         why = "".join(f"\n  {thing}" for thing in error.things)
         warn_once("graph", f"this {role} graph runs through ATen, as fusec lacks{why}")
+        tell(role, f"fusec lacks {'; '.join(map(str, error.things))}")
     except UserError:
         raise
     except Exception as error:
-        _report_bug(gm, example_inputs, role, options, error)
+        bug = _report_bug(gm, example_inputs, role, options, error)
+        tell(role, f"a bug in fusec: {bug.what}")
     return boxed(_through_aten(gm), CompiledGraph())
 
 
@@ -123,7 +128,7 @@ def _report_bug(
     role: str,
     options: Options,
     error: Exception,
-) -> None:
+) -> InternalError:
     """Write a reproducer, and warn; `InternalError` instead if fallback is off."""
     path = _reproducer(gm, example_inputs, options, error)
     ours = isinstance(error, InternalError)
@@ -133,6 +138,7 @@ def _report_bug(
         raise bug from error
     logger("graph").warning("%s\n  the graph runs through ATen instead", bug)
     logger("graph").debug("%s", "".join(traceback.format_exception(error)))
+    return bug
 
 
 def _reproducer(

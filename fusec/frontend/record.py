@@ -1,6 +1,7 @@
 """Taking in the graphs of a call, with the arguments that each was run on.
 
-    record(f, Inputs((x,)), compile)   →   [Recorded(graph @inference(%x, %fc_weight))]
+    record(f, Inputs((x,)), compile)
+        →   Recording([Recorded(graph @inference(%x, %fc_weight))])
 
 The call really runs, through torch.compile and the programs that `compile` makes, so
 what is recorded is what would run: one graph, or several where Dynamo breaks the
@@ -65,6 +66,25 @@ class Recorded:
     arguments: list[Any] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A graph that fusec did not compile: which, and why it runs through ATen."""
+
+    graph: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"the {self.graph} graph runs through ATen: {self.why}"
+
+
+@dataclass(slots=True)
+class Recording:
+    """The graphs of a call, in the order in which they were taken in."""
+
+    graphs: list[Recorded] = field(default_factory=list[Recorded])
+    lost: list[Lost] = field(default_factory=list[Lost])
+
+
 def record(
     function: Callable[..., Any],
     inputs: Inputs,
@@ -73,8 +93,8 @@ def record(
     *,
     dynamic: bool = False,
     backward: bool = False,
-) -> list[Recorded]:
-    """The graphs of `function(*inputs)`, in the order in which they were taken in.
+) -> Recording:
+    """The graphs of `function(*inputs)`.
 
     `dynamic` leaves sizes open. `backward` also runs the gradient of the sum of the
     results. Raises what the function raises, and `UserError` for tensors elsewhere
@@ -82,12 +102,12 @@ def record(
     """
     named = dict(_tensors(function, inputs))
     _require_cpu(named)
-    graphs: list[Recorded] = []
+    found = Recording()
 
     def keep(imported: Imported) -> Made:
         program = compile(imported).program
         recorded = Recorded(imported)
-        graphs.append(recorded)
+        found.graphs.append(recorded)
 
         def run(arguments: list[Any]) -> list[Any]:
             if recorded.arguments is None:
@@ -97,8 +117,11 @@ def record(
 
         return Made(run)
 
+    def lose(graph: str, why: str) -> None:
+        found.lost.append(Lost(graph, why))
+
     def backend(gm: torch.fx.GraphModule, examples: Sequence[Any]) -> Any:
-        kept = partial(compile_aten_graph, compile=keep, options=options)
+        kept = partial(compile_aten_graph, compile=keep, options=options, tell=lose)
         return compile_dynamo_graph(gm, examples, kept)
 
     names = {_place(tensor): name for name, tensor in named.items()}
@@ -107,7 +130,7 @@ def record(
         results = compiled(*inputs.args, **inputs.kwargs)
         if backward:
             _total(results).backward()
-    return graphs
+    return found
 
 
 def with_arrays(

@@ -25,7 +25,6 @@ from fusec.analysis.accesses import accesses
 from fusec.analysis.affine import axes_of
 from fusec.analysis.blocking import Panels, packings, predicted
 from fusec.analysis.contraction import Contraction, contraction
-from fusec.analysis.cost import bandwidth, likely
 from fusec.analysis.frozen import frozen_values
 from fusec.ir.builder import Builder, without_dead_ops
 from fusec.ir.core import (
@@ -214,11 +213,7 @@ class _Freezing:
         """What a product is predicted to take."""
         found = accesses(op)
         c = contraction(found)
-        if c is None:
-            return float("inf")
-        moved = likely(found.bytes, self.hints)
-        memory = moved / bandwidth(moved, self.target.cores, self.target)
-        return max(predicted(c, found, self.target, self.hints), memory)
+        return predicted(c, found, self.target, self.hints) if c else float("inf")
 
 
 class _Packing:

@@ -180,22 +180,11 @@ class _Tiling:
         )
 
     def ahead(self, address: Affine) -> Dim:
-        """How far on what comes next lies, where that is worth fetching: rows that the
-        program walks from one to the next, or those of the program after it."""
-        schedule = self.schedule
-        if schedule.panels is not None:
-            panel = schedule.tile[schedule.panels]
-            return address.stride(panel.axis) * panel.chunk
-        if not schedule.prefetch or not schedule.tile:
+        """How far on in memory lies what is to be fetched meanwhile."""
+        if self.schedule.ahead is None:
             return 0
-        first, last = schedule.tile[0], schedule.tile[-1]
-        if first is not last and first.trips != 1:
-            return address.stride(first.axis) * first.chunk
-        if schedule.ahead:
-            return address.stride(last.axis) * last.chunk * schedule.ahead
-        if last.blocked:
-            return address.stride(last.axis) * last.extent
-        return address.stride(schedule.grid[-1]) if schedule.grid else 0
+        axis, elements = self.schedule.ahead
+        return address.stride(axis) * elements
 
     def limits(self, shape: tuple[Dim, ...]) -> tuple[tuple[int, ...], Values]:
         """The limited dimensions of a tile of this shape, and their limits."""

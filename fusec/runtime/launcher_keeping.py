@@ -13,6 +13,7 @@ elements through `w.data`, `w.numpy()` or a pointer, must be told: `weights_chan
 from __future__ import annotations
 
 import ctypes
+import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -116,7 +117,8 @@ class Keeping:
         self._kept: dict[tuple[int, ...], _Kept] = {}
         """By the identities of the tensors that it was made of."""
         forget_what_is_gone()
-        _programs.add(self)
+        with _lock:
+            _programs.add(self)
 
     @property
     def run(self) -> Callable[[list[Any]], list[Any]]:
@@ -157,7 +159,9 @@ class Keeping:
 
 def forget_what_is_gone() -> None:
     """Let go of what was made of memory that nobody else holds."""
-    found = [(p, key, kept) for p in [*_programs] for key, kept in [*p._kept.items()]]
+    with _lock:
+        programs = [*_programs]
+    found = [(p, key, kept) for p in programs for key, kept in [*p._kept.items()]]
     storages = [w.memory.untyped_storage() for *_, kept in found for w in kept.watches]
     ours = Counter(storage._cdata for storage in storages)
     # Each of our aliases holds one, and Python's object, of which there is one here.
@@ -170,3 +174,5 @@ def forget_what_is_gone() -> None:
 
 _programs: weakref.WeakSet[Keeping] = weakref.WeakSet()
 """Those that keep something."""
+_lock = threading.Lock()
+"""Held while they are listed: threads compile side by side."""

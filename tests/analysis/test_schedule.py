@@ -130,11 +130,11 @@ def test_what_is_dear_to_combine_is_scanned_across_rows(
 def test_large_results_bypass_the_caches_and_small_ones_do_not() -> None:
     large = scheduled(exp_of("8192, 8192", "i, j", "i:8192, j:8192"))[1]
     small = scheduled(exp_of("8, 8", "i, j", "i:8, j:8"))[1]
-    assert (large.streaming, large.prefetch) == (True, True)
-    assert (small.streaming, small.prefetch) == (False, False)
+    assert (large.streaming, large.ahead is None) == (True, False)
+    assert (small.streaming, small.ahead) == (False, None)
 
 
 def test_sizes_that_are_open_are_likely_what_was_seen() -> None:
     found, schedule = scheduled(exp_of("n, 4096", "i, j", "i:n, j:4096"))
     assert str(found.axes[0].extent) == "4096*n"
-    assert schedule.prefetch
+    assert schedule.ahead is not None
