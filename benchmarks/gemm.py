@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
+from typing import Any
 
 import harness
 import torch
@@ -89,8 +90,8 @@ HEADER = (
 
 def ours(
     dtype: DType, batch: int, size: Size, turned: bool, kept: bool = False
-) -> Callable[..., object]:
-    """fusec's program for a product, called as directly as torch's are."""
+) -> Callable[[list[Any]], object]:
+    """fusec's program for a product, as compiled graphs call it."""
     m, n, k = size
     lead = (batch,) if batch > 1 else ()
     b = Builder(Level.GRAPH)
@@ -100,7 +101,7 @@ def ours(
     result = b(Matmul, x, y, dtype=i32 if dtype is i8 else dtype)
     function = b.function("product", (result,))
     function = replace(function, frozen=(1,) if kept else ())
-    return compile_function(function, Options()).program
+    return compile_function(function, Options()).program.run
 
 
 def candidates(dtype: str, batch: int, size: Size, turned: bool) -> dict[str, Call]:

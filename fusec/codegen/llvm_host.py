@@ -30,6 +30,7 @@ from fusec.codegen.llvm_text import Writer, module, symbol
 from fusec.codegen.native_calls import SCALAR_TYPES, factors_of, inputs_of
 from fusec.ir.core import Block, Function, Value, walk
 from fusec.ir.dims import Dim, Symbol, product, substitute
+from fusec.ir.ops.contraction import DotTile
 from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.host import Launch
 from fusec.ir.ops.tile import StoreTile
@@ -42,6 +43,9 @@ from fusec.target import Target
 SERIAL_WORK = 1 << 15
 """Elements computed, over all ops of a launch, below which threads do not pay: about
 2 µs of one core's vector instructions, twice what waking a thread takes."""
+
+PRODUCTS = 4
+"""Elements that are multiplied and added up in the time of another op on one."""
 
 
 def emit_host(plan: HostPlan, kernels: Mapping[str, Function], target: Target) -> str:
@@ -327,6 +331,8 @@ def _work(kernel: Function, sizes: Sequence[Dim]) -> Dim:
 def _elements(block: Block) -> Dim:
     total: Dim = 0
     for op in block.ops:
+        if isinstance(op, DotTile):
+            total = total + product(op.joined) // PRODUCTS
         for value in op.results:
             if isinstance(value.type, Tile):
                 total = total + product(value.type.shape)
