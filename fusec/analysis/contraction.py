@@ -113,5 +113,5 @@ def contraction(accesses: Accesses) -> Contraction | None:
     for value in (v for product in products for v in product.factors):
         op = made.get(value)
         narrow[value] = op.operands[0] if isinstance(op, Cast) else value
-    sides = map(ordered, (first.rows, first.columns, beside.summed))
-    return Contraction(tuple(products), *sides, beside.along, narrow)
+    rows, columns, summed = map(ordered, (first.rows, first.columns, beside.summed))
+    return Contraction(tuple(products), rows, columns, summed, beside.along, narrow)
