@@ -43,7 +43,7 @@ HEADS: list[tuple[int, Size]] = [
     (9, (36, 36, 64)),
 ]
 """Batches of products, as in attention."""
-LONG = 2**31
+LONG = 2**27
 """Products beyond which torch is not asked to multiply narrow numbers where it has no
 instructions for them."""
 NARROW = ("avx512bf16", "avx512vnni", "avxvnni")
