@@ -27,12 +27,12 @@ INSTALLED := $(VENV)/.installed-
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
-setup: $(INSTALLED)test $(INSTALLED)dev ## Install fusec for development into .venv
+setup: $(INSTALLED)test $(INSTALLED)triton $(INSTALLED)dev ## Install fusec for development into .venv
 
 demo: $(INSTALLED)demo ## Run the demonstration
 	$(BIN)/python examples/demo.py $(ARGS)
 
-test: $(INSTALLED)test ## Run the quick tests
+test: $(INSTALLED)test $(INSTALLED)triton ## Run the quick tests
 	$(BIN)/python -m pytest -m "not slow and not inductor" $(SHARED) $(ARGS)
 
 test-all: $(INSTALLED)test $(INSTALLED)triton ## Run every test
@@ -44,12 +44,12 @@ opinfo: $(INSTALLED)test ## Compile torch's database of ops and modules
 fuzz: $(INSTALLED)test ## Look for bugs in random programs and broken texts
 	PYTHONPATH=tests $(BIN)/python -m fuzz $(ARGS)
 
-check: $(INSTALLED)test $(INSTALLED)dev ## Lint, check the format and the types
+check: $(INSTALLED)test $(INSTALLED)triton $(INSTALLED)dev ## Lint, check the format and the types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-golden: $(INSTALLED)test ## Rewrite the golden files from what fusec prints now
+golden: $(INSTALLED)test $(INSTALLED)triton ## Rewrite the golden files from what fusec prints now
 	$(BIN)/python -m pytest --update-golden $(ARGS)
 
 bench: $(INSTALLED)test $(INSTALLED)demo ## Run the benchmarks

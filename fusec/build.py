@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from fusec.codegen.backend import backend
+from fusec.codegen.backend import backend_of
+from fusec.codegen.llvm_gpu_host import emit_gpu_host
 from fusec.codegen.llvm_host import emit_host
 from fusec.codegen.llvm_launcher import TEXT as LAUNCHER
 from fusec.codegen.llvm_object import compile_object
@@ -18,32 +19,63 @@ from fusec.errors import InternalError
 from fusec.ir.core import Function, Module
 from fusec.logs import logger
 from fusec.options import Options
+from fusec.passes.lower_to_host import Kernel
 from fusec.passes.pipeline import lower_kernel
-from fusec.runtime.artifact import Artifact
+from fusec.runtime.ahead import Binary, Failure, Job, compile_all
+from fusec.runtime.artifact import Artifact, GpuProgram
 from fusec.runtime.cache import cache_at, cache_key
 from fusec.runtime.image import Code
 from fusec.runtime.launcher_cpu import PARALLEL, Linked, link, load
+from fusec.runtime.launcher_gpu import GpuKernel
 from fusec.runtime.launcher_torch import exported_shims
 from fusec.runtime.llvm import VERSION
 from fusec.runtime.plan import HostPlan, plan_host
 from fusec.runtime.write import write
-from fusec.target import Target, check_runs_here, resolve
+from fusec.target import Target, host
 
 
 def kernel_text(kernel: Function, target: Target) -> str:
-    """The LLVM code of a kernel with layouts."""
-    llvm = backend("llvm")
-    supports = partial(llvm.supports, target=target)
-    return llvm.emit(lower_kernel(kernel, target, supports), target)
+    """The code of a kernel with layouts, as the backend of the target writes it."""
+    emitter = backend_of(target)
+    supports = partial(emitter.supports, target=target)
+    return emitter.emit(lower_kernel(kernel, target, supports), target)
+
+
+def gpu_jobs(
+    kernels: Mapping[str, Kernel], laid_out: Mapping[str, Function], target: Target
+) -> dict[str, Job]:
+    """What is to be compiled of kernels for a GPU, by their names."""
+    emitter: Any = backend_of(target)
+    jobs = [
+        Job(
+            kernel_text(kernel, target),
+            name,
+            emitter.parameters(kernel),
+            target.kind,
+            target.cpu,
+            target.lanes(32),
+            kernels[name].schedule.warps,
+            kernels[name].schedule.stages,
+        )
+        for name, kernel in laid_out.items()
+    ]
+    return dict(zip(laid_out, jobs, strict=True))
+
+
+def gpu_binaries(jobs: Mapping[str, Job]) -> dict[str, Binary | Failure]:
+    """What comes of them, on all cores of this machine.
+
+    Raises `UserError` where Triton is not installed.
+    """
+    return dict(zip(jobs, compile_all([*jobs.values()], host().cores), strict=True))
 
 
 class Build:
-    """Makes the code of a program; objects of it may be in the cache."""
+    """Makes the code of a program for a CPU; objects of it may be in the cache."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, target: Target) -> None:
         self.threads = options.threads
-        self.target = resolve(options.target)
-        check_runs_here(self.target)
+        self.target = target
         self.cache = cache_at(options.cache_dir) if options.cache else None
         self.kept: list[str] = []
         """The keys of the objects that the cache had."""
@@ -97,3 +129,37 @@ class Build:
         if self.cache:
             self.cache.put(key, image, "object")
         return image
+
+
+class GpuBuild(Build):
+    """Makes the code of a program for a GPU: its segments are this processor's."""
+
+    def __init__(
+        self, options: Options, target: Target, kernels: Mapping[str, Kernel]
+    ) -> None:
+        super().__init__(options, host())
+        self.gpu = target
+        self.kernels = kernels
+
+    def artifact(
+        self, module: Module, callables: Mapping[str, Callable[..., Any]]
+    ) -> tuple[Artifact, Code]:
+        """A host function and the kernels that follow it, and their code, loaded.
+
+        Raises `UserError` without Triton, `InternalError` where it fails.
+        """
+        first, *kernels = module.functions
+        plan = plan_host(first)
+        laid_out = {kernel.name: kernel for kernel in kernels}
+        binaries = gpu_binaries(gpu_jobs(self.kernels, laid_out, self.gpu))
+        found: list[GpuKernel] = []
+        for name, binary in binaries.items():
+            if isinstance(binary, Failure):
+                raise InternalError(f"Triton did not compile {name}: {binary.what}")
+            used = binary.resources
+            found.append(GpuKernel(name, binary.code, used.threads, used.shared))
+        text = emit_gpu_host(plan, laid_out, self.target)
+        image = link([self.object(text, opt=0)], [each.name for each in plan.segments])
+        gpu = GpuProgram(self.gpu.kind, tuple(found))
+        artifact = Artifact(write(plan), image, callables, self.threads, gpu=gpu)
+        return artifact, load(image)

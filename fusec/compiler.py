@@ -14,8 +14,8 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from fusec.build import Build
-from fusec.codegen.backend import backend
+from fusec.build import Build, GpuBuild
+from fusec.codegen.backend import backend_of
 from fusec.counters import Statistics, count
 from fusec.errors import Loc
 from fusec.frontend.compiled import Made
@@ -29,10 +29,11 @@ from fusec.options import Options
 from fusec.passes.journey import Journey, lower
 from fusec.passes.pipeline import PASSES, Setting, stripmined
 from fusec.runtime.artifact import Artifact, tell
+from fusec.runtime.launcher_gpu import gpu_of
 from fusec.runtime.launcher_keeping import Keeping
 from fusec.runtime.launcher_torch import Program
 from fusec.runtime.verified import Stage, Verified
-from fusec.target import resolve
+from fusec.target import check_runs_here, resolve
 
 NO_HINTS: Mapping[Symbol, int] = MappingProxyType({})
 NO_CALLABLES: Mapping[str, Callable[..., Any]] = MappingProxyType({})
@@ -45,11 +46,15 @@ class Compilation(Made):
     journey: Journey
 
 
-def setting_of(options: Options, hints: Mapping[Symbol, int] = NO_HINTS) -> Setting:
+def setting_of(
+    options: Options, hints: Mapping[Symbol, int] = NO_HINTS, device: str = "cpu"
+) -> Setting:
     """What the passes are told: the target, what its backend has rows for, and sizes
     that symbols are likely to have."""
     target = resolve(options.target)
-    return Setting(target, partial(backend("llvm").supports, target=target), hints)
+    if options.target is None and device != "cpu":
+        target = gpu_of(device)
+    return Setting(target, partial(backend_of(target).supports, target=target), hints)
 
 
 def compile_function(
@@ -57,17 +62,25 @@ def compile_function(
     options: Options,
     hints: Mapping[Symbol, int] = NO_HINTS,
     callables: Mapping[str, Callable[..., Any]] = NO_CALLABLES,
+    device: str = "cpu",
 ) -> Compilation:
-    """Compile a graph to a program for this machine.
+    """Compile a graph to a program for this machine, and tensors on `device`.
 
     `callables` are the externs that have no name in torch.
     """
-    journey = lower(function, setting_of(options, hints))
-    program, artifact = _compiled(journey.module, options, callables)
+    journey = lower(function, setting_of(options, hints, device))
+
+    def compiled(journey: Journey) -> tuple[Program, Artifact]:
+        build = _build(options, journey, device)
+        artifact, code = build.artifact(journey.module, callables)
+        artifact = replace(artifact, device=device)
+        return artifact.bound(code), artifact
+
+    program, artifact = compiled(journey)
     count(_counted(journey))
     if journey.once is None:
         return Compilation(program, artifact, journey=journey)
-    once, part = _compiled(journey.once.module, options, callables)
+    once, part = compiled(journey.once)
     whole = replace(artifact, once=part)
     return Compilation(Keeping(program, once), whole, journey=journey)
 
@@ -78,22 +91,28 @@ def compile_module(
     callables: Mapping[str, Callable[..., Any]] = NO_CALLABLES,
 ) -> Made:
     """Compile a host function and the laid out kernels that follow it."""
-    return Made(*_compiled(module, options, callables))
+    target = resolve(options.target)
+    check_runs_here(target)
+    artifact, code = Build(options, target).artifact(module, callables)
+    return Made(artifact.bound(code), artifact)
 
 
-def _compiled(
-    module: Module, options: Options, callables: Mapping[str, Callable[..., Any]]
-) -> tuple[Program, Artifact]:
-    artifact, code = Build(options).artifact(module, callables)
-    program = Program(artifact.recipe, code, callables, options.threads)
-    return program, artifact
+def _build(options: Options, journey: Journey, device: str) -> Build:
+    """What makes the code of a program, for the target of its journey."""
+    target = journey.target
+    if device == "cpu":
+        check_runs_here(target)
+    if target.is_gpu:
+        return GpuBuild(options, target, journey.lowered.kernels)
+    return Build(options, target)
 
 
 def compile_graph(imported: Imported, options: Options) -> Compilation:
     """Compile what the frontend took in; with `verify`, to run beside its oracle."""
     function, hints = imported.function, imported.hints
     began = time.perf_counter()
-    made = compile_function(function, options, hints, imported.callables)
+    callables, device = imported.callables, imported.device
+    made = compile_function(function, options, hints, callables, device)
     runs, fallbacks = _runs(made.journey), imported.fallbacks
     tell(
         (runs, *map(str, fallbacks)), f"compiled in {time.perf_counter() - began:.2f} s"

@@ -19,12 +19,13 @@ from __future__ import annotations
 import linecache
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from fusec.analysis.accesses import accesses
-from fusec.analysis.blocking import predicted
+from fusec.analysis.choices import product_seconds
 from fusec.analysis.contraction import contraction
 from fusec.analysis.cost import Work, bandwidth, seconds
 from fusec.analysis.fingerprint import Fingerprints
@@ -39,8 +40,10 @@ from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.loop import Load, Region, Store, View
 from fusec.logs import counted, sized
 from fusec.passes.journey import Journey
+from fusec.runtime.ahead import Binary, Failure, Resources
 from fusec.target import Target
 
+NO_BINARIES: Mapping[str, Binary | Failure] = MappingProxyType({})
 _SILENT = (Load, Store, Const, SizeOf)
 
 
@@ -73,6 +76,12 @@ class KernelReport:
     tile: str
     call: float | None
     """What torch's library is predicted to take for the same, where it could do it."""
+    resources: Resources | None = None
+    """What its code takes of a GPU's multiprocessor."""
+    occupancy: float | None = None
+    """The share of the threads that can be there at a time with that."""
+    failure: str = ""
+    """Why there is no such code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +144,10 @@ def explain(
     journey: Journey,
     hints: Mapping[Symbol, int],
     fallbacks: Sequence[Unsupported] = (),
+    binaries: Mapping[str, Binary | Failure] = NO_BINARIES,
 ) -> Report:
-    """The report of a graph. `hints` are the sizes to predict for."""
+    """The report of a graph. `hints` are the sizes to predict for, `binaries` what came
+    of compiling its kernels for a GPU."""
     fusion = Fusion(journey.loops, journey.target, hints)
     launched: dict[str, list[int]] = {}
     fingerprints = Fingerprints(journey.loops.facts, hints)
@@ -151,7 +162,11 @@ def explain(
                 launched.setdefault(name, []).append(k)
     readers = uses(journey.loops.body)
     kernels = tuple(
-        _kernel(journey, fusion, name, places, readers)
+        _compiled(
+            _kernel(journey, fusion, name, places, readers),
+            binaries.get(name),
+            journey.target,
+        )
         for name, places in launched.items()
     )
     order = {k: name for name, places in launched.items() for k in places}
@@ -239,13 +254,25 @@ def _kernel(
     )
 
 
+def _compiled(
+    report: KernelReport, outcome: Binary | Failure | None, target: Target
+) -> KernelReport:
+    """The report with what is known of the kernel's code."""
+    if outcome is None:
+        return report
+    if isinstance(outcome, Failure):
+        return replace(report, failure=outcome.what)
+    taken = outcome.resources
+    return replace(report, resources=taken, occupancy=taken.occupancy(target))
+
+
 def _seconds(journey: Journey, region: Region, work: Work) -> float:
     """What a kernel takes; of products of matrices their cycles are counted."""
     target, found = journey.target, accesses(region)
     product, own = contraction(found), seconds(work, target)
     if product is None:
         return own
-    return max(own, predicted(product, found, target, journey.setting.hints))
+    return max(own, product_seconds(product, found, target, journey.setting.hints))
 
 
 def _roofline(work: Work, target: Target) -> tuple[float, str]:
@@ -324,6 +351,16 @@ def _kernel_lines(kernel: KernelReport) -> list[str]:
     )
     lines.append(f"  grid {kernel.grid}")
     lines.append(f"  tile {kernel.tile}")
+    if kernel.resources is not None and kernel.occupancy is not None:
+        taken = kernel.resources
+        spilled = f", {taken.spilled} B spilled" if taken.spilled else ""
+        lines.append(
+            f"  each of {taken.threads} threads takes"
+            f" {counted(taken.registers, 'register')}{spilled}; together"
+            f" {sized(taken.shared)} shared; occupancy {kernel.occupancy:.0%}"
+        )
+    if kernel.failure:
+        lines.append(f"  not compiled: {kernel.failure.splitlines()[0]}")
     if kernel.call is not None:
         lines.append(f"  as a call to torch's library: predicted {_time(kernel.call)}")
     return lines

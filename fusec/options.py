@@ -14,6 +14,7 @@ The environment is read here and nowhere else, when `Options.from_mapping` is ca
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -154,6 +155,13 @@ _READERS: Mapping[str, Read] = {
 }
 NAMES = tuple(_READERS)
 """The names of all options."""
+
+
+def environment_of_workers() -> dict[str, str]:
+    """The variables of a process that compiles for this one: with its import path, and
+    without what has Triton interpret kernels instead."""
+    own = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    return {**own, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 _PREFIX = "FUSEC_"

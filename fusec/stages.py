@@ -6,12 +6,13 @@ from collections.abc import Mapping
 
 from fusec.build import kernel_text
 from fusec.codegen.llvm_object import assembly
+from fusec.errors import OptionError
 from fusec.ir.core import Function, Module
 from fusec.ir.printer import format_module
 from fusec.passes import journey
 from fusec.passes.journey import Journey
 
-STAGES = (*journey.STAGES, "tile", "llvm", "asm")
+STAGES = (*journey.STAGES, "tile", "llvm", "asm", "triton")
 """All stages: the kernels by themselves, too, and their code."""
 
 
@@ -21,8 +22,19 @@ def stage_text(
     kernels: Mapping[str, Function],
     locations: bool = False,
 ) -> str:
-    """A graph at one of `STAGES`; of its kernels, those that are given."""
+    """A graph at one of `STAGES`; of its kernels, those that are given.
+
+    Raises `OptionError` for code that is not of the target's kind.
+    """
     target = journey.target
+    if stage in ("llvm", "asm", "triton") and target.is_gpu != (stage == "triton"):
+        own = "triton" if target.is_gpu else "llvm or asm"
+        raise OptionError(
+            f"there is no {stage} code for the target {target.name!r}",
+            fix=f"its code is the stage {own}",
+        )
+    if stage == "triton":
+        return "\n\n".join(kernel_text(kernel, target) for kernel in kernels.values())
     if stage in ("llvm", "asm"):
         texts = {name: kernel_text(kernel, target) for name, kernel in kernels.items()}
         if stage == "asm":

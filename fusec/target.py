@@ -32,23 +32,30 @@ class Target:
     cpu: str
     """LLVM's name of the processor."""
     features: tuple[str, ...]
-    """LLVM's names of the instruction sets that code may use."""
+    """LLVM's names of the instruction sets that code may use; on a GPU, what its cores
+    have besides vector units."""
     vector_bits: int
-    """Width of a vector register."""
+    """Width of a vector register: on a GPU, of a warp's."""
     registers: int
     """Vector registers that code can name."""
-    kind: Literal["cpu"] = "cpu"
+    kind: Literal["cpu", "cuda", "hip"] = "cpu"
     triple: str = "x86_64-unknown-linux-gnu"
     cores: int = 2
     vector_pipes: int = 2
     """Vector arithmetic instructions that start in one cycle, on one core."""
     hertz: float = 3.97e9
     l1_bytes: int = 48 << 10
-    """First-level data cache of one core."""
+    """First-level data cache of one core; on a GPU, its registers."""
     l2_bytes: int = 1 << 20
-    """Second-level cache of one core."""
+    """Second-level cache of one core; on a GPU, its shared memory."""
     l3_bytes: int = 32 << 20
-    """Last-level cache, shared by all cores."""
+    """Last-level cache, shared by all cores; on a GPU, its second level."""
+    threads: int = 0
+    """Threads that a core of a GPU has room for."""
+    programs: int = 0
+    """Programs that it has at a time, at most."""
+    keeps: bool = True
+    """What a kernel leaves in the caches of a core is there for the next one."""
     l2_rate: float = 239e9
     """Bytes read per second and core, as are the next two."""
     l3_rate: float = 120e9
@@ -57,9 +64,20 @@ class Target:
     """Reads by all cores together."""
     nontemporal: bool = True
     """Stores can bypass the caches."""
+    owns_rows: bool = True
+    """A program may have all of some rows of a product's result, for what is computed
+    of a whole row."""
+    launch: float = 1.5e-6
+    """Seconds to start a kernel and to join its threads."""
     library: tuple[tuple[str, float], ...] = ()
     """The products of matrices that torch's library does well, by the dtype of their
     factors: its multiply-adds for each that f32's peak has."""
+
+    @property
+    def is_gpu(self) -> bool:
+        """Whether a program is shared out to threads, as Triton does it: in blocks
+        whose extents are powers of two."""
+        return self.kind != "cpu"
 
     def has(self, feature: str) -> bool:
         """Whether an instruction set, by LLVM's name, may be used."""
@@ -84,24 +102,116 @@ X86_64 = Target("x86-64", "x86-64", _V1, vector_bits=128, registers=16)
 X86_64_V3 = Target("x86-64-v3", "x86-64-v3", _V3, vector_bits=256, registers=16)
 X86_64_V4 = Target("x86-64-v4", "x86-64-v4", _V4, vector_bits=512, registers=32)
 
+
+def _gpu(
+    name: str,
+    cores: int,
+    pipes: int,
+    hertz: float,
+    shared_kib: int,
+    l2_mib: int,
+    l2_rate: float,
+    dram_rate: float,
+    products: tuple[tuple[str, float], ...],
+    kind: Literal["cuda", "hip"] = "cuda",
+    warp: int = 32,
+    threads: int = 2048,
+    programs: int = 32,
+) -> Target:
+    """A GPU by its datasheet: `pipes` warps multiply and add in a cycle of each core;
+    rates are bytes per second of the whole device."""
+    return Target(
+        name,
+        name,
+        ("mma",),
+        vector_bits=32 * warp,
+        registers=255,
+        kind=kind,
+        triple="nvptx64-nvidia-cuda" if kind == "cuda" else "amdgcn-amd-amdhsa",
+        cores=cores,
+        vector_pipes=pipes,
+        hertz=hertz,
+        l1_bytes=(256 << 10) if kind == "cuda" else 512 << 10,
+        l2_bytes=shared_kib << 10,
+        l3_bytes=l2_mib << 20,
+        threads=threads,
+        programs=programs,
+        keeps=False,
+        l2_rate=128 * hertz,
+        l3_rate=l2_rate / cores,
+        dram_rate=2 * dram_rate / cores,
+        dram_rate_all=dram_rate,
+        owns_rows=False,
+        launch=2.5e-6,
+        library=products,
+    )
+
+
+def _tensor_cores(narrow: float) -> tuple[tuple[str, float], ...]:
+    """What a vendor's library reaches of tensor cores that do `narrow` multiply-adds on
+    halves for each that vector units do on f32: eight tenths (power sets the limit)."""
+    halves = [(name, 0.8 * narrow) for name in ("f16", "bf16")]
+    return ("f32", 0.85), *halves, ("i8", 1.6 * narrow)
+
+
+SM_80 = _gpu("sm_80", 108, 2, 1.41e9, 164, 40, 3.7e12, 2.04e12, _tensor_cores(16))
+SM_89 = _gpu(
+    "sm_89",
+    142,
+    4,
+    2.52e9,
+    100,
+    96,
+    4.5e12,
+    0.864e12,
+    _tensor_cores(4),
+    threads=1536,
+    programs=24,
+)
+SM_90 = _gpu("sm_90", 132, 4, 1.98e9, 228, 50, 5.5e12, 3.35e12, _tensor_cores(14.8))
+SM_100 = _gpu("sm_100", 148, 4, 1.96e9, 228, 126, 9.0e12, 8.0e12, _tensor_cores(30))
+GFX942 = _gpu(
+    "gfx942",
+    304,
+    2,
+    2.1e9,
+    64,
+    256,
+    9.0e12,
+    5.3e12,
+    _tensor_cores(8),
+    kind="hip",
+    warp=64,
+)
+"""A100 (SXM, 80 GB), L40S, H100 (SXM), B200 and MI300X. Peaks and sizes are those of
+the vendors' datasheets, rates of the second-level cache those that others measured."""
+
 TARGETS: Mapping[str, Target] = {t.name: t for t in (X86_64, X86_64_V3, X86_64_V4)}
-"""The targets that can be named."""
+"""The processors that can be named."""
+GPUS: Mapping[str, Target] = {t.name: t for t in (SM_80, SM_89, SM_90, SM_100, GFX942)}
+"""The GPUs that can be named."""
 
 
 def resolve(name: str | None) -> Target:
     """The target of that name; the host for None. Raises `OptionError` if unknown."""
     if name is None:
         return host()
-    if name not in TARGETS:
+    known = {**TARGETS, **GPUS}
+    if name not in known:
         raise OptionError(
             f"fusec has no target {name!r}",
-            fix=f"the targets are {', '.join(TARGETS)}; leave it out for this machine",
+            fix=f"the targets are {', '.join(known)}; leave it out for this machine",
         )
-    return TARGETS[name]
+    return known[name]
 
 
 def check_runs_here(target: Target) -> None:
     """Raise `OptionError` unless this machine has the target's instruction sets."""
+    if target.is_gpu:
+        raise OptionError(
+            f"code for the target {target.name!r} cannot run on this machine",
+            fix="leave the target out; `fusec dump --option target=…` shows its code",
+        )
     missing = sorted(set(target.features) - set(host().features))
     if missing:
         raise OptionError(

@@ -15,6 +15,9 @@ from hypothesis import settings
 # `tests/end_to_end/test_warm_start.py` has that cache in processes of their own.
 os.environ.setdefault("TORCHINDUCTOR_AUTOGRAD_CACHE", "0")
 
+# Kernels for GPUs run in the interpreter of Triton, which asks when it is imported.
+os.environ.setdefault("TRITON_INTERPRET", "1")
+
 # Tests that run beside others take one thread each, unless they say how many.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")

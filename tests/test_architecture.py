@@ -44,10 +44,12 @@ OWNERS = {
         "fusec/jitted.py",
         "fusec/runtime/extern.py",
         "fusec/runtime/arrays.py",
+        "fusec/runtime/devices.py",
         "fusec/runtime/launcher_*.py",
         "fusec/runtime/tensors.py",
         "fusec/runtime/verified.py",
     ],
+    "triton": ["fusec/runtime/triton_worker.py"],
 }
 
 # The files that may do what all others may not.

@@ -477,6 +477,25 @@ halves_inputs = torch.rand(64, 48)
     assert len(told["graphs"]) == 1
 
 
+def test_explain_tells_what_kernels_take_of_a_gpu(fusec: Fusec) -> None:
+    pytest.importorskip("triton")
+    call = ("model.py:rows", "--target", "sm_90")
+    text = fusec("explain", *call).out
+    assert "inference for sm_90" in text
+    assert "registers" in text
+    assert "occupancy" in text
+    (report,) = json.loads(fusec("explain", *call, "--json").out)["graphs"]
+    assert all(k["resources"]["registers"] > 0 for k in report["kernels"])
+
+
+def test_code_for_a_gpu_needs_none(fusec: Fusec) -> None:
+    call = ("model.py:rows", "--target", "sm_90", "--stage")
+    source = fusec("dump", *call, "triton").out
+    assert "@triton.jit" in source
+    assert "return x.softmax(-1)" in source
+    assert "its code is the stage triton" in fusec("dump", *call, "asm").err
+
+
 def test_explain_counts_in_readable_units(fusec: Fusec) -> None:
     text = fusec("explain", "model.py:broken_in_two").out
     assert "; 3 op; " in text

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 
 from fusec.analysis.accesses import Access, Accesses
 from fusec.analysis.contraction import Contraction, contraction
-from fusec.analysis.cost import LAUNCH, bandwidth, likely
+from fusec.analysis.cost import bandwidth, likely
 from fusec.analysis.instructions import DotInstruction, instructions
 from fusec.analysis.schedule import Ahead, Schedule, Split
 from fusec.ir.core import Op, Value
@@ -86,7 +86,7 @@ def predicted(
     by, block = _best(c, accesses, target, hints)
     moved = likely(accesses.bytes, hints)
     memory = moved / bandwidth(moved, target.cores, target)
-    return LAUNCH + max(by.cycles(block) / target.hertz, memory)
+    return target.launch + max(by.cycles(block) / target.hertz, memory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +108,10 @@ def packings(
     c: Contraction, accesses: Accesses, target: Target
 ) -> tuple[Contraction, tuple[Panels, ...]]:
     """The product as it would be cut into blocks, rows told from columns, and the
-    panels that its columns may be packed in, before it is."""
+    panels that its columns may be packed in, before it is: none for a GPU."""
     best = _oriented(c, accesses)
+    if target.is_gpu:
+        return best, ()
     columns, lanes = best.columns[-1].extent, target.lanes(max(32, c.dtype.bits))
     kinds = [(1, c.dtype)]
     kinds += [(i.depth, i.factor) for i in _instructions(best, accesses, target)]

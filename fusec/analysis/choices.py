@@ -15,9 +15,10 @@ from math import prod
 
 from fusec.analysis.accesses import Access, Accesses
 from fusec.analysis.affine import axes_of
-from fusec.analysis.blocking import blocked
+from fusec.analysis.blocking import blocked, predicted
+from fusec.analysis.blocks import block_seconds, block_work, blocks
 from fusec.analysis.coalesce import Extents, coalesced
-from fusec.analysis.contraction import contraction
+from fusec.analysis.contraction import Contraction, contraction
 from fusec.analysis.cost import Work, combining, likely, seconds, weigh
 from fusec.analysis.schedule import Ahead, Schedule, Split
 from fusec.ir.core import Op
@@ -64,6 +65,8 @@ one side is shorter, the other is longer."""
 
 def choose(accesses: Accesses, target: Target, hints: Mapping[Symbol, int]) -> Schedule:
     """The schedule that the cost model expects to be the fastest."""
+    if target.is_gpu:
+        return blocks(accesses, target, hints)
     products = contraction(accesses)
     if products is not None:
         return blocked(products, accesses, target, hints)
@@ -78,6 +81,15 @@ def choose(accesses: Accesses, target: Target, hints: Mapping[Symbol, int]) -> S
 
     # Of equals the one whose lanes lie along the innermost axis.
     return min(reversed(found), key=price)
+
+
+def product_seconds(
+    c: Contraction, accesses: Accesses, target: Target, hints: Mapping[Symbol, int]
+) -> float:
+    """The seconds that a kernel of a product of matrices is predicted to take."""
+    if target.is_gpu:
+        return block_seconds(c, accesses, target, hints)
+    return predicted(c, accesses, target, hints)
 
 
 class _Choices:
@@ -283,8 +295,10 @@ def work(accesses: Accesses, schedule: Schedule, hints: Mapping[Symbol, int]) ->
 
     Lanes beyond an extent compute for nothing, elements that do not lie in a row are
     fetched one by one or moved into place, lanes that are reduced are folded in steps,
-    and each program takes a while to find its place.
+    and each program takes a while to find its place. Blocks are shared out evenly.
     """
+    if schedule.warps:
+        return block_work(accesses, schedule, hints)
     *_, split = schedule.tile
     lane = split.axis
 

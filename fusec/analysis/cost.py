@@ -20,8 +20,6 @@ from fusec.ir.ops.elementwise import Elementwise
 from fusec.ir.ops.reduction import Reduce, Scan, ScanTile
 from fusec.target import Target
 
-LAUNCH = 1.5e-6
-"""Seconds to start a kernel and to join its threads."""
 MIDDLING = 512
 """A size to reckon with where none was seen."""
 SCAN = 8.0
@@ -71,12 +69,12 @@ def seconds(work: Work, target: Target) -> float:
     lanes = target.lanes(32) * target.vector_pipes
     compute = work.operations / (lanes * target.hertz * cores)
     issue = moved / (target.l2_rate * cores)
-    return LAUNCH + max(memory, issue + compute)
+    return target.launch + max(memory, issue + compute)
 
 
 def bandwidth(footprint: int, cores: int, target: Target) -> float:
     """Bytes per second that `cores` move together, everything in `footprint` bytes."""
-    if footprint <= target.l2_bytes * cores:
+    if target.keeps and footprint <= target.l2_bytes * cores:
         return target.l2_rate * cores
     if footprint <= target.l3_bytes:
         return target.l3_rate * cores

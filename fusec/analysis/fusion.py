@@ -62,7 +62,7 @@ class Fusion:
         self, function: Function, target: Target, hints: Mapping[Symbol, int]
     ) -> None:
         self.regions = Regions(function)
-        self.groups = Groups(self.regions)
+        self.groups = Groups(self.regions, target)
         self.prices = Prices(self.groups, target, hints)
         self.places = Places()
         self.producers = Producers(self.groups, self.places)

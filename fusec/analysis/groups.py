@@ -17,9 +17,10 @@ from functools import partial
 from fusec.analysis.affine import covers
 from fusec.analysis.placement import Placement, affine_index, coordinate
 from fusec.analysis.regions import Regions, shape_of
-from fusec.analysis.roles import Reduction, Roles, roles
+from fusec.analysis.roles import OWNED, Reduction, Roles, roles
 from fusec.ir.core import Affine, Value
 from fusec.ir.types import Axis
+from fusec.target import Target
 
 MAX_WORK = 1200.0
 """Instructions for one point of a kernel: beyond, compiling takes its time."""
@@ -66,8 +67,10 @@ class Fault:
 class Groups:
     """What there is to know of groups of some regions."""
 
-    def __init__(self, regions: Regions) -> None:
+    def __init__(self, regions: Regions, target: Target) -> None:
         self.regions = regions
+        self.owned = OWNED if target.owns_rows else 0
+        """Places of the rows that a program of a product may have."""
 
     def single(self, k: int) -> Group:
         """The group of one op."""
@@ -204,7 +207,7 @@ class Groups:
                 return None
             place = partial(_placed, placement)
             found += [each.placed(place) for each in summary.reductions]
-        return roles(found)
+        return roles(found, self.owned)
 
     def _whole_sweeps(self, group: Group) -> bool:
         """Whether every reduction still meets each point of its axes once."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fusec.ir.dtypes import DType, bf16, f32, i16, i32
+from fusec.ir.dtypes import DType, bf16, f16, f32, i8, i16, i32
 from fusec.ir.layout import LANE, Digit, Layout
 from fusec.target import Target
 
@@ -69,6 +69,8 @@ def _row(
     return DotInstruction(name, factor, sum_, depth, own, frozenset(bits), operations)
 
 
+# A GPU's tensor cores take blocks, of which Triton knows the layouts: for us they add
+# up single places.
 DOTS = (
     _row("vdpbf16ps", bf16, f32, 2, "avx512bf16", (512,)),
     _row("vpdpwssd", i16, i32, 2, "avx512vnni", (512,)),
@@ -76,6 +78,9 @@ DOTS = (
     _row("vpmaddwd", i16, i32, 2, "avx512bw", (512,), 2),
     _row("vpmaddwd", i16, i32, 2, "avx2", (256,), 2),
     _row("pmaddwd", i16, i32, 2, "sse2", (128,), 2),
+    _row("mma", bf16, f32, 1, "mma", (1024, 2048)),
+    _row("mma", f16, f32, 1, "mma", (1024, 2048)),
+    _row("mma", i8, i32, 1, "mma", (1024, 2048)),
 )
 """Every dot instruction that is known, the better ones first."""
 

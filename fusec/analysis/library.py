@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from fusec.analysis.accesses import Accesses, accesses
 from fusec.analysis.affine import index_axes
-from fusec.analysis.blocking import predicted
+from fusec.analysis.choices import product_seconds
 from fusec.analysis.contraction import Contraction, contraction
 from fusec.analysis.cost import bandwidth, likely
 from fusec.ir.core import Affine, Op, Value
@@ -95,7 +95,7 @@ def as_call(
     name = "_int_mm" if dtype is i8 else "bmm" if batch else "mm"
     work = product(axis.extent for axis in (*batch, row, column, inner))
     theirs = _seconds(likely(work, hints), found, rates[dtype.name], target, hints)
-    ours = predicted(c, found, target, hints)
+    ours = product_seconds(c, found, target, hints)
     return Product(f"aten.{name}.default", left, right, ours, theirs)
 
 

@@ -16,14 +16,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from fusec.analysis.affine import axes_of
-from fusec.ir.dims import Dim
 from fusec.ir.ops.elementwise import Mul
 from fusec.ir.ops.reduction import Reduce
 from fusec.ir.types import Axis
-
-OWNED = 1040
-"""Places of the longest rows of a result that a program may have: so many sums of a few
-dozen rows fit the second-level cache."""
 
 Axes = frozenset[Axis]
 
@@ -92,9 +87,15 @@ def _reduction(op: Reduce, product: Mul | None) -> Reduction:
     return Reduction(over, space, *(frozenset(axes_of(v)) for v in factors))
 
 
-def roles(found: Iterable[Reduction]) -> Roles | None:
+OWNED = 1040
+"""Places of the longest rows of a result that a program may have: so many sums of a few
+dozen rows fit the second-level cache."""
+
+
+def roles(found: Iterable[Reduction], owned: int = OWNED) -> Roles | None:
     """The roles of reductions that share a kernel; None where there is no product, or
-    one of them has no role beside it."""
+    one of them has no role beside it. A program may have all of an axis of the result
+    that has at most `owned` places."""
     products: list[Reduction] = []
     others: list[Reduction] = []
     for each in found:
@@ -112,14 +113,10 @@ def roles(found: Iterable[Reduction]) -> Roles | None:
         return None
     (axis,) = along
     of_result = any(axis in side for side in sides)
-    return Roles(summed, sides, axis) if of_result and is_owned(axis.extent) else None
+    fits = isinstance(axis.extent, int) and axis.extent <= owned
+    return Roles(summed, sides, axis) if of_result and fits else None
 
 
 def _is_of_a_factor(each: Reduction, summed: Axes, sides: frozenset[Axes]) -> bool:
     """Whether it combines what one factor has, along what is summed up."""
     return each.over == summed and any(each.space.isdisjoint(side) for side in sides)
-
-
-def is_owned(extent: Dim) -> bool:
-    """Whether a program may have all of an axis of a product's result."""
-    return isinstance(extent, int) and extent <= OWNED

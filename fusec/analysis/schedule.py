@@ -19,6 +19,7 @@ from fusec.analysis.instructions import DotInstruction
 from fusec.ir.core import Value
 from fusec.ir.dims import Dim, ceil_div, format_dim, product
 from fusec.ir.types import Axis
+from fusec.logs import counted
 
 Ahead = tuple[Axis, Dim]
 """What lies so many elements further along an axis."""
@@ -82,6 +83,10 @@ class Schedule:
     """What is brought near from far memory while something is computed."""
     streaming: bool = False
     """Results bypass the caches."""
+    warps: int = 0
+    """How many warps share out the blocks of a program; 0 where one core has it."""
+    stages: int = 1
+    """How many trips of a loop are under way at a time: loads run ahead by the rest."""
     nest: tuple[tuple[int, int], ...] = ()
     """Loops from the outermost, each a dimension of the tile and which of its loops;
     by default those of one dimension after the other."""
@@ -126,6 +131,8 @@ class Schedule:
                 self.instruction
             ),
             **{f"{_called(v)} packed": True for v in self.packing},
+            counted(self.warps, "warp"): bool(self.warps),
+            f"{self.stages} stages": self.stages > 1,
         }
         tile = ", ".join(map(str, self.tile)) or "one element"
         return "; ".join([tile, *(text for text, holds in marks.items() if holds)])

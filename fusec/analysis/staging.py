@@ -24,7 +24,10 @@ DEAR = 8.0
 
 
 def kept(function: Function, target: Target) -> list[Value]:
-    """The values to keep in scratch memory, in program order."""
+    """The values to keep in scratch memory, in program order: none on a GPU, whose
+    registers hold them or nothing does."""
+    if target.is_gpu:
+        return []
     sweeps, made = number_sweeps(function), definitions(function.body)
     wanted: dict[Value, None] = {}
     for op in function.body.ops:

@@ -26,6 +26,7 @@ STAGES = (
     "host",
     "llvm",
     "asm",
+    "triton",
 )
 
 TARGET_HELP = """\
@@ -91,7 +92,8 @@ def _dump(commands: _Commands) -> None:
         "with calls for the products that torch's library does faster; split: "
         "long reductions in parts; frozen: with what is made of frozen parameters once "
         "apart; tile: the kernels; host: the program that runs, "
-        "kernels included (the default); llvm, asm: the code of the kernels",
+        "kernels included (the default); llvm, asm: the code of the kernels for a CPU;"
+        " triton: for a GPU",
     )
     made.add_argument("--kernel", metavar="NAME", help="this kernel only")
     made.add_argument(
@@ -241,11 +243,19 @@ def _options(made: argparse.ArgumentParser) -> None:
         help="an option, as in torch.compile(options={NAME: VALUE}); for example "
         "numerics=fast, target=x86-64-v3, threads=1, cache=0",
     )
+    made.add_argument(
+        "--target",
+        metavar="NAME",
+        help="the same as --option target=NAME: a processor or a GPU, here or not; for "
+        "example x86-64-v4, sm_90",
+        dest="device",
+    )
 
 
 def chosen(arguments: argparse.Namespace) -> Mapping[str, object]:
     """The options that were given, for `Options.from_mapping`."""
-    return dict(arguments.option)
+    given = {"target": arguments.device} if arguments.device else {}
+    return {**dict(arguments.option), **given}
 
 
 def _examples(*lines: str) -> str:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Mapping
 from dataclasses import asdict
 
-from fusec.cli.output import Output
+from fusec.build import gpu_binaries, gpu_jobs
+from fusec.cli.output import Output, note, progress
 from fusec.cli.targets import lowered, recording
-from fusec.explain import Report, explain
+from fusec.errors import UserError
+from fusec.explain import NO_BINARIES, Report, explain
 from fusec.frontend.record import Recorded
+from fusec.logs import counted
+from fusec.passes.journey import Journey
+from fusec.runtime.ahead import Binary, Failure
 
 
 def run(arguments: Namespace) -> Output:
@@ -29,4 +35,17 @@ def run(arguments: Namespace) -> Output:
 def _report(recorded: Recorded, arguments: Namespace) -> Report:
     imported = recorded.imported
     journey = lowered(recorded, arguments)
-    return explain(journey, imported.hints, imported.fallbacks)
+    binaries = _binaries(journey) if journey.target.is_gpu else NO_BINARIES
+    return explain(journey, imported.hints, imported.fallbacks, binaries)
+
+
+def _binaries(journey: Journey) -> Mapping[str, Binary | Failure]:
+    """The kernels' code for a GPU, where there is what compiles it."""
+    kernels = journey.lowered.kernels
+    try:
+        with progress(f"compiling {counted(len(kernels), 'kernel')}"):
+            jobs = gpu_jobs(kernels, journey.laid_out, journey.target)
+            return gpu_binaries(jobs)
+    except UserError as error:
+        note(f"what the kernels take of the GPU is not known: {error}")
+        return NO_BINARIES

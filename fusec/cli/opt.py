@@ -8,7 +8,7 @@ from functools import partial
 from fusec.cli.arguments import chosen
 from fusec.cli.files import read_module
 from fusec.cli.output import Output, progress, table, written
-from fusec.codegen.backend import backend
+from fusec.codegen.backend import backend_of
 from fusec.errors import UserError
 from fusec.ir.arguments import symbol_values
 from fusec.ir.printer import format_module
@@ -30,7 +30,7 @@ def run(arguments: Namespace) -> Output:
     module = read_module(arguments.file)
     sizes = dict(arguments.size)
     hints = symbol_values(module.entry, sizes) if sizes else {}
-    supports = partial(backend("llvm").supports, target=target)
+    supports = partial(backend_of(target).supports, target=target)
     with progress("running passes"):
         setting = pipeline.Setting(target, supports, hints)
         module = pipeline.run(module, names, setting)

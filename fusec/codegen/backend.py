@@ -3,9 +3,9 @@
 A backend is a module with two functions. It is loaded when first asked for, since each
 brings packages that others need not have:
 
-    llvm = backend("llvm")
-    kernel = expand(kernel, partial(llvm.supports, target=target))
-    text = llvm.emit(kernel, target)
+    emitter = backend_of(target)
+    kernel = expand(kernel, partial(emitter.supports, target=target))
+    text = emitter.emit(kernel, target)
 """
 
 from __future__ import annotations
@@ -35,8 +35,15 @@ class Backend(Protocol):
         ...
 
 
-BACKENDS: Mapping[str, str] = MappingProxyType({"llvm": "fusec.codegen.llvm"})
+BACKENDS: Mapping[str, str] = MappingProxyType(
+    {"llvm": "fusec.codegen.llvm", "triton": "fusec.codegen.triton"}
+)
 """The module of each backend."""
+
+
+def backend_of(target: Target) -> Backend:
+    """The backend that emits for a target."""
+    return backend("triton" if target.is_gpu else "llvm")
 
 
 def backend(name: str) -> Backend:

@@ -50,10 +50,10 @@ PRODUCTS = 4
 
 def emit_host(plan: HostPlan, kernels: Mapping[str, Function], target: Target) -> str:
     """The module of all segments. `kernels` are laid out, by name."""
-    return module([_Segment(plan, s, kernels, target).emit() for s in plan.segments])
+    return module([SegmentText(plan, s, kernels, target).emit() for s in plan.segments])
 
 
-class _Segment:
+class SegmentText:
     """The state of emitting one segment."""
 
     def __init__(
@@ -73,7 +73,7 @@ class _Segment:
 
     def emit(self) -> Writer:
         rounds = list(self.rounds())
-        room = max(_room(launches) for _, launches in rounds)
+        room = max(self.room(launches) for _, launches in rounds)
         self.scratch = self.writer.at_entry(f"alloca i64, i64 {room}", "scratch")
         for number, ops in rounds:
             self.store(number, "%frame", STATUS_SLOT)
@@ -125,6 +125,15 @@ class _Segment:
             place, size = self.plan.places[value], _bytes(value)
             found.append(_Touched(place.slot, place.offset, size, param in written))
         return found
+
+    def room(self, ops: Sequence[Launch | Extern]) -> int:
+        """Words of scratch that ops of one round need."""
+        if isinstance(ops[0], Launch):
+            words = sum(len(op.operands) + len(op.sizes) for op in ops)  # type: ignore[union-attr]
+            return max(1, words + (1 + 5 * len(ops) if len(ops) > 1 else 0))
+        tensors = (*ops[0].results, *inputs_of(ops[0]))
+        ranks = (len(v.type.shape) for v in tensors if isinstance(v.type, Tensor))
+        return len(tensors) + 2 * max(ranks)
 
     # ---------------------------------------------------------------- launches
 
@@ -261,7 +270,7 @@ class _Segment:
 class _Sizes(Mapping[Symbol, str]):
     """The registers of sizes, each read from the frame where it is first needed."""
 
-    def __init__(self, segment: _Segment) -> None:
+    def __init__(self, segment: SegmentText) -> None:
         self._segment = segment
 
     def __getitem__(self, key: Symbol) -> str:
@@ -310,16 +319,6 @@ def _bytes(value: Value) -> Dim:
     pairs = zip(type_.shape, strides_of(type_), strict=True)
     last = sum(((n - 1) * stride for n, stride in pairs), 0)
     return (last + 1) * type_.dtype.itembytes
-
-
-def _room(ops: Sequence[Launch | Extern]) -> int:
-    """Words of scratch that ops of one round need."""
-    if isinstance(ops[0], Launch):
-        words = sum(len(op.operands) + len(op.sizes) for op in ops)  # type: ignore[union-attr]
-        return max(1, words + (1 + 5 * len(ops) if len(ops) > 1 else 0))
-    tensors = (*ops[0].results, *inputs_of(ops[0]))
-    ranks = (len(v.type.shape) for v in tensors if isinstance(v.type, Tensor))
-    return len(tensors) + 2 * max(ranks)
 
 
 def _work(kernel: Function, sizes: Sequence[Dim]) -> Dim:

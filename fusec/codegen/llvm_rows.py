@@ -10,10 +10,21 @@ contracted or reordered: no instruction carries a fast-math flag.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from enum import Enum
 from typing import Any
 
-from fusec.codegen.llvm_cast import HALVES, bitcast, cast, castable
+from fusec.codegen.families import (
+    BITS,
+    BOOL,
+    EVERY,
+    FLOAT,
+    HALF,
+    INTEGERS,
+    SIGNED,
+    UNSIGNED,
+    Family,
+    family,
+)
+from fusec.codegen.llvm_cast import bitcast, cast, castable
 from fusec.codegen.llvm_lanes import Lanes, element
 from fusec.codegen.llvm_math import (
     ceil,
@@ -26,7 +37,7 @@ from fusec.codegen.llvm_math import (
 )
 from fusec.errors import InternalError
 from fusec.ir.core import Block, Op, Value
-from fusec.ir.dtypes import DType, f32, f64
+from fusec.ir.dtypes import DType
 from fusec.ir.ops import elementwise as ew
 from fusec.ir.ops.cast import Bitcast, Cast
 from fusec.ir.ops.constant import Const
@@ -34,38 +45,8 @@ from fusec.ir.ops.pointwise import dtype_of
 from fusec.ir.ops.rare import Rare
 from fusec.target import Target
 
-
-class Family(Enum):
-    """Dtypes that share their spelling."""
-
-    FLOAT = "f32 f64"
-    HALF = "f16 bf16"
-    SIGNED = "i8 i16 i32 i64"
-    UNSIGNED = "u8 u16 u32 u64"
-    BOOL = "bool"
-    CODE = "other types of 8, 16, 32 or 64 bits"
-
-
-FLOAT, HALF, SIGNED, UNSIGNED, BOOL, CODE = Family
-INTEGERS = (SIGNED, UNSIGNED)
-BITS = (SIGNED, UNSIGNED, BOOL)
-EVERY = (FLOAT, HALF, SIGNED, UNSIGNED, BOOL, CODE)
-
 Row = Callable[..., str]
 """`row(lanes, dtype, *operands)`: the result, in a register."""
-
-
-def family(dtype: DType) -> Family | None:
-    """The family of a dtype; None where no register holds it."""
-    if dtype.is_bool:
-        return BOOL
-    if dtype.bits not in (8, 16, 32, 64):
-        return None
-    if dtype.is_int:
-        return SIGNED if dtype.is_signed else UNSIGNED
-    if dtype in (f32, f64):
-        return FLOAT
-    return HALF if dtype in HALVES else CODE
 
 
 def supports(op_class: Any, dtype: DType, target: Target) -> bool:

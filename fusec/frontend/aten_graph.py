@@ -109,7 +109,7 @@ def _check_devices(gm: fx.GraphModule) -> None:
         for leaf in leaves(node.meta.get("val")):
             if isinstance(leaf, torch.Tensor) and leaf.device.type != "cpu":
                 thing = f"a tensor on {leaf.device}"
-                reason = "fusec compiles for the CPU only"
+                reason = "fusec runs programs on the CPU only"
                 raise UnsupportedError([Unsupported(thing, reason, loc_of(node))])
 
 

@@ -361,6 +361,10 @@ def _reduce(c: Chunks, scope: Scope, op: ReduceTile) -> Any:
     return list(c.guarded(scope, op)), op.attrs
 
 
+def _dot(c: Chunks, scope: Scope, op: DotTile) -> Any:
+    return [scope[op.state], *c.factors(scope, op)], op.attrs
+
+
 def _scan(c: Chunks, scope: Scope, op: ScanTile) -> Any:
     """After the elements that earlier chunks hold, if there are any."""
     values = [scope[v] for v in op.values]
@@ -385,6 +389,7 @@ RULES: Mapping[type, Callable[[Chunks, Scope, Any], Any]] = {
     Convert: _convert,
     Guard: _guard,
     ReduceTile: _reduce,
+    DotTile: _dot,
     ScanTile: _scan,
 }
 

@@ -23,7 +23,8 @@ from dataclasses import dataclass, replace
 
 from fusec.analysis.accesses import accesses
 from fusec.analysis.affine import axes_of
-from fusec.analysis.blocking import Panels, packings, predicted
+from fusec.analysis.blocking import Panels, packings
+from fusec.analysis.choices import product_seconds
 from fusec.analysis.contraction import Contraction, contraction
 from fusec.analysis.frozen import frozen_values
 from fusec.ir.builder import Builder, without_dead_ops
@@ -213,7 +214,7 @@ class _Freezing:
         """What a product is predicted to take."""
         found = accesses(op)
         c = contraction(found)
-        return predicted(c, found, self.target, self.hints) if c else float("inf")
+        return product_seconds(c, found, self.target, self.hints) if c else float("inf")
 
 
 class _Packing:

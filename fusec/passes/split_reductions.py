@@ -21,7 +21,7 @@ from itertools import islice
 from fusec.analysis.accesses import Accesses, accesses
 from fusec.analysis.affine import axes_of
 from fusec.analysis.choices import SHARES, choose, work
-from fusec.analysis.cost import LAUNCH, Work, likely, seconds
+from fusec.analysis.cost import Work, likely, seconds
 from fusec.analysis.fingerprint import Fingerprints
 from fusec.ir.builder import Builder
 from fusec.ir.core import Affine, Block, Function, Op, Value, Values, definitions
@@ -130,7 +130,7 @@ def _count(extent: Dim, wanted: int) -> int:
 def _pays(found: Accesses, now: Work, count: int, target: Target) -> bool:
     """Whether more programs save more than another launch costs."""
     shared = Work(now.read, now.written, now.operations, now.programs * count)
-    return seconds(shared, target) + LAUNCH < GAIN * seconds(now, target)
+    return seconds(shared, target) + target.launch < GAIN * seconds(now, target)
 
 
 class _Part(RegionBuilder):

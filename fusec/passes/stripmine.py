@@ -81,20 +81,24 @@ WASTE = 1 / 32
 """What share of its work a product may do twice, for its code to be written once."""
 
 
-def stripmine(function: Function, keep: Iterable[Value] = ()) -> Function:
-    """The kernel with a loop for every time digit.
+def stripmine(
+    function: Function, keep: Iterable[Value] = (), peel: bool = True
+) -> Function:
+    """The kernel with a loop for every time digit; `peel` gives partial chunks code of
+    their own.
 
     `keep` are values of the function that later sweeps read back from scratch memory
     instead of computing them again; their extents are known.
     """
-    return _Stripmining(function, keep).run()
+    return _Stripmining(function, keep, peel).run()
 
 
 class _Stripmining:
     """The state of one kernel's rewriting."""
 
-    def __init__(self, function: Function, keep: Iterable[Value]) -> None:
+    def __init__(self, function: Function, keep: Iterable[Value], peel: bool) -> None:
         self.function = function
+        self.peel = peel
         self.builder = Builder(function.level)
         self.chunks = Chunks(function, self.builder)
         self.extents = Extents(function, self.chunks)
@@ -258,7 +262,7 @@ class _Stripmining:
         """One loop: runs of chunks, whole chunks, and the tail if there may be one."""
         b, loop = scope.builder, nest.loops[k]
         zero, extent = b.const(0, i64), self.extents.of(scope, loop)
-        if nest.is_split(k) or nest.ends(k):
+        if nest.is_split(k) or nest.ends(k) or not self.peel:
             return self.short_ones(scope, nest, k, extent, states)
         if self.may_step_back(scope, nest, k, extent):
             return self.stepping_back(scope, nest, k, extent, states)

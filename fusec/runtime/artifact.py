@@ -19,12 +19,23 @@ from typing import Any
 
 from fusec.logs import logger
 from fusec.runtime.cache import Cache, cache_key
+from fusec.runtime.devices import CPU, Device
+from fusec.runtime.image import Code
 from fusec.runtime.launcher_cpu import Linked, load
+from fusec.runtime.launcher_gpu import Gpu, GpuKernel, driver_of
 from fusec.runtime.launcher_keeping import Keeping
 from fusec.runtime.launcher_torch import Program, exported_shims
 from fusec.runtime.recipe import Recipe
 
 _BEFORE = "compiled before, which was the time to tell; cache=0 compiles it anew"
+
+
+@dataclass(frozen=True, slots=True)
+class GpuProgram:
+    """What a program has besides if it runs on a GPU."""
+
+    kind: str
+    kernels: tuple[GpuKernel, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +52,9 @@ class Artifact:
     """For the log: what the graph runs, then each fallback."""
     once: Artifact | None = None
     """What makes, once, what the program is given besides its arguments."""
+    gpu: GpuProgram | None = None
+    device: str = "cpu"
+    """Where its tensors are, as torch names it."""
 
     def load(self) -> Program | Keeping:
         """The program, bound to addresses of this process.
@@ -53,11 +67,19 @@ class Artifact:
             tell(self.told, "loaded from torch's cache")
         for category in ("fusion", "kernels"):
             logger(category).info("%s: %s", self.recipe.name, _BEFORE)
-        program = Program(self.recipe, code, self.callables, self.threads)
+        program = self.bound(code)
         if self.once is None:
             return program
-        code = load(self.once.image, exported_shims())
-        return Keeping(program, Program(self.once.recipe, code, {}, self.threads))
+        return Keeping(
+            program, self.once.bound(load(self.once.image, exported_shims()))
+        )
+
+    def bound(self, code: Code) -> Program:
+        """The program on its code, where its tensors are."""
+        device: Device = CPU
+        if self.gpu is not None:
+            device = Gpu(self.device, self.gpu.kernels, driver_of(self.gpu.kind))
+        return Program(self.recipe, code, self.callables, self.threads, device)
 
 
 def tell(told: Sequence[str], how: str) -> None:

@@ -22,9 +22,10 @@ from torch.autograd import profiler
 
 from fusec import lazy
 from fusec.errors import CHECK_ERRORS
+from fusec.runtime.devices import Device
 from fusec.runtime.extern import Sizes, bind, evaluated, number
 from fusec.runtime.image import Code
-from fusec.runtime.launcher_cpu import Launcher, slots
+from fusec.runtime.launcher_cpu import slots
 from fusec.runtime.recipe import (
     FRAME,
     STATUS_SLOT,
@@ -44,7 +45,7 @@ from fusec.runtime.recipe import (
     Tell,
     View,
 )
-from fusec.runtime.tensors import in_memory, made, maker, part, torch_dtype
+from fusec.runtime.tensors import in_memory, part, torch_dtype
 
 if TYPE_CHECKING:
     from fusec.ir.interpreter import elements
@@ -64,7 +65,8 @@ class Frame:
     sizes: Sizes
     slots: Any
     """An array of int64: what native code reads."""
-    threads: int
+    word: int
+    """What native code is told besides (see `devices`)."""
 
 
 Action = Callable[[Frame], None]
@@ -79,10 +81,13 @@ def is_watched() -> bool:
 class Binder:
     """Turns steps into closures on the code of this process."""
 
-    def __init__(self, code: Code, callables: Mapping[str, Callable[..., Any]]) -> None:
+    def __init__(
+        self, code: Code, callables: Mapping[str, Callable[..., Any]], device: Device
+    ) -> None:
         self.code = code
         self.callables = callables
-        self.launcher = Launcher(code)
+        self.device = device
+        self.launcher = device.launcher(code)
 
     def step(self, step: Step) -> Action:
         """A step as a closure."""
@@ -90,7 +95,7 @@ class Binder:
             case Segment():
                 return self.segment(step)
             case Make():
-                return _make(step)
+                return _make(step, self.device)
             case Drop():
                 return _drop(step)
             case View():
@@ -128,7 +133,7 @@ class Binder:
             if is_watched():
                 _one_by_one(steps)(frame)
                 return
-            native(frame.slots, frame.threads)
+            native(frame.slots, frame.word)
             failed = frame.slots[STATUS_SLOT]
             if failed:
                 _one_by_one(steps[failed - 1 :])(frame)
@@ -151,7 +156,7 @@ class Binder:
             values = [get(frame) for get in pointers]
             values += evaluated(sizes, frame.sizes)
             with _range(kernel):
-                launch(kernel, slots(values), programs, frame.threads)
+                launch(kernel, slots(values), programs, frame.word)
 
         return run
 
@@ -185,23 +190,27 @@ def tell(step: Tell) -> Action:
     return run
 
 
-def make(form: Form) -> Callable[[], torch.Tensor]:
+def make(form: Form, device: Device) -> Callable[[], torch.Tensor]:
     """What allocates a tensor of a form that is known."""
     shape, strides = evaluated(form.shape, {}), evaluated(form.strides, {})
-    return maker(shape, strides, torch_dtype(form.dtype))
+    return device.maker(shape, strides, torch_dtype(form.dtype))
 
 
-def _shaper(form: Form) -> Callable[[Sizes], torch.Tensor]:
+def _shaper(form: Form, device: Device) -> Callable[[Sizes], torch.Tensor]:
     """What allocates a tensor of any form."""
     if form.is_known:
-        known = make(form)
+        known = make(form, device)
         return lambda sizes: known()
     shape, strides, dtype = form.shape, form.strides, torch_dtype(form.dtype)
-    return lambda sizes: made(evaluated(shape, sizes), evaluated(strides, sizes), dtype)
+
+    def shaped(sizes: Sizes) -> torch.Tensor:
+        return device.made(evaluated(shape, sizes), evaluated(strides, sizes), dtype)
+
+    return shaped
 
 
-def _make(step: Make) -> Action:
-    at, slot, shaped = step.at, step.slot, _shaper(step.form)
+def _make(step: Make, device: Device) -> Action:
+    at, slot, shaped = step.at, step.slot, _shaper(step.form, device)
 
     def run(frame: Frame) -> None:
         frame.tensors[at] = tensor = shaped(frame.sizes)

@@ -16,11 +16,10 @@ from typing import Any
 import torch
 
 from fusec.errors import InternalError
+from fusec.runtime.devices import CPU, Device
 from fusec.runtime.image import Code
 from fusec.runtime.launcher_steps import SEGMENT, Binder, Frame, is_watched, make, tell
-from fusec.runtime.memory import Arena
 from fusec.runtime.recipe import (
-    ALIGNMENT,
     BASE_SLOT,
     STATUS_SLOT,
     Binding,
@@ -45,18 +44,20 @@ class Program:
         code: Code,
         callables: Mapping[str, Callable[..., Any]],
         threads: int | None = None,
+        device: Device = CPU,
     ) -> None:
         self.code = code
+        self.device = device
         self.count = len(recipe.results)
         """How many results a call has."""
         self.reads = tuple(dict.fromkeys(at for _, at in recipe.begin.tensors))
         """The parameters whose elements kernels read."""
         self._recipe = recipe
-        self._arena = Arena(recipe.arena, ALIGNMENT) if recipe.arena else None
+        self._arena = device.arena(recipe.arena) if recipe.arena else None
         self._threads = threads
         self._bindings = [(b.symbol, _reader(b)) for b in recipe.bindings]
         self._begin = tell(recipe.begin)
-        binder = Binder(code, callables)
+        binder = Binder(code, callables, device)
         self._steps = [binder.step(step) for step in recipe.steps]
         self._blank = [None] * (recipe.values - recipe.params)
         self._slots = ctypes.c_int64 * recipe.frame
@@ -78,8 +79,8 @@ class Program:
         sizes = {symbol: read(arguments) for symbol, read in self._bindings}
         tensors = [*arguments, *self._blank]
         arguments.clear()
-        threads = self._threads or torch.get_num_threads()
-        frame = Frame(tensors, sizes, self._slots(), threads)
+        word = self.device.word(self._threads)
+        frame = Frame(tensors, sizes, self._slots(), word)
         if self._arena is None:
             return self._run(frame)
         with self._arena.checkout() as frame.slots[BASE_SLOT]:
@@ -93,10 +94,11 @@ class Program:
         """
         (segment,) = recipe.steps_of(Segment)
         native = SEGMENT(self.code[segment.name])
-        new_slots, forced, arena = self._slots, self._threads, self._arena
+        new_slots, threads, arena = self._slots, self._threads, self._arena
+        word_of, device = self.device.word, self.device
         given, count = recipe.begin.tensors, recipe.params
         made = recipe.steps_of(Make)
-        makes = [(make(step.form), step.slot) for step in made]
+        makes = [(make(step.form, device), step.slot) for step in made]
         order = [*range(count), *(step.at for step in made)]
         results = [order.index(at) for at in recipe.results]
         flags = slice(0, 0)
@@ -117,12 +119,12 @@ class Program:
                 values.append(tensor)
                 if slot is not None:
                     slots[slot] = tensor.data_ptr()
-            threads = forced or torch.get_num_threads()
+            word = word_of(threads)
             if arena is None:
-                native(slots, threads)
+                native(slots, word)
             else:
                 with arena.checkout() as slots[BASE_SLOT]:
-                    native(slots, threads)
+                    native(slots, word)
             if slots[STATUS_SLOT] or any(slots[flags]):
                 return self(arguments)
             arguments.clear()

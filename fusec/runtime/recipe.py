@@ -39,6 +39,18 @@ FRAME = -1
 """In place of a slot: the tensor lies in the frame itself."""
 
 
+# A program for a GPU is told of its kernels by a table of words.
+
+STREAM_WORD, LAUNCH_WORD, TABLE = 0, 1, 2
+"""Where the table has the stream, the driver's function that launches, and its rows."""
+
+KERNEL_WORDS = 3
+"""Words of a row: the kernel's function, its threads, its bytes of shared memory."""
+
+HIDDEN = 2
+"""Parameters that Triton's kernels have besides their own: two scratch memories."""
+
+
 class Form(NamedTuple):
     """The element type of a tensor, by its name, and its dims; strides in elements."""
 

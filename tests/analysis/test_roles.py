@@ -70,6 +70,7 @@ def test_what_has_no_role() -> None:
         [product(rows=Axis("i", 1))],
     ]
     assert [roles(each) for each in none] == [None] * len(none)
+    assert roles([product(), over(COLUMN, ROW)], owned=0) is None
 
 
 def test_roles_do_not_depend_on_the_order() -> None:

@@ -69,6 +69,12 @@ class Comparison:
         assert self.compilations > 0
 
 
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """The same numbers, whatever ran before."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def warnings(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     """What fusec has warned of in this test."""

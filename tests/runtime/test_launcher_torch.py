@@ -138,7 +138,7 @@ def test_threads_follow_torch_or_the_option(
     run = Program._run
 
     def spied(self: Program, frame: Any) -> list[Any]:
-        seen.append(frame.threads)
+        seen.append(frame.word)
         return run(self, frame)
 
     monkeypatch.setattr(Program, "_run", spied)

@@ -1,0 +1,543 @@
+"""Tile IR → Triton source: one readable jit function a kernel.
+
+    %t = load_tile %x, %o, %n  limited=(0,) strides=(1,) : tile<f32 [1024]>
+    %e = exp %t
+        →
+    i = tl.arange(0, 1024)
+    # softmax.py:4  return torch.softmax(x * w, -1)
+    t = tl.load(x + o + i, mask=i < n)
+    e = …
+
+Takes kernels in the form of `passes.pipeline.lower_kernel`: with loops, every tile one
+block, whose extents are powers of two. Registers and lanes are Triton's own: of layouts
+only the extents matter. A kernel takes the addresses of its buffers, then its sizes as
+i64. What the rows of `triton_rows` lack was expanded before.
+"""
+
+from __future__ import annotations
+
+import keyword
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from fusec.codegen.triton_rows import bitcast, cast, named, spelled, supports
+from fusec.errors import InternalError, Loc
+from fusec.ir.core import Block, Function, Monoid, Op, Value
+from fusec.ir.dims import Atom, Dim, Max, Min, Mod, Symbol, fold, terms_of
+from fusec.ir.dtypes import DType, f32, f64, i32, i64, int_
+from fusec.ir.ops import elementwise as ew
+from fusec.ir.ops.cast import Bitcast, Cast
+from fusec.ir.ops.constant import Const, SizeOf
+from fusec.ir.ops.contraction import DotTile
+from fusec.ir.ops.pointwise import dtype_of
+from fusec.ir.ops.reduction import ReduceTile, ScanTile
+from fusec.ir.ops.tile import (
+    Access,
+    BroadcastTile,
+    Convert,
+    For,
+    Guard,
+    IotaTile,
+    LoadTile,
+    ProgramId,
+    StoreTile,
+)
+from fusec.ir.types import Buffer, Tile
+from fusec.target import Target
+
+__all__ = ["emit", "supports"]
+
+HEAD = "import triton\nimport triton.language as tl\n"
+
+
+def emit(function: Function, target: Target) -> str:
+    """Python source that defines the kernel `function.name`.
+
+    The same function gives the same text in every process. Raises `InternalError` on an
+    op that no row covers and on blocks that are no powers of two long.
+    """
+    return _Kernel(function).text()
+
+
+def parameters(function: Function) -> tuple[str, ...]:
+    """The types of a kernel's parameters, as Triton names them."""
+    buffers = (p.type for p in function.params if isinstance(p.type, Buffer))
+    pointers = (f"*{_short(buffer.dtype)}" for buffer in buffers)
+    return (*pointers, *("i64" for _ in function.symbols))
+
+
+def _short(dtype: DType) -> str:
+    """`tl.float32` is fp32 in a signature."""
+    name = named(dtype).removeprefix("tl.")
+    if name == "bfloat16":
+        return "bf16"
+    for long, short in (("float", "fp"), ("uint", "u"), ("int", "i")):
+        if name.startswith(long):
+            return short + name.removeprefix(long)
+    return name
+
+
+class _Kernel:
+    """The source of one kernel as it grows."""
+
+    def __init__(self, function: Function) -> None:
+        self.function = function
+        self.head: list[str] = []
+        """What the body begins with: the coordinates in blocks."""
+        self.lines: list[str] = []
+        self.depth = 1
+        self.names: dict[Value, str] = {}
+        self.taken = {*keyword.kwlist, "tl", "triton", "min", "max", "range", "float"}
+        self.combines: dict[Monoid, str] = {}
+        self.helpers: list[str] = []
+        self.places: dict[tuple[int, int, int], str] = {}
+        """Coordinates by extent, position and rank."""
+        self.told = Loc.UNKNOWN
+
+    def text(self) -> str:
+        name = self.function.name
+        self.taken.add(name)
+        sizes = [each.name for each in self.function.symbols]
+        self.taken.update(sizes)
+        params = [self.fresh(p.hint or "x") for p in self.function.params]
+        self.names.update(zip(self.function.params, params, strict=True))
+        self.block(self.function.body)
+        body = [*self.head, *self.lines] or ["    pass"]
+        signature = f"@triton.jit\ndef {name}({', '.join([*params, *sizes])}):"
+        parts = [HEAD, *self.helpers, "\n".join([signature, *body])]
+        return "\n\n".join(parts) + "\n"
+
+    # Text
+
+    def fresh(self, hint: str) -> str:
+        """A name that nobody has."""
+        base = re.sub(r"\W", "_", hint) or "x"
+        base = f"x{base}" if base[0].isdigit() else base
+        name, count = base, 1
+        while name in self.taken:
+            name, count = f"{base}_{count}", count + 1
+        self.taken.add(name)
+        return name
+
+    def line(self, text: str) -> None:
+        self.lines.append("    " * self.depth + text)
+
+    def define(self, value: Value, text: str, hint: str = "") -> None:
+        """A variable for a value."""
+        self.names[value] = self.fresh(value.hint or hint or "t")
+        self.line(f"{self.names[value]} = {text}")
+
+    def comment(self, op: Op) -> None:
+        """The user's line that an op came from, where another one begins."""
+        if op.loc.file and (op.loc.file, op.loc.line) != (
+            self.told.file,
+            self.told.line,
+        ):
+            self.told = op.loc
+            text = " ".join(op.loc.text.split())
+            name = op.loc.file.rpartition("/")[2]
+            self.line(f"# {name}:{op.loc.line}  {text}".rstrip())
+
+    def tensor(self, value: Value) -> str:
+        """A value as what has methods, which a number has not."""
+        text = self.names[value]
+        return text if text.isidentifier() else _typed(dtype_of(value), text)
+
+    # Ops
+
+    def block(self, block: Block) -> None:
+        for op in block.ops:
+            if isinstance(op, (ew.Elementwise, Cast, Bitcast)):
+                self.comment(op)
+                self.elementwise(op)
+                continue
+            handler = _HANDLERS.get(type(op))
+            if handler is None:
+                name = type(op).name
+                raise InternalError(
+                    f"the Triton backend has no code for {name}", op.loc
+                )
+            if not isinstance(op, (Const, SizeOf, ProgramId)):
+                self.comment(op)
+            handler(self, op)
+
+    def elementwise(self, op: Op) -> None:
+        dtypes = tuple(dtype_of(x) for x in (*op.operands, op.result))
+        xs = [self.names[x] for x in op.operands]
+        # A number is of its neighbour's type; without one, of what fits it.
+        chosen = xs[1:] if isinstance(op, ew.Select) else xs
+        if not any(x.isidentifier() for x in chosen):
+            xs = [self.tensor(x) for x in op.operands]
+        self.define(op.result, _bare(spelled(op, dtypes, *xs)), op.name)
+
+    def size(self, dim: Dim) -> str:
+        """A size as an expression that needs no parentheses."""
+        if isinstance(dim, int):
+            return str(dim) if dim >= 0 else f"({dim})"
+        return fold(dim, self.atom, _sum)
+
+    def atom(self, atom: Atom, operands: list[str]) -> str:
+        """A part of a size. Triton divides toward zero, sizes do downward."""
+        if isinstance(atom, Symbol):
+            return atom.name
+        if isinstance(atom, (Max, Min)):
+            return f"{atom.spelling}({', '.join(operands)})"
+        x, y = operands
+        low, _ = self.function.facts.range(atom.operands[0])
+        if low is None or low < 0:
+            rest = f"(({x} % {y} + {y}) % {y})"
+            return rest if isinstance(atom, Mod) else f"(({x} - {rest}) // {y})"
+        return f"({x} {'%' if isinstance(atom, Mod) else '//'} {y})"
+
+    def combine(self, monoid: Monoid) -> str:
+        """The name of a function that combines two states."""
+        if monoid not in self.combines:
+            base = re.sub(r"\W", "_", monoid.name.partition("<")[0])
+            name = self.combines[monoid] = self.fresh(f"combine_{base}")
+            self.helpers.append(_combine(name, monoid))
+        return self.combines[monoid]
+
+    # Blocks: of a tile, the dimensions of more than one place.
+
+    def aligned(self, value: Value, dims: Sequence[int]) -> str:
+        """A block as one that has further dimensions, of extent 1."""
+        text, own = self.names[value], _dims(value)
+        if not own or own == [*dims]:
+            return text
+        return f"{text}[{', '.join(':' if d in own else 'None' for d in dims)}]"
+
+    def matrix(self, value: Value, dims: Sequence[int], shape: tuple[int, int]) -> str:
+        """A block as a matrix, its dimensions in this order."""
+        text, own = self.names[value], _dims(value)
+        if own != [*dims]:
+            text = f"tl.permute({text}, {_tuple([own.index(d) for d in dims])})"
+        return text if len(own) == 2 else f"tl.reshape({text}, {_tuple(shape)})"
+
+    def place(self, dim: int, extent: int, dims: Sequence[int]) -> str:
+        """The coordinates along a dimension, in a block that has these."""
+        if extent == 1:
+            return "0"
+        key = extent, [*dims].index(dim), len(dims)
+        if key not in self.places:
+            name = self.places[key] = self.fresh(f"i{dim}")
+            self.head.append(f"    {name} = {_arange(*key)}")
+        return self.places[key]
+
+    def existing(
+        self,
+        limits: Iterable[tuple[int, Value]],
+        extents: Sequence[int],
+        dims: Sequence[int],
+    ) -> str:
+        """Where coordinates are below their limits; nothing where all are."""
+        pairs = [(self.place(d, extents[d], dims), self.names[v]) for d, v in limits]
+        found = [f"({x} < {n})" for x, n in pairs if x != "0" or not n.isdecimal()]
+        return " & ".join(found)
+
+    def access(self, op: Access, value: Value) -> tuple[str, bool, list[str]]:
+        """The pointers of an access, whether they are as many as the elements, and what
+        masks it."""
+        extents, dims = _extents(value), _dims(value)
+        parts = [self.names[op.buffer]]
+        offset = self.names[op.offset]
+        if offset != "0":
+            parts.append(offset)
+        met = {d for d in dims if op.strides[d] != 0}
+        for d in sorted(met):
+            place = self.place(d, extents[d], dims)
+            parts.append(self.step(place, op.strides[d], extents[d]))
+        if op.index is not None:
+            met.update(_dims(op.index))
+            parts.append(self.aligned(op.index, dims))
+        pointers = " + ".join(parts)
+        limits = self.existing(op.limits.items(), extents, dims)
+        masks = [limits] if limits else []
+        if op.mask is not None:
+            masks.append(self.aligned(op.mask, dims))
+        whole = met == {*dims}
+        if masks and not whole:
+            shape = _tuple([extents[d] for d in dims])
+            pointers, whole = f"tl.broadcast_to({pointers}, {shape})", True
+        return pointers, whole, [f"mask={' & '.join(masks)}"] if masks else []
+
+    def step(self, place: str, stride: Dim, extent: int) -> str:
+        """How far on the elements of a dimension lie: in 32 bits, if that is enough."""
+        if stride == 1:
+            return place
+        far = isinstance(stride, int) and abs(stride) * extent >= 1 << 31
+        place = f"{place}.to(tl.int64)" if far else place
+        return f"{place} * {self.size(stride)}"
+
+
+def _const(k: _Kernel, op: Const) -> None:
+    k.names[op.result] = literal(op.dtype, op.value)
+
+
+def _size(k: _Kernel, op: SizeOf) -> None:
+    k.names[op.result] = k.size(op.dim)
+
+
+def _program_id(k: _Kernel, op: ProgramId) -> None:
+    k.define(op.result, "tl.program_id(0).to(tl.int64)", "pid")
+
+
+def _load(k: _Kernel, op: LoadTile) -> None:
+    pointers, whole, extras = k.access(op, op.result)
+    if op.other is not None:
+        extras.append(f"other={k.aligned(op.other, _dims(op.result))}")
+    text = f"tl.load({', '.join([pointers, *extras])})"
+    shape = _shape(op.result)
+    k.define(op.result, text if whole else f"tl.broadcast_to({text}, {shape})", "x")
+
+
+def _store(k: _Kernel, op: StoreTile) -> None:
+    pointers, whole, extras = k.access(op, op.value)
+    if not whole:
+        pointers = f"tl.broadcast_to({pointers}, {_shape(op.value)})"
+    if op.streaming:
+        extras.append('eviction_policy="evict_first"')
+    k.line(f"tl.store({', '.join([pointers, k.tensor(op.value), *extras])})")
+
+
+def _iota(k: _Kernel, op: IotaTile) -> None:
+    dim: int = op.dim
+    extent, dims = _extents(op.result)[dim], _dims(op.result)
+    text = k.tensor(op.origin)
+    if extent != 1:
+        text = f"{text} + {k.place(dim, extent, dims)}.to(tl.int64)"
+    if {*dims} - {dim}:
+        text = f"tl.broadcast_to({text}, {_shape(op.result)})"
+    k.define(op.result, text, "place")
+
+
+def _broadcast(k: _Kernel, op: BroadcastTile) -> None:
+    text, shape = k.aligned(op.x, _dims(op.result)), _shape(op.result)
+    if text.isidentifier() or "[" in text:
+        text = f"tl.broadcast_to({text}, {shape})"
+    else:
+        text = f"tl.full({shape}, {text}, {named(dtype_of(op.x))})"
+    k.define(op.result, text, op.x.hint or "wide")
+
+
+def _convert(k: _Kernel, op: Convert) -> None:
+    k.names[op.result] = k.names[op.x]
+
+
+def _guard(k: _Kernel, op: Guard) -> None:
+    limits = zip(op.limited, op.limits, strict=True)
+    there = k.existing(limits, _extents(op.result), _dims(op.result))
+    nothing = literal(dtype_of(op.x), op.identity)
+    text = f"tl.where({there}, {k.names[op.x]}, {nothing})"
+    k.define(op.result, text if there else k.names[op.x])
+
+
+def _reduce(k: _Kernel, op: ReduceTile) -> None:
+    """Dimension by dimension; single numbers of the plain kinds by Triton's own."""
+    values = [k.names[v] for v in op.values]
+    dtype, name = dtype_of(op.values[0]), op.monoid.name.partition("<")[0]
+    dims = _dims(op.values[0])
+    for d in [d for d in op.dims if d in dims]:
+        axis = dims.index(d)
+        dims.remove(d)
+        if name == "sum" and dtype in (f32, f64, i32, i64):
+            values = [f"tl.sum({values[0]}, {axis})"]
+        elif name in ("any", "all"):
+            of = "tl.max" if name == "any" else "tl.min"
+            values = [f"({of}({values[0]}.to(tl.int32), {axis}) != 0)"]
+        else:
+            given = values[0] if len(values) == 1 else f"({', '.join(values)})"
+            values = [k.fresh("part") for _ in values]
+            call = f"tl.reduce({given}, {axis}, {k.combine(op.monoid)})"
+            k.line(f"{', '.join(values)} = {call}")
+    for result, text in zip(op.results, values, strict=True):
+        k.define(result, _bare(text), name)
+
+
+def _scan(k: _Kernel, op: ScanTile) -> None:
+    """The starts come before all of what is scanned; the totals are its last."""
+    first, dim = op.values[0], int(op.dim)
+    dims, combine = _dims(first), k.combine(op.monoid)
+    parts = [k.names[v] for v in op.values]
+    if dim in dims:
+        given = parts[0] if len(parts) == 1 else f"({', '.join(parts)})"
+        parts = [k.fresh("part") for _ in parts]
+        axis = dims.index(dim)
+        k.line(f"{', '.join(parts)} = tl.associative_scan({given}, {axis}, {combine})")
+    starts = [k.aligned(v, dims) for v in op.starts]
+    wide = [f"tl.broadcast_to({x}, {_shape(first)})" if dims else x for x in starts]
+    for value in op.scanned:
+        k.names[value] = k.fresh(value.hint or "scanned")
+    made = ", ".join(k.names[v] for v in op.scanned)
+    k.line(f"{made} = {combine}({', '.join([*wide, *parts])})")
+    for value, total in zip(op.scanned, op.totals, strict=True):
+        if dim not in dims:
+            k.names[total] = k.names[value]
+            continue
+        extent = _extents(value)[dim]
+        last = f"{k.place(dim, extent, dims)} == {extent - 1}"
+        text = _picked(dtype_of(value), k.names[value], last, dims.index(dim))
+        k.define(total, text, "total")
+
+
+def _dot(k: _Kernel, op: DotTile) -> None:
+    """As matrices: what one factor has alone, and what is summed over."""
+    state, x, y = (_extents(v) for v in op.operands)
+    dims = op.dims
+    rows = [d for d in _dims(op.x) if d not in dims]
+    columns = [d for d in _dims(op.y) if d not in dims]
+    m, n, depth = (
+        math.prod(shape[d] for d in own)
+        for shape, own in ((x, rows), (y, columns), (x, dims))
+    )
+    left = k.matrix(op.x, [*rows, *dims], (m, depth))
+    right = k.matrix(op.y, [*dims, *columns], (depth, n))
+    start = k.matrix(op.state, [*rows, *columns], (m, n))
+    exact = f'input_precision="ieee", out_dtype={named(dtype_of(op.state))}'
+    text = f"tl.dot({left}, {right}, {start}, {exact})"
+    order = [*rows, *columns]
+    if len(order) != 2:
+        text = f"tl.reshape({text}, {_tuple([state[d] for d in order])})"
+    if order != sorted(order):
+        back = _tuple([order.index(d) for d in sorted(order)])
+        text = f"tl.permute({text}, {back})"
+    k.define(op.result, text, "dot")
+
+
+def _for(k: _Kernel, op: For) -> None:
+    counter, *carried = op.body.params
+    for value, init in zip(carried, op.inits, strict=True):
+        k.define(value, k.tensor(init), "state")
+    raw = k.fresh(counter.hint or "k")
+    bounds = f"{k.names[op.lo]}, {k.names[op.hi]}, {op.step}"
+    k.line(f"for {raw} in range({bounds}):")
+    k.depth += 1
+    told = k.told
+    k.define(counter, f"tl.cast({raw}, tl.int64)", "at")
+    k.block(op.body)
+    if carried:
+        names = ", ".join(k.names[v] for v in carried)
+        k.line(f"{names} = {', '.join(k.tensor(v) for v in op.body.yields)}")
+    k.depth -= 1
+    k.told = told
+    for result, value in zip(op.results, carried, strict=True):
+        k.names[result] = k.names[value]
+
+
+_HANDLERS: dict[Any, Callable[[_Kernel, Any], None]] = {
+    Const: _const,
+    SizeOf: _size,
+    ProgramId: _program_id,
+    LoadTile: _load,
+    StoreTile: _store,
+    IotaTile: _iota,
+    BroadcastTile: _broadcast,
+    Convert: _convert,
+    Guard: _guard,
+    ReduceTile: _reduce,
+    ScanTile: _scan,
+    DotTile: _dot,
+    For: _for,
+}
+
+
+# Pieces of text.
+
+
+def _sum(dim: Dim, known: Mapping[Atom, str]) -> str:
+    """A polynomial as an expression that needs no parentheses."""
+    terms: list[str] = []
+    for monomial, coefficient in terms_of(dim):
+        factors = [known[atom] for atom in monomial]
+        alone = bool(factors) and coefficient == 1
+        terms.append(" * ".join(factors if alone else [str(coefficient), *factors]))
+    whole = " + ".join(terms) or "0"
+    return whole if whole.isidentifier() or whole.isdecimal() else f"({whole})"
+
+
+def _picked(dtype: DType, x: str, where: str, axis: int) -> str:
+    """The one element along a dimension that is there: the sum of its bits and zeros,
+    for a sum of floats would lose the sign of a zero."""
+    whole = int_(dtype.bits) if dtype.is_float else i32 if dtype.is_bool else dtype
+    bits = cast(dtype, i32, x) if dtype.is_bool else bitcast(dtype, whole, x)
+    text = f"tl.sum(tl.where({where}, {bits}, 0), {axis})"
+    if dtype.is_bool:
+        return f"{text} != 0"
+    return bitcast(whole, dtype, f"{text}.to({named(whole)})")
+
+
+def literal(dtype: DType, number: float | int | bool) -> str:
+    """A number of a dtype: as Python writes it, where Triton takes that for no other
+    number than it is."""
+    if dtype.is_bool:
+        return _typed(dtype, str(bool(number)))
+    if dtype.is_float:
+        text = (
+            f'float("{number}")' if not math.isfinite(number) else repr(float(number))
+        )
+        normal = number == 0 or not math.isfinite(number) or abs(number) >= 2.0**-126
+        if dtype is f32 and normal:
+            return text
+        return _typed(dtype, text)
+    plain = dtype in (i32, i64) and -(1 << 31) <= number < 1 << 31
+    return str(int(number)) if plain else _typed(dtype, str(int(number)))
+
+
+def _typed(dtype: DType, text: str) -> str:
+    return f"tl.full((), {text}, {named(dtype)})"
+
+
+def _combine(name: str, monoid: Monoid) -> str:
+    """A function of two states, for reductions and scans."""
+    inner = _Kernel(monoid.combine)
+    names = [inner.fresh(p.hint or "x") for p in monoid.combine.params]
+    inner.names.update(zip(monoid.combine.params, names, strict=True))
+    inner.block(monoid.combine.body)
+    yields = ", ".join(inner.tensor(v) for v in monoid.combine.body.yields)
+    lines = [f"@triton.jit\ndef {name}({', '.join(names)}):", *inner.lines]
+    return "\n".join([*lines, f"    return {yields}"])
+
+
+def _extents(value: Value) -> list[int]:
+    """The extents of a block. Raises `InternalError` if one is no power of two."""
+    type_ = value.type
+    assert isinstance(type_, Tile)
+    shape = [n for n in type_.shape if isinstance(n, int)]
+    if len(shape) < len(type_.shape) or any(n <= 0 or n & (n - 1) for n in shape):
+        raise InternalError(f"a block of {list(type_.shape)} for Triton")
+    return shape
+
+
+def _dims(value: Value) -> list[int]:
+    """The dimensions that a block has: those of more than one place; a number none."""
+    if not isinstance(value.type, Tile):
+        return []
+    return [d for d, n in enumerate(_extents(value)) if n != 1]
+
+
+def _shape(value: Value) -> str:
+    return _tuple([n for n in _extents(value) if n != 1])
+
+
+def _arange(extent: int, at: int, rank: int) -> str:
+    text = f"tl.arange(0, {extent})"
+    if rank == 1:
+        return text
+    return f"{text}[{', '.join(':' if k == at else 'None' for k in range(rank))}]"
+
+
+def _tuple(shape: Sequence[int]) -> str:
+    return f"({', '.join(map(str, shape))}{',' * (len(shape) == 1)})"
+
+
+def _bare(text: str) -> str:
+    """An expression without parentheses around all of it."""
+    if not (text.startswith("(") and text.endswith(")")):
+        return text
+    depth = 0
+    for at, letter in enumerate(text):
+        depth += (letter == "(") - (letter == ")")
+        if depth == 0:
+            return text[1:-1] if at == len(text) - 1 else text
+    return text

@@ -1,0 +1,90 @@
+"""Code for GPUs that are not here: every golden kernel compiles, and spills nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gpu_static
+import pytest
+from gpu_cases import KERNELS
+
+from fusec.runtime import ahead
+from fusec.runtime.ahead import Binary, Failure, Job, Resources, compile_all
+from fusec.target import GPUS, SM_90
+
+pytest.importorskip("triton")
+
+SOURCE = """
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def copied(x, y, n):
+    i = tl.arange(0, 64)
+    tl.store(y + i, tl.load(x + i, mask=i < n), mask=i < n)
+"""
+
+
+def job(source: str = SOURCE, arch: str = "sm_90", **others: Any) -> Job:
+    types = ("*fp32", "*fp32", "i64")
+    given = {"backend": "cuda", "warp": 32, "warps": 1, "stages": 1, **others}
+    return Job(source, "copied", types, arch=arch, **given)
+
+
+@pytest.mark.parametrize("target", GPUS)
+def test_golden_kernels_compile_and_spill_nothing(target: str) -> None:
+    rows = gpu_static.run([target])
+    assert {row.case for row in rows} == {*KERNELS}
+    spilled = {row.case: row.spilled for row in rows if row.spilled}
+    assert not spilled
+    assert all(0 < row.occupancy <= 1 for row in rows)
+    room = GPUS[target].l2_bytes
+    assert all(row.shared <= room for row in rows)
+
+
+def test_outcomes_come_in_the_order_of_jobs() -> None:
+    wrong = SOURCE.replace("tl.arange(0, 64)", "tl.arange(0, 63)")
+    jobs = [job(), job(wrong), job(warps=4), job(arch="sm_80")]
+    first, second, third, fourth = compile_all(jobs, 2)
+    assert isinstance(first, Binary)
+    assert first.code[:4] == b"\x7fELF"
+    assert isinstance(second, Failure)
+    assert "power of 2" in second.what
+    assert isinstance(third, Binary)
+    assert (first.resources.threads, third.resources.threads) == (32, 128)
+    assert isinstance(fourth, Binary)
+    assert fourth.code != first.code
+
+
+def test_a_worker_that_dies_fails_one_job() -> None:
+    deadly = SOURCE + "\nimport os\nos._exit(3)\n"
+    before, died, after = compile_all([job(), job(deadly), job()], 1)
+    assert isinstance(before, Binary)
+    assert isinstance(died, Failure)
+    assert "ended with 3" in died.what
+    assert isinstance(after, Binary)
+
+
+def test_a_worker_that_hangs_fails_one_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ahead, "PATIENCE", 5.0)
+    hanging = SOURCE + "\nwhile True: pass\n"
+    hung, after = compile_all([job(hanging), job()], 1)
+    assert isinstance(hung, Failure)
+    assert "more than" in hung.what
+    assert isinstance(after, Binary)
+
+
+def test_without_triton_the_error_tells_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ahead, "find_spec", lambda name: None)
+    with pytest.raises(Exception, match="pip install 'fusec"):
+        compile_all([job()], 1)
+
+
+def test_occupancy_is_what_there_is_least_room_for() -> None:
+    assert Resources(32, 0, 0, 32).occupancy(SM_90) == 0.5  # 32 programs
+    assert Resources(32, 0, 0, 256).occupancy(SM_90) == 1.0
+    assert Resources(128, 0, 0, 256).occupancy(SM_90) == 0.25
+    assert Resources(32, 0, 100 << 10, 256).occupancy(SM_90) == 0.25

@@ -1,0 +1,265 @@
+"""Emitted Triton, in Triton's interpreter: what the interpreter of the IR gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gpu_cases import KERNELS, rand
+from gpu_static import taken_in
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import arguments, graphs
+
+from fusec.build import kernel_text
+from fusec.codegen import triton_rows
+from fusec.compiler import setting_of
+from fusec.ir.builder import Builder
+from fusec.ir.core import Function, Level, Module
+from fusec.ir.dtypes import DType, bool_, f32, i32, int_, parse_dtype
+from fusec.ir.interpreter import interpret
+from fusec.ir.opdef import REGISTRY
+from fusec.ir.ops import elementwise as ew
+from fusec.ir.ops.cast import Cast
+from fusec.ir.types import Tensor
+from fusec.options import Options
+from fusec.passes.journey import Journey, lower
+from fusec.passes.pipeline import stripmined
+from fusec.runtime.arrays import to_array
+from fusec.target import SM_90
+
+pytest.importorskip("triton")
+from emulated import Emulator
+
+SM_90_SETTING = setting_of(Options(target="sm_90"))
+
+
+@pytest.fixture(scope="module")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Emulator:
+    return Emulator(tmp_path_factory.mktemp("triton"))
+
+
+def journey_of(f: Any, *args: Any, dynamic: bool = False) -> tuple[Journey, list[Any]]:
+    """A function of torch's for a GPU, and its arguments as arrays."""
+    (recorded,) = taken_in(f, *args, dynamic=dynamic)
+    setting = setting_of(Options(target="sm_90"), recorded.imported.hints)
+    given = recorded.arguments or ()
+    arrays = [to_array(x) if isinstance(x, torch.Tensor) else x for x in given]
+    return lower(recorded.imported.function, setting), arrays
+
+
+def same(
+    journey: Journey, arrays: list[Any], emulator: Emulator, ulps: int = 64
+) -> None:
+    """The program gives what its graph means, up to the order of additions."""
+    copies = [np.array(x) if isinstance(x, np.ndarray) else x for x in arrays]
+    expected = interpret(journey.graph, arrays)
+    agree(emulator.run(journey, copies), expected, ulps)
+    # The interpreter of IR has poison where nothing exists, Triton's has zeros.
+    kernels = (stripmined(k, journey.target) for k in journey.kernels.values())
+    module = Module((journey.lowered.host, *kernels))
+    copies = [np.array(x) if isinstance(x, np.ndarray) else x for x in arrays]
+    agree(interpret(module.entry, copies, module=module), expected, ulps)
+
+
+def agree(results: Sequence[Any], expected: Sequence[Any], ulps: int) -> None:
+    for got, wanted in zip(results, expected, strict=True):
+        got, wanted = np.asarray(got), np.asarray(wanted)
+        assert got.shape == wanted.shape
+        if got.dtype.kind != "f":
+            np.testing.assert_array_equal(got, wanted)
+            continue
+        finite = np.abs(wanted[np.isfinite(wanted)])
+        scale = float(finite.max(initial=0.0))
+        bound = ulps * float(np.finfo(got.dtype).eps)
+        np.testing.assert_allclose(got, wanted, rtol=bound, atol=bound * scale)
+
+
+# Fused kernels of every kind.
+
+
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("size", [(5, 37), (1, 300)], ids=str)
+def test_fused_kernels(name: str, size: tuple[int, int], emulator: Emulator) -> None:
+    torch.manual_seed(0)
+    f, make = KERNELS[name]
+    journey, arrays = journey_of(f, *make(*size))
+    assert journey.kernels
+    same(journey, arrays, emulator)
+
+
+@pytest.mark.parametrize("name", ["softmax", "product", "running sum", "turned"])
+def test_open_sizes(name: str, emulator: Emulator) -> None:
+    """One program for all of them, scheduled for the first."""
+    f, make = KERNELS[name]
+    journey, arrays = journey_of(f, *make(17, 45), dynamic=True)
+    assert any(kernel.symbols for kernel in journey.kernels.values())
+    same(journey, arrays, emulator)
+    for m, n in ((3, 129), (70, 2)):
+        torch.manual_seed(m)
+        same(journey, sized(journey, [x.numpy() for x in make(m, n)]), emulator)
+
+
+def sized(journey: Journey, tensors: list[Any]) -> list[Any]:
+    """Arguments: arrays, and the sizes that some parameters are."""
+    rest, params = iter(tensors), journey.graph.params
+    arrays = {p: next(rest) for p in params if isinstance(p.type, Tensor)}
+    values: dict[str, int] = {}
+    for param, array in arrays.items():
+        dims = zip(param.type.shape, array.shape, strict=True)
+        values |= {str(dim): extent for dim, extent in dims}
+    return [arrays[p] if p in arrays else values[p.hint] for p in params]
+
+
+def test_rows_too_long_to_hold(emulator: Emulator) -> None:
+    """They are walked block by block, several times."""
+    journey, arrays = journey_of(lambda x: x.softmax(-1), rand(2, 20_001))
+    same(journey, arrays, emulator)
+
+
+def test_numbers_are_of_the_dtype_of_what_they_meet(emulator: Emulator) -> None:
+    """Triton takes a number that fits 32 bits for one of 32 bits."""
+
+    def f(x: torch.Tensor) -> torch.Tensor:
+        return torch.where(x > 0, 2_000_000_000, 1) * 4
+
+    journey, arrays = journey_of(f, rand(40))
+    same(journey, arrays, emulator)
+    assert emulator.run(journey, arrays)[0].max() == 8_000_000_000
+
+
+def test_running_products_of_negative_zeros(emulator: Emulator) -> None:
+    """Their signs go on from block to block."""
+    x = torch.ones(1, 10_000)
+    x[0, 5] = -0.0
+    journey, arrays = journey_of(lambda x: x.cumprod(-1), x)
+    (result,) = emulator.run(journey, arrays)
+    assert np.signbit(result[0, 5:]).all()
+
+
+def test_special_numbers(emulator: Emulator) -> None:
+    x = torch.tensor([[1, float("nan"), 2], [float("inf"), -0.0, 0], [-1, -2, -3.0]])
+    journey, arrays = journey_of(
+        lambda x: (
+            x.amax(1),
+            x.amin(0),
+            x.argmax(1),
+            x.sum(1),
+            x.clamp(min=0),
+            -x,
+            x.abs(),
+        ),
+        x,
+    )
+    same(journey, arrays, emulator)
+    results = emulator.run(journey, arrays)
+    assert np.signbit(results[5][1, 2])
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_random_graphs(emulator: Emulator, data: st.DataObject) -> None:
+    graph = data.draw(graphs(6))
+    arrays = arguments(data.draw, graph)
+    same(lower(graph, SM_90_SETTING), arrays, emulator, ulps=0)
+
+
+# One op at a time.
+
+OPS = [
+    op
+    for op in REGISTRY.values()
+    if isinstance(op, type) and issubclass(op, ew.Elementwise)
+]
+DTYPES = [parse_dtype(name) for name in "bool i8 i32 i64 u8 f16 bf16 f32 f64".split()]
+FAMILIES = {op.__module__: op for op in OPS}.values()
+
+
+def operand_dtypes(op: Any, dtype: DType) -> list[DType]:
+    if op is ew.Select:
+        return [bool_, dtype, dtype]
+    if op is ew.Ldexp:
+        return [dtype, int_(dtype.bits)]
+    return [dtype] * len(op.operand_fields)
+
+
+def numbers(dtype: DType, seed: int) -> Any:
+    """Numbers of any size, and special ones."""
+    random = np.random.default_rng(seed)
+    if dtype.is_bool:
+        return random.integers(0, 2, 45) == 1
+    if dtype.is_int:
+        info = np.iinfo(dtype.carrier)
+        special = [0, 1, 2, 3, info.min, info.max]
+        many = random.integers(info.min, info.max, 30, dtype.carrier, endpoint=True)
+        small = random.integers(0, 40, 9).astype(dtype.carrier)
+        return np.concatenate([np.array(special, dtype.carrier), many, small])
+    special = [0.0, -0.0, np.inf, -np.inf, np.nan, 1, -1, 0.5, -2.5, 3.5]
+    many = random.standard_normal(35) * 2.0 ** random.integers(-8, 8, 35)
+    return dtype.quantize(np.concatenate([special, many]))
+
+
+def graph_of(op: Any, dtype: DType) -> Function:
+    b = Builder(Level.GRAPH)
+    kinds = operand_dtypes(op, dtype)
+    xs = [b.param(Tensor(kind, (45,)), f"x{k}") for k, kind in enumerate(kinds)]
+    return b.function(op.name, (b(op, *xs),))
+
+
+def check(op: Any, dtype: DType, emulator: Emulator) -> None:
+    """But for what numpy's reference rounds in between on 16 bits, as we do not."""
+    if dtype.is_float and dtype.bits == 16 and op in (ew.Fma, ew.Nextafter):
+        return
+    function = graph_of(op, dtype)
+    kinds = operand_dtypes(op, dtype)
+    arrays = [np.roll(numbers(kind, k), 7 * k) for k, kind in enumerate(kinds)]
+    if op is ew.Ldexp:
+        arrays[1] %= 20
+    same(lower(function, SM_90_SETTING), arrays, emulator, ulps=16)
+
+
+@pytest.mark.parametrize("op", FAMILIES, ids=lambda op: op.name)
+def test_an_op_of_each_family(op: Any, emulator: Emulator) -> None:
+    for dtype in DTYPES:
+        if op.takes(dtype):
+            check(op, dtype, emulator)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
+def test_every_op(op: Any, emulator: Emulator) -> None:
+    for dtype in DTYPES:
+        if op.takes(dtype):
+            check(op, dtype, emulator)
+
+
+@pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
+def test_every_op_expands_to_rows(op: Any) -> None:
+    """On all dtypes: no program may end at an op that a GPU lacks."""
+    for dtype in filter(op.takes, DTYPES):
+        (kernel,) = lower(graph_of(op, dtype), SM_90_SETTING).kernels.values()
+        assert kernel_text(kernel, SM_90)
+
+
+def test_casts(emulator: Emulator) -> None:
+    for source in DTYPES:
+        b = Builder(Level.GRAPH)
+        x = b.param(Tensor(source, (45,)), "x")
+        function = b.function(
+            "casts", [b(Cast, x, dtype=d) for d in DTYPES if d is not source]
+        )
+        values = numbers(source, 1)
+        if source.is_float:  # what does not fit an integer is unspecified
+            values = np.where(np.isfinite(values), np.clip(values, -100, 100), 0)
+            values = source.quantize(np.abs(values))
+        same(lower(function, SM_90_SETTING), [values], emulator, ulps=1)
+
+
+def test_rows_say_what_they_support() -> None:
+    assert triton_rows.supports(ew.Add, f32, SM_90)
+    assert not triton_rows.supports(ew.Exp, f32, SM_90)
+    assert triton_rows.supports(Cast, i32, SM_90)
+    assert not triton_rows.supports(Cast, parse_dtype("f8e5m2"), SM_90)

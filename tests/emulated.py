@@ -1,0 +1,225 @@
+"""Emitted Triton on machines without a GPU: in Triton's interpreter, as IR would run.
+
+emulator = Emulator(folder)
+results = emulator.run(journey, arrays)         # what the host function gives
+
+Triton's interpreter cuts the last bits off where floats become bfloat16, on which GPUs
+round to the nearest, and multiplies matrices of their bits: here it does as GPUs do.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+import triton.language as tl
+from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+
+from fusec import build, compiler
+from fusec.build import kernel_text
+from fusec.ir.core import Function
+from fusec.ir.dtypes import DType
+from fusec.ir.interpreter import host, interpret
+from fusec.ir.types import Buffer
+from fusec.passes.journey import Journey
+from fusec.runtime import artifact
+from fusec.runtime.ahead import Binary, Job, Resources
+from fusec.runtime.launcher_gpu import GpuKernel
+from fusec.runtime.launcher_triton import loaded
+from fusec.runtime.tensors import torch_dtype
+
+
+class EmulatedDriver:
+    """A GPU's driver whose GPU is Triton's interpreter, on the CPU's memory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.kernels: list[tuple[Any, list[str]]] = []
+        self.launches = 0
+        self._callback = LAUNCH(self._launch)
+        self.launch = ctypes.cast(self._callback, ctypes.c_void_p).value
+
+    def load(self, kernel: GpuKernel) -> int:
+        """The number of a kernel, counted from 1."""
+        job = json.loads(kernel.code)
+        path = self.folder / f"loaded_{len(self.kernels)}.py"
+        function = loaded(job["source"], kernel.name, path)
+        self.kernels.append((function, job["types"]))
+        return len(self.kernels)
+
+    def stream(self, device: torch.device) -> int:
+        return 1
+
+    def _launch(self, function: int, grid: int, *rest: Any) -> int:
+        *_, stream, params, _ = rest
+        assert stream == 1
+        assert grid > 0
+        jit, types = self.kernels[function - 1]
+        words = [
+            ctypes.c_int64.from_address(params[k]).value for k in range(len(types))
+        ]
+        arguments = map(_argument, types, words)
+        with _as_gpus_do():
+            jit[(grid,)](*arguments)
+        self.launches += 1
+        return 0
+
+
+LAUNCH = ctypes.CFUNCTYPE(
+    ctypes.c_int,
+    ctypes.c_int64,
+    *[ctypes.c_uint] * 7,
+    ctypes.c_int64,
+    ctypes.POINTER(ctypes.c_int64),
+    ctypes.c_void_p,
+)
+SHORT = {
+    "i1": torch.bool,
+    "i8": torch.int8,
+    "i16": torch.int16,
+    "i32": torch.int32,
+    "i64": torch.int64,
+    "u8": torch.uint8,
+    "u16": torch.uint16,
+    "u32": torch.uint32,
+    "u64": torch.uint64,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "fp32": torch.float32,
+    "fp64": torch.float64,
+}
+
+
+def _argument(kind: str, word: int) -> Any:
+    """A number, or a tensor that lies at an address: the interpreter asks no more."""
+    if kind[0] != "*":
+        return word
+    dtype = SHORT[kind[1:] if kind[1:] in SHORT else "i1"]
+    memory = (ctypes.c_char * dtype.itemsize).from_address(word)
+    return torch.frombuffer(memory, dtype=dtype)
+
+
+def uncompiled(jobs: Sequence[Job], workers: int) -> list[Binary]:
+    """What `compile_all` gives where kernels are interpreted: their source."""
+    return [
+        Binary(json.dumps(asdict(job)).encode(), Resources(0, 0, 0, 32 * job.warps))
+        for job in jobs
+    ]
+
+
+@contextmanager
+def emulated(folder: Path) -> Iterator[EmulatedDriver]:
+    """Programs for GPUs run meanwhile, on tensors in the CPU's memory."""
+    driver = EmulatedDriver(folder)
+    with (
+        patch.object(build, "compile_all", uncompiled),
+        patch.object(compiler, "check_runs_here", lambda target: None),
+        patch.object(artifact, "driver_of", lambda kind: driver),
+    ):
+        yield driver
+
+
+class Emulator:
+    """Kernels of programs, each loaded once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.known: dict[str, Any] = {}
+
+    def run(self, journey: Journey, arrays: Sequence[Any]) -> tuple[Any, ...]:
+        """The results of a program on arrays in the carriers of their dtypes."""
+        target, module = journey.target, journey.module
+        texts = {name: kernel_text(k, target) for name, k in journey.kernels.items()}
+
+        def launch(
+            kernel: Function, arguments: Any, sizes: Any, programs: Any, context: Any
+        ) -> None:
+            function = self.function(texts[kernel.name], kernel.name)
+            dtypes = [p.type.dtype for p in kernel.params if isinstance(p.type, Buffer)]
+            tensors = list(map(_tensor, dtypes, arguments))
+            numbers = [sizes[symbol] for symbol in kernel.symbols]
+            function[(len(programs),)](*tensors, *numbers)
+            for array, dtype, tensor in zip(arguments, dtypes, tensors, strict=True):
+                array[...] = _carried(dtype, tensor)
+
+        with (
+            patch.object(host, "launch_kernel", launch),
+            _as_gpus_do(),
+        ):
+            return interpret(module.entry, arrays, module=module)
+
+    def function(self, text: str, name: str) -> Any:
+        if text not in self.known:
+            path = self.folder / f"kernel_{len(self.known)}.py"
+            self.known[text] = loaded(text, name, path)
+        return self.known[text]
+
+
+_CAST = InterpreterBuilder.cast_impl
+
+
+_DOT = InterpreterBuilder.create_dot
+
+
+@contextmanager
+def _as_gpus_do() -> Iterator[None]:
+    """Triton's interpreter without its faults with bfloat16, and with conditions that
+    are repeated: it takes them for what was compared."""
+    with (
+        patch.object(InterpreterBuilder, "cast_impl", _cast),
+        patch.object(InterpreterBuilder, "create_dot", _dot),
+        patch.object(InterpreterBuilder, "create_splat", _splat),
+    ):
+        yield
+
+
+def _splat(self: Any, type_: Any, x: Any) -> Any:
+    data = x.data.reshape(-1)[0] if isinstance(x.data, np.ndarray) else x.data
+    repeated = np.full(type_.shape, data, np.asarray(x.data).dtype)
+    return TensorHandle(repeated, x.dtype.scalar)
+
+
+def _dot(self: Any, x: Any, y: Any, *rest: Any) -> Any:
+    return _DOT(self, _widened(x), _widened(y), *rest)
+
+
+def _widened(x: Any) -> Any:
+    """The numbers that bits of bfloat16 are."""
+    if x.dtype.scalar is not tl.bfloat16:
+        return x
+    numbers = (x.data.astype(np.uint32) << 16).view(np.float32)
+    return TensorHandle(numbers, tl.float32)
+
+
+def _cast(self: Any, source: Any, type_: Any) -> Any:
+    """Triton's cast, but for floats that become bfloat16."""
+    if type_.scalar is not tl.bfloat16 or source.dtype.scalar is not tl.float32:
+        return _CAST(self, source, type_)
+    bits = np.asarray(source.data, np.float32).view(np.uint32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    nan = np.isnan(source.data)
+    upper = np.where(nan, 0x7FC0, rounded).astype(np.uint16)
+    return TensorHandle(upper, tl.bfloat16)
+
+
+def _tensor(dtype: DType, array: Any) -> torch.Tensor:
+    """A copy of flat memory with the elements as they are stored."""
+    kind = torch_dtype(dtype.name)
+    if dtype.carrier == dtype.storage:
+        return torch.from_numpy(np.array(array))
+    return torch.from_numpy(dtype.encode(np.asarray(array))).view(kind)
+
+
+def _carried(dtype: DType, tensor: torch.Tensor) -> Any:
+    if dtype.carrier == dtype.storage:
+        return tensor.numpy()
+    unsigned = {8: torch.uint8, 16: torch.uint16}[dtype.bits]
+    return dtype.decode(tensor.view(unsigned).numpy())
