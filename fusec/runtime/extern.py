@@ -130,7 +130,7 @@ def _with_strides(x: torch.Tensor, strides: tuple[int, ...]) -> torch.Tensor:
     pairs = zip(x.shape, x.stride(), strides, strict=True)
     if all(size == 1 or a == b for size, a, b in pairs):
         return x
-    return torch.empty_strided(x.shape, strides, dtype=x.dtype).copy_(x)
+    return x.new_empty_strided(x.shape, strides).copy_(x)
 
 
 def number(dim: Dim, sizes: Sizes) -> int:

@@ -57,7 +57,8 @@ def made(
 def in_memory(x: Any) -> Any:
     """A tensor that lies in memory; a gradient that is 0 everywhere may not."""
     if isinstance(x, torch.Tensor) and x._is_zerotensor():
-        return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype).zero_()
+        place = {"dtype": x.dtype, "device": x.device}
+        return torch.empty_strided(x.shape, x.stride(), **place).zero_()
     return x
 
 

@@ -14,7 +14,7 @@ from fusec.ir.dims import Symbol
 from fusec.ir.dtypes import f32, i64
 from fusec.ir.ops.extern import Extern
 from fusec.ir.types import Scalar, Tensor, Type
-from fusec.runtime.extern import bind, resolve
+from fusec.runtime.extern import _with_strides, bind, resolve
 from fusec.runtime.recipe import Call
 from fusec.runtime.write import call_of
 
@@ -121,3 +121,9 @@ def test_errors_of_an_op_are_torchs_own() -> None:
     op = call("aten.mm.default", (Slot(0), Slot(0)), Tensor(f32, (2, 3)))
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         bind(op, {})([torch.ones(2, 3)], {})
+
+
+def test_what_is_copied_for_its_strides_stays_on_its_device() -> None:
+    x = torch.empty(3, 4, device="meta")
+    turned = _with_strides(x, (1, 3))
+    assert (turned.device, turned.stride()) == (x.device, (1, 3))
