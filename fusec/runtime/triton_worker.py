@@ -55,8 +55,10 @@ def compiled(job: dict[str, Any], path: Path) -> dict[str, Any]:
     binary = triton.compile(source, target=target, options=options)
     kind = "cubin" if job["backend"] == "cuda" else "hsaco"
     launch = binary.metadata
-    scratch = launch.global_scratch_size or launch.profile_scratch_size
-    if scratch or launch.num_ctas != 1:
+    # AMD's are not told by every version.
+    memories = ("global_scratch_size", "profile_scratch_size")
+    scratch = any(getattr(launch, memory, 0) for memory in memories)
+    if scratch or getattr(launch, "num_ctas", 1) != 1:
         raise ValueError("it needs scratch memory, or clusters, which nobody gives it")
     registers, spilled = _used(binary.asm)
     resources = {
