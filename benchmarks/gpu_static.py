@@ -16,7 +16,7 @@ import models
 import torch
 from gpu_cases import KERNELS
 
-from fusec.build import gpu_jobs
+from fusec.build import gpu_binaries, gpu_jobs
 from fusec.compiler import setting_of
 from fusec.explain import Report, explain
 from fusec.frontend.compiled import Made
@@ -24,8 +24,8 @@ from fusec.frontend.intake import Imported
 from fusec.frontend.record import Inputs, Recorded, record
 from fusec.options import Options
 from fusec.passes.journey import Journey, lower
-from fusec.runtime.ahead import Job, compile_all
-from fusec.target import GPUS, host
+from fusec.runtime.ahead import Job
+from fusec.target import GPUS
 
 SIZE = (512, 1000)
 """Rows and columns of the cases."""
@@ -81,7 +81,7 @@ def told(graphs: Sequence[Recorded], target: str) -> list[Report]:
         journeys.append(journey)
         own = gpu_jobs(journey.lowered.kernels, journey.laid_out, journey.target)
         jobs |= {(k, name): job for name, job in own.items()}
-    binaries = dict(zip(jobs, compile_all([*jobs.values()], host().cores), strict=True))
+    binaries = gpu_binaries(jobs)
     return [
         explain(
             journey,

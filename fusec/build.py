@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from fusec.codegen.backend import backend_of
 from fusec.codegen.llvm_gpu_host import emit_gpu_host
@@ -62,8 +62,11 @@ def gpu_jobs(
     return dict(zip(laid_out, jobs, strict=True))
 
 
-def gpu_binaries(jobs: Mapping[str, Job]) -> dict[str, Binary | Failure]:
-    """What comes of them, on all cores of this machine.
+K = TypeVar("K")
+
+
+def gpu_binaries(jobs: Mapping[K, Job]) -> dict[K, Binary | Failure]:
+    """What comes of compiling kernels, on all cores of this machine.
 
     Raises `UserError` where Triton is not installed.
     """

@@ -29,7 +29,6 @@ from fusec.options import Options
 from fusec.passes.journey import Journey, lower
 from fusec.passes.pipeline import PASSES, Setting, stripmined
 from fusec.runtime.artifact import Artifact, tell
-from fusec.runtime.launcher_gpu import gpu_of
 from fusec.runtime.launcher_keeping import Keeping
 from fusec.runtime.launcher_torch import Program
 from fusec.runtime.verified import Stage, Verified
@@ -46,14 +45,10 @@ class Compilation(Made):
     journey: Journey
 
 
-def setting_of(
-    options: Options, hints: Mapping[Symbol, int] = NO_HINTS, device: str = "cpu"
-) -> Setting:
+def setting_of(options: Options, hints: Mapping[Symbol, int] = NO_HINTS) -> Setting:
     """What the passes are told: the target, what its backend has rows for, and sizes
     that symbols are likely to have."""
     target = resolve(options.target)
-    if options.target is None and device != "cpu":
-        target = gpu_of(device)
     return Setting(target, partial(backend_of(target).supports, target=target), hints)
 
 
@@ -62,18 +57,15 @@ def compile_function(
     options: Options,
     hints: Mapping[Symbol, int] = NO_HINTS,
     callables: Mapping[str, Callable[..., Any]] = NO_CALLABLES,
-    device: str = "cpu",
 ) -> Compilation:
-    """Compile a graph to a program for this machine, and tensors on `device`.
+    """Compile a graph to a program for this machine.
 
     `callables` are the externs that have no name in torch.
     """
-    journey = lower(function, setting_of(options, hints, device))
+    journey = lower(function, setting_of(options, hints))
 
     def compiled(journey: Journey) -> tuple[Program, Artifact]:
-        build = _build(options, journey, device)
-        artifact, code = build.artifact(journey.module, callables)
-        artifact = replace(artifact, device=device)
+        artifact, code = _build(options, journey).artifact(journey.module, callables)
         return artifact.bound(code), artifact
 
     program, artifact = compiled(journey)
@@ -97,11 +89,10 @@ def compile_module(
     return Made(artifact.bound(code), artifact)
 
 
-def _build(options: Options, journey: Journey, device: str) -> Build:
+def _build(options: Options, journey: Journey) -> Build:
     """What makes the code of a program, for the target of its journey."""
     target = journey.target
-    if device == "cpu":
-        check_runs_here(target)
+    check_runs_here(target)
     if target.is_gpu:
         return GpuBuild(options, target, journey.lowered.kernels)
     return Build(options, target)
@@ -111,8 +102,7 @@ def compile_graph(imported: Imported, options: Options) -> Compilation:
     """Compile what the frontend took in; with `verify`, to run beside its oracle."""
     function, hints = imported.function, imported.hints
     began = time.perf_counter()
-    callables, device = imported.callables, imported.device
-    made = compile_function(function, options, hints, callables, device)
+    made = compile_function(function, options, hints, imported.callables)
     runs, fallbacks = _runs(made.journey), imported.fallbacks
     tell(
         (runs, *map(str, fallbacks)), f"compiled in {time.perf_counter() - began:.2f} s"

@@ -33,8 +33,8 @@ from fusec.passes.journey import Journey
 from fusec.runtime import artifact
 from fusec.runtime.ahead import Binary, Job, Resources
 from fusec.runtime.launcher_gpu import GpuKernel
-from fusec.runtime.launcher_triton import loaded
 from fusec.runtime.tensors import torch_dtype
+from fusec.runtime.triton_source import loaded
 
 
 class EmulatedDriver:
@@ -102,7 +102,7 @@ def _argument(kind: str, word: int) -> Any:
     """A number, or a tensor that lies at an address: the interpreter asks no more."""
     if kind[0] != "*":
         return word
-    dtype = SHORT[kind[1:] if kind[1:] in SHORT else "i1"]
+    dtype = SHORT[kind[1:]]
     memory = (ctypes.c_char * dtype.itemsize).from_address(word)
     return torch.frombuffer(memory, dtype=dtype)
 
@@ -110,7 +110,9 @@ def _argument(kind: str, word: int) -> Any:
 def uncompiled(jobs: Sequence[Job], workers: int) -> list[Binary]:
     """What `compile_all` gives where kernels are interpreted: their source."""
     return [
-        Binary(json.dumps(asdict(job)).encode(), Resources(0, 0, 0, 32 * job.warps))
+        Binary(
+            json.dumps(asdict(job)).encode(), Resources(0, 0, 0, job.warp * job.warps)
+        )
         for job in jobs
     ]
 

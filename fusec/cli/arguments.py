@@ -248,13 +248,13 @@ def _options(made: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="the same as --option target=NAME: a processor or a GPU, here or not; for "
         "example x86-64-v4, sm_90",
-        dest="device",
+        dest="target_name",
     )
 
 
 def chosen(arguments: argparse.Namespace) -> Mapping[str, object]:
     """The options that were given, for `Options.from_mapping`."""
-    given = {"target": arguments.device} if arguments.device else {}
+    given = {"target": arguments.target_name} if arguments.target_name else {}
     return {**dict(arguments.option), **given}
 
 

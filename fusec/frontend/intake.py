@@ -82,8 +82,6 @@ class Imported:
     """What each output of the graph is; yields that none names update a parameter."""
     eager: Callable[..., Any]
     """The graph as traced, run by torch: what the function is compared with."""
-    device: str = "cpu"
-    """Where its tensors are, as torch names it."""
 
     def eager_yields(self, arguments: list[Any]) -> list[Any]:
         """What the function yields, as torch computes it. Arguments are overwritten."""
@@ -106,7 +104,6 @@ def import_graph(
     name: str = "graph",
     numerics: str = "eager",
     frozen: Sequence[int] = (),
-    device: str = "cpu",
 ) -> Imported:
     """Take in a functional graph of ATen ops.
 
@@ -124,7 +121,7 @@ def import_graph(
         if node.target in _IN_MEMORY and not take_from_the_origin(node):
             raise _unsupported(node, "it reads memory that holds another type")
         intake.take(node)
-    return replace(intake.finish(name, frozen), device=device)
+    return intake.finish(name, frozen)
 
 
 class _Intake:

@@ -12,26 +12,20 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import cache
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 
-from fusec.errors import InternalError, UserError
+from fusec.errors import InternalError
 from fusec.runtime.image import Code
 from fusec.runtime.recipe import HIDDEN, KERNEL_WORDS, LAUNCH_WORD, STREAM_WORD, TABLE
-from fusec.target import GPUS, Target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fusec.runtime.devices import Dims
 
-SHARED_ATTRIBUTE = 8
-"""CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES."""
-USUAL_SHARED = 48 << 10
-"""Bytes of shared memory that a kernel may have without asking."""
 _LAUNCH = ctypes.CFUNCTYPE(
     ctypes.c_int,
     ctypes.c_void_p,
@@ -144,66 +138,6 @@ class _Blocks:
         yield block.data_ptr()
 
 
-class Cuda:
-    """NVIDIA's driver."""
-
-    def __init__(self) -> None:
-        torch.cuda.init()
-        self._library = ctypes.CDLL("libcuda.so.1")
-        address = ctypes.cast(self._library.cuLaunchKernel, ctypes.c_void_p).value
-        assert address is not None
-        self.launch = address
-
-    def load(self, kernel: GpuKernel) -> int:
-        module, function = ctypes.c_void_p(), ctypes.c_void_p()
-        torch.cuda.current_stream()  # makes the context of the device the current one
-        self._call("cuModuleLoadData", ctypes.byref(module), kernel.code)
-        name = kernel.name.encode()
-        self._call("cuModuleGetFunction", ctypes.byref(function), module, name)
-        if kernel.shared > USUAL_SHARED:
-            size = ctypes.c_int(kernel.shared)
-            self._call("cuFuncSetAttribute", function, SHARED_ATTRIBUTE, size)
-        assert function.value is not None
-        return function.value
-
-    def stream(self, device: torch.device) -> int:
-        return torch.cuda.current_stream(device).cuda_stream
-
-    def _call(self, name: str, *arguments: Any) -> None:
-        status = getattr(self._library, name)(*arguments)
-        if status != 0:
-            raise InternalError(f"{name} of the GPU's driver failed with {status}")
-
-
-@cache
-def gpu_of(name: str) -> Target:
-    """The target that a device of torch's is: one of its kind, with its own sizes.
-
-    Raises `UserError` for a device that fusec does not know.
-    """
-    device = torch.device(name)
-    if device.type != "cuda" or torch.version.hip is not None:
-        raise UserError(
-            f"fusec compiles for the CPU and for NVIDIA's GPUs, not for {device}",
-            fix="move the model and its inputs to one of these",
-        )
-    facts = torch.cuda.get_device_properties(device)
-    own = 10 * facts.major + facts.minor
-    known = {int(n.removeprefix("sm_")): t for n, t in GPUS.items() if n[:3] == "sm_"}
-    near = [number for number in known if number <= own]
-    if not near:
-        raise UserError(f"{facts.name} is older than what fusec compiles for, sm_80")
-    return replace(
-        known[max(near)],
-        cpu=f"sm_{own}",
-        cores=facts.multi_processor_count,
-        l3_bytes=facts.L2_cache_size,
-    )
-
-
-@cache
 def driver_of(kind: str) -> Driver:
-    """The driver of a kind of GPU. Raises `InternalError` where there is none."""
-    if kind == "cuda":
-        return Cuda()
+    """The driver of a kind of GPU. Raises `InternalError`: there is none yet."""
     raise InternalError(f"fusec cannot run programs on GPUs of the kind {kind!r} yet")

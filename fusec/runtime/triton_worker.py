@@ -20,7 +20,7 @@ from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from fusec.runtime.launcher_triton import loaded
+from fusec.runtime.triton_source import loaded
 
 ALIGNED = [["tt.divisibility", 16]]
 """What is known of every buffer: it begins at a multiple of 16 bytes."""
