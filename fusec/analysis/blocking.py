@@ -59,8 +59,11 @@ SETS = 2048
 """Bytes apart at which lines meet in few sets of a cache."""
 LATENCY = 4.0
 """Cycles from a sum to the next one in its register."""
-BROADCAST, VECTOR = 0.05, 0.3
-"""Cycles that an element of x, or a register of y, adds to those of the sums."""
+READS: Mapping[int, tuple[float, float]] = {512: (0.2, 0.1)}
+READS_NARROW = 0.05, 0.3
+"""Cycles that an element of x, and a register of y, add to those of the sums, by the
+bits of a register. A line of memory holds one wide register: then y is read from the
+second cache as fast as from the first, and x, row by row, is not."""
 SUM, SUM_FAR = 2.0, 8.0
 """Cycles to bring a register of sums from memory and back, from near and far."""
 AGAIN, AGAIN_FAR = 6.0, 18.0
@@ -433,7 +436,8 @@ class _Blocks:
         sums = rows * vectors / self.target.vector_pipes
         loads = (rows * len(self.xs) + vectors) / 2
         sums *= self.instruction.operations if self.instruction else 1
-        return max(sums, loads, LATENCY) + BROADCAST * rows + VECTOR * vectors
+        element, register = READS.get(self.target.vector_bits, READS_NARROW)
+        return max(sums, loads, LATENCY) + element * rows + register * vectors
 
     def ends(self, rows: int, vectors: int, far: bool) -> float:
         """Cycles to begin and end a panel: its sums come from memory and go there."""
