@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from fusec.analysis.accesses import Access, Accesses
 from fusec.analysis.contraction import Contraction, contraction
@@ -59,11 +60,23 @@ SETS = 2048
 """Bytes apart at which lines meet in few sets of a cache."""
 LATENCY = 4.0
 """Cycles from a sum to the next one in its register."""
-READS: Mapping[int, tuple[float, float]] = {512: (0.2, 0.1)}
-READS_NARROW = 0.05, 0.3
-"""Cycles that an element of x, and a register of y, add to those of the sums, by the
-bits of a register. A line of memory holds one wide register: then y is read from the
-second cache as fast as from the first, and x, row by row, is not."""
+
+
+class Step(NamedTuple):
+    """What a place of the summed axis takes in registers of some width."""
+
+    element: float
+    """Cycles that an element of x adds to those of the sums."""
+    register: float
+    """Cycles that a register of y adds."""
+    places: int
+    """How many places one trip of the innermost loop has, at most."""
+
+
+NARROW, WIDE = Step(0.05, 0.3, 1), Step(0.2, 0.1, 2)
+"""In registers of 256 bits or less, and of 512, as Zen 3 and Sapphire Rapids showed: a
+line of memory holds one wide register, so that y is read from the second cache as fast
+as from the first, but x, row by row, is not."""
 SUM, SUM_FAR = 2.0, 8.0
 """Cycles to bring a register of sums from memory and back, from near and far."""
 AGAIN, AGAIN_FAR = 6.0, 18.0
@@ -230,6 +243,7 @@ class _Blocks:
         self.accesses = accesses
         self.target = target
         self.lanes = target.lanes(max(32, c.dtype.bits))
+        self.figures = WIDE if target.vector_bits == 512 else NARROW
         self.row, self.column = c.rows[-1], c.columns[-1]
         self.over = self._panels()
         summed = c.summed[:-1] if instruction else c.summed
@@ -436,8 +450,8 @@ class _Blocks:
         sums = rows * vectors / self.target.vector_pipes
         loads = (rows * len(self.xs) + vectors) / 2
         sums *= self.instruction.operations if self.instruction else 1
-        element, register = READS.get(self.target.vector_bits, READS_NARROW)
-        return max(sums, loads, LATENCY) + element * rows + register * vectors
+        waits = self.figures.element * rows + self.figures.register * vectors
+        return max(sums, loads, LATENCY) + waits
 
     def ends(self, rows: int, vectors: int, far: bool) -> float:
         """Cycles to begin and end a panel: its sums come from memory and go there."""
@@ -452,7 +466,7 @@ class _Blocks:
         tile = (
             _part(self.row, block.height, block.rows, 1),
             *outer,
-            Split(self.inner, extent, 1, 1, run),
+            Split(self.inner, extent, self.places, 1, run),
             *self.columns(block),
         )
         deep: tuple[Split, ...] = ()
@@ -495,6 +509,12 @@ class _Blocks:
         width = block.vectors * self.lanes
         panel = Split(self.column, width, block.vectors, self.lanes)
         return (_part(self.over, -(-block.width // width), 1, 1), panel)
+
+    @property
+    def places(self) -> int:
+        """Places of the summed axis that each trip takes: all trips alike."""
+        places = self.figures.places
+        return places if exact_div(self.inner.extent, places) is not None else 1
 
     @property
     def depth_dim(self) -> int:
