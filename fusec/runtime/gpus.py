@@ -1,0 +1,108 @@
+"""The GPUs that torch has here: what target each is, and what starts kernels on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import torch
+
+from fusec.errors import OptionError, Unsupported, UnsupportedError
+from fusec.runtime.ahead import INSTALL
+from fusec.runtime.cuda import Cuda
+from fusec.runtime.launcher_gpu import Driver
+from fusec.target import GPUS, Target, resolve
+
+OLDEST = (8, 0)
+"""The compute capability from which on kernels are written for CUDA."""
+
+
+class Kind(NamedTuple):
+    """A kind of GPU, as torch names it."""
+
+    target: Callable[[torch.device], Target]
+    """Raises `UnsupportedError` for a device that fusec has no code for."""
+    driver: Callable[[], Driver]
+
+
+def target_of(name: str, wanted: str | None = None) -> Target:
+    """The target that a GPU is, by torch's name of it; or the one that is `wanted`, if
+    its code runs there.
+
+    Raises `UnsupportedError` where programs cannot run at all, `OptionError` where they
+    cannot for the target that is wanted.
+    """
+    device = torch.device(name)
+    if device.type not in KINDS:
+        raise _unsupported(device, f"fusec knows no devices called {device.type}")
+    if find_spec("triton") is None:
+        raise _unsupported(device, f"it takes Triton: {INSTALL}")
+    own = KINDS[device.type].target(device)
+    chosen = own if wanted is None else resolve(wanted)
+    if not _runs(chosen, own):
+        raise OptionError(
+            f"code for the target {chosen.name!r} cannot run on {name}: that is an"
+            f" {own.name}",
+            fix="leave the target out",
+        )
+    return chosen
+
+
+def _runs(target: Target, device: Target) -> bool:
+    """Whether a GPU runs code for a target: that of its own family, no newer one."""
+    if target.kind != device.kind:
+        return False
+    if target.kind != "cuda":
+        return target.cpu == device.cpu
+    (major, minor), (own, most) = _capability(target), _capability(device)
+    return major == own and minor <= most
+
+
+def facts_of(name: str) -> object:
+    """What code for a GPU depends on: its target, and the version of Triton."""
+    try:
+        return target_of(name), version("triton")
+    except UnsupportedError:
+        return None
+
+
+def driver_of(name: str) -> Driver:
+    """What starts kernels on a GPU. Raises `UserError` where that is not installed."""
+    return KINDS[torch.device(name).type].driver()
+
+
+@cache
+def _cuda_target(device: torch.device) -> Target:
+    if torch.version.hip is not None:
+        raise _unsupported(device, "fusec runs programs on NVIDIA's GPUs only, as yet")
+    return described(torch.cuda.get_device_properties(device), device)
+
+
+def described(facts: Any, device: torch.device) -> Target:
+    """A target by what torch tells of a GPU's properties; what torch does not tell is
+    that of the newest card we know which is no newer."""
+    own = facts.major, facts.minor
+    if own < OLDEST:
+        needs = f"fusec needs compute capability {OLDEST[0]}.{OLDEST[1]}"
+        raise _unsupported(device, f"{needs}, {facts.name} has {own[0]}.{own[1]}")
+    known = [target for target in GPUS.values() if target.kind == "cuda"]
+    like = max((t for t in known if _capability(t) <= own), key=_capability)
+    name = f"sm_{facts.major}{facts.minor}"
+    return replace(like, name=name, cpu=name, cores=facts.multi_processor_count)
+
+
+def _capability(target: Target) -> tuple[int, int]:
+    digits = target.cpu.removeprefix("sm_")
+    return int(digits[:-1]), int(digits[-1])
+
+
+def _unsupported(device: torch.device, reason: str) -> UnsupportedError:
+    return UnsupportedError([Unsupported(f"a graph on {device}", reason)])
+
+
+KINDS: dict[str, Kind] = {"cuda": Kind(_cuda_target, cache(Cuda))}
+"""By the names of torch's devices. Tests add one whose memory is the CPU's."""
