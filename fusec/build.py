@@ -46,7 +46,7 @@ def gpu_jobs(journey: Journey) -> dict[str, Job]:
     """What is to be compiled of a program's kernels for a GPU, by their names."""
     target = journey.target
     emitter: Any = backend_of(target)
-    whole = aligned(plan_host(journey.lowered.host))
+    whole = aligned(plan_host(journey.lowered.host, apart=True))
     jobs: dict[str, Job] = {}
     for name, kernel in journey.laid_out.items():
         schedule = journey.lowered.kernels[name].schedule

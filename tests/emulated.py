@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import emulated_device
 import numpy as np
 import torch
 import triton.language as tl
@@ -30,12 +31,13 @@ from fusec.ir.dtypes import DType
 from fusec.ir.interpreter import host, interpret
 from fusec.ir.types import Buffer
 from fusec.passes.journey import Journey
-from fusec.runtime import artifact
+from fusec.runtime import gpus
 from fusec.runtime.ahead import Binary, Job, Resources
 from fusec.runtime.launcher_gpu import GpuKernel
 from fusec.runtime.recipe import VECTOR
 from fusec.runtime.tensors import torch_dtype
 from fusec.runtime.triton_source import loaded
+from fusec.target import SM_90
 
 
 class EmulatedDriver:
@@ -158,12 +160,14 @@ def uncompiled(jobs: Sequence[Job], workers: int) -> list[Binary]:
 
 @contextmanager
 def emulated(folder: Path) -> Iterator[EmulatedDriver]:
-    """Programs for GPUs run meanwhile, on tensors in the CPU's memory."""
+    """Programs for GPUs run meanwhile, on tensors in the CPU's memory: those of targets
+    that are named, and of tensors on the device of `emulated_device`."""
     driver = EmulatedDriver(folder)
+    kind = gpus.Kind(lambda device: SM_90, lambda: driver)
     with (
         patch.object(build, "compile_all", uncompiled),
         patch.object(compiler, "check_runs_here", lambda target: None),
-        patch.object(artifact, "driver_of", lambda device: driver),
+        patch.dict(gpus.KINDS, dict.fromkeys(("cpu", emulated_device.NAME), kind)),
     ):
         yield driver
 

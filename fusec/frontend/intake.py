@@ -157,6 +157,8 @@ class _Intake:
         """Outputs that are views, and of what."""
         self.moved: dict[fx.Node, Term] = {}
         """Numbers on the CPU, where kernels on another device can read them."""
+        self.known: set[fx.Node] = set()
+        """Those of them that the graph alone tells."""
         self.externs = Externs()
         self.fallbacks: list[Unsupported] = []
         self.outputs: tuple[Any, ...] = ()
@@ -185,9 +187,14 @@ class _Intake:
 
     def _attribute(self, node: fx.Node) -> Found:
         held = operator.attrgetter(str(node.target))(self.gm)
-        if isinstance(held, torch.Tensor):
-            return self.externs.constant(self.e, node, held)
-        return held
+        if not isinstance(held, torch.Tensor):
+            return held
+        if self.e.home != CPU and _is_number(held):
+            dtype = from_torch(held.dtype)
+            assert dtype is not None
+            self.known.add(node)
+            self.moved[node] = self.e.full(held.item(), (), dtype)
+        return self.externs.constant(self.e, node, held)
 
     def _call(self, node: fx.Node) -> Found:
         size = self._size(node.meta.get("val"))
@@ -211,8 +218,9 @@ class _Intake:
         metas = list(leaves(meta))
         types = tuple(type_of(meta, loc_of(node), self.e.home) for meta in metas)
         results = tuple(t for t in types if isinstance(t, Tensor))
-        e = replace(self.e, results=results, whole=_is_whole(node))
+        e = self._at(node, results)
         handler = _handler(node)
+        known = self._is_known(node, meta, handler)
         reason = "fusec has no such op"
         if not self.bound.keys() >= set(_symbols_of(meta)):
             reason = "how large its result is only the call finds out"
@@ -223,7 +231,7 @@ class _Intake:
             if isinstance(found, (Term, tuple)):
                 return found
             reason = found
-        if _packet(node) not in BY_DESIGN and not _moves(node):
+        if _packet(node) not in BY_DESIGN and not _moves(node) and not known:
             self.fallbacks.append(Unsupported(str(node.target), reason, loc_of(node)))
         found = self.externs.call(e, node, self.env)
         self.bound.update(dict.fromkeys(_symbols_of(meta)))
@@ -278,6 +286,24 @@ class _Intake:
             (value,) = self.e.b.emit(Extern, (found.value,), attrs)
             self.moved[node] = Term(self.e, value)
         return self.moved[node]
+
+    def _is_known(self, node: fx.Node, meta: Any, handler: Handler | None) -> bool:
+        """Whether the graph alone tells a number on the CPU: then kernels on another
+        device have it at hand."""
+        if self.e.home == CPU or handler is None or not _is_number(meta):
+            return False
+        if not self.known.issuperset(node.all_input_nodes):
+            return False
+        e = self._at(node, (tensor_type(meta, loc_of(node)),))
+        found = self._handled(e, node, handler)
+        if isinstance(found, Term):
+            self.known.add(node)
+            self.moved[node] = found
+        return node in self.known
+
+    def _at(self, node: fx.Node, results: tuple[Tensor, ...]) -> Emitter:
+        """What a node's handler emits with."""
+        return replace(self.e, results=results, whole=_is_whole(node))
 
     def _handled(
         self, e: Emitter, node: fx.Node, handler: Handler
