@@ -12,7 +12,10 @@ from fusec.ir.printer import format_module
 from fusec.passes import journey
 from fusec.passes.journey import Journey
 
-STAGES = (*journey.STAGES, "tile", "llvm", "asm", "triton")
+CODE_OF = {"llvm": ("llvm", "asm"), "triton": ("triton",)}
+"""The stages that are code, by the backend that writes it."""
+CODE = tuple(stage for own in CODE_OF.values() for stage in own)
+STAGES = (*journey.STAGES, "tile", *CODE)
 """All stages: the kernels by themselves, too, and their code."""
 
 
@@ -27,11 +30,10 @@ def stage_text(
     Raises `OptionError` for code that is not of the target's kind.
     """
     target = journey.target
-    if stage in ("llvm", "asm", "triton") and target.is_gpu != (stage == "triton"):
-        own = "triton" if target.is_gpu else "llvm or asm"
+    if stage in CODE and stage not in (own := CODE_OF[target.backend]):
         raise OptionError(
             f"there is no {stage} code for the target {target.name!r}",
-            fix=f"its code is the stage {own}",
+            fix=f"its code is the stage {' or '.join(own)}",
         )
     if stage == "triton":
         return "\n\n".join(kernel_text(kernel, target) for kernel in kernels.values())

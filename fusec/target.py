@@ -25,8 +25,32 @@ from fusec.errors import OptionError, UserError
 
 
 @dataclass(frozen=True, slots=True)
+class Multiprocessor:
+    """What programs share of one core of a GPU."""
+
+    registers: int
+    """Of 32 bits, of all threads."""
+    shared: int
+    """Bytes of shared memory, of all programs."""
+    shared_of_program: int
+    """Bytes of it that one program may have."""
+    threads: int
+    """Threads that there is room for."""
+    programs: int
+    """Programs that there are at a time, at most."""
+
+    @property
+    def reserved(self) -> int:
+        """Bytes of shared memory that the system takes for each program."""
+        return self.shared - self.shared_of_program
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
-    """One device. Sizes in bytes, rates in bytes or cycles per second."""
+    """One device. Sizes in bytes, rates in bytes or cycles per second.
+
+    A core is a CPU's, or a multiprocessor of a GPU.
+    """
 
     name: str
     cpu: str
@@ -45,25 +69,31 @@ class Target:
     """Vector arithmetic instructions that start in one cycle, on one core."""
     hertz: float = 3.97e9
     l1_bytes: int = 48 << 10
-    """First-level data cache of one core; on a GPU, its registers."""
+    """First-level data cache of one core."""
     l2_bytes: int = 1 << 20
-    """Second-level cache of one core; on a GPU, its shared memory."""
-    l3_bytes: int = 32 << 20
-    """Last-level cache, shared by all cores; on a GPU, its second level."""
-    threads: int = 0
-    """Threads that a core of a GPU has room for."""
-    programs: int = 0
-    """Programs that it has at a time, at most."""
-    keeps: bool = True
-    """What a kernel leaves in the caches of a core is there for the next one."""
+    """The last memory that a core has to itself: a CPU's second-level cache, the only
+    level of a GPU's."""
+    llc_bytes: int = 32 << 20
+    """Last-level cache, shared by all cores: a CPU's third level, a GPU's second."""
     l2_rate: float = 239e9
     """Bytes read per second and core, as are the next two."""
-    l3_rate: float = 120e9
+    llc_rate: float = 120e9
     dram_rate: float = 40e9
     dram_rate_all: float = 78e9
     """Reads by all cores together."""
     nontemporal: bool = True
     """Stores can bypass the caches."""
+    backend: str = "llvm"
+    """Which of `codegen.backend` writes its code."""
+    keeps: bool = True
+    """What a kernel leaves in the caches of a core is there for the next one."""
+    scratch: bool = True
+    """A kernel may hand values from sweep to sweep in scratch memory, near a core."""
+    packs: bool = True
+    """What its products read may be packed in panels."""
+    peels: bool = True
+    """A loop may end in a part of its own, for what is left; else each trip is a whole
+    block, masked."""
     owns_rows: bool = True
     """A program may have all of some rows of a product's result, for what is computed
     of a whole row."""
@@ -72,12 +102,14 @@ class Target:
     library: tuple[tuple[str, float], ...] = ()
     """The products of matrices that torch's library does well, by the dtype of their
     factors: its multiply-adds for each that f32's peak has."""
+    gpu: Multiprocessor | None = None
+    """What its cores are, of a GPU."""
 
     @property
     def is_gpu(self) -> bool:
         """Whether a program is shared out to threads, as Triton does it: in blocks
         whose extents are powers of two."""
-        return self.kind != "cpu"
+        return self.gpu is not None
 
     def has(self, feature: str) -> bool:
         """Whether an instruction set, by LLVM's name, may be used."""
@@ -120,6 +152,15 @@ def _gpu(
 ) -> Target:
     """A GPU by its datasheet: `pipes` warps multiply and add in a cycle of each core;
     rates are bytes per second of the whole device."""
+    shared = shared_kib << 10
+    core = Multiprocessor(
+        registers=(64 << 10) if kind == "cuda" else 128 << 10,
+        shared=shared,
+        # CUDA takes a KiB of each program's.
+        shared_of_program=shared - (1 << 10) if kind == "cuda" else shared,
+        threads=threads,
+        programs=programs,
+    )
     return Target(
         name,
         name,
@@ -131,19 +172,22 @@ def _gpu(
         cores=cores,
         vector_pipes=pipes,
         hertz=hertz,
-        l1_bytes=(256 << 10) if kind == "cuda" else 512 << 10,
-        l2_bytes=shared_kib << 10,
-        l3_bytes=l2_mib << 20,
-        threads=threads,
-        programs=programs,
-        keeps=False,
+        l1_bytes=shared,
+        l2_bytes=shared,
+        llc_bytes=l2_mib << 20,
         l2_rate=128 * hertz,
-        l3_rate=l2_rate / cores,
+        llc_rate=l2_rate / cores,
         dram_rate=2 * dram_rate / cores,
         dram_rate_all=dram_rate,
+        backend="triton",
+        keeps=False,
+        scratch=False,
+        packs=False,
+        peels=False,
         owns_rows=False,
         launch=2.5e-6,
         library=products,
+        gpu=core,
     )
 
 
@@ -221,7 +265,7 @@ def check_runs_here(target: Target) -> None:
         )
 
 
-L3_SHARE = 16 << 20
+LLC_SHARE = 16 << 20
 """Bytes of the last-level cache to count on for each core: a virtual machine reports
 all of its socket's, which it shares with its neighbours."""
 
@@ -248,7 +292,7 @@ def host() -> Target:
         dram_rate_all=min(cores * target.dram_rate, target.dram_rate_all),
         l1_bytes=caches.get(1, target.l1_bytes),
         l2_bytes=caches.get(2, target.l2_bytes),
-        l3_bytes=min(caches.get(3, target.l3_bytes), cores * L3_SHARE),
+        llc_bytes=min(caches.get(3, target.llc_bytes), cores * LLC_SHARE),
     )
 
 

@@ -13,6 +13,7 @@ import pytest
 from fusec import target as module
 from fusec.errors import OptionError, UserError
 from fusec.target import (
+    GPUS,
     TARGETS,
     X86_64,
     X86_64_V3,
@@ -65,6 +66,21 @@ def test_vectors() -> None:
     assert [t.lanes(32) for t in TARGETS.values()] == [4, 8, 16]
 
 
+def test_a_program_may_have_less_shared_memory_than_a_core_of_a_gpu() -> None:
+    kib = {
+        n: (t.gpu.shared >> 10, t.gpu.shared_of_program >> 10)
+        for n, t in GPUS.items()
+        if t.gpu
+    }
+    assert kib == {
+        "sm_80": (164, 163),
+        "sm_89": (100, 99),
+        "sm_90": (228, 227),
+        "sm_100": (228, 227),
+        "gfx942": (64, 64),
+    }
+
+
 def test_resolve() -> None:
     assert module.resolve("x86-64-v3") is X86_64_V3
     with pytest.raises(OptionError, match=r"no target 'avx2'\n.*x86-64, x86-64-v3, "):
@@ -83,7 +99,7 @@ def test_the_host() -> None:
     assert host.cpu in TARGETS
     assert set(TARGETS[host.cpu].features) <= set(host.features)
     assert host.cores == len(os.sched_getaffinity(0))
-    assert 8 << 10 <= host.l1_bytes <= host.l2_bytes <= host.l3_bytes
+    assert 8 << 10 <= host.l1_bytes <= host.l2_bytes <= host.llc_bytes
 
 
 def test_cache_sizes_are_read_by_level(tmp_path: Path) -> None:

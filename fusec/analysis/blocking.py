@@ -124,9 +124,9 @@ def packings(
     c: Contraction, accesses: Accesses, target: Target
 ) -> tuple[Contraction, tuple[Panels, ...]]:
     """The product as it would be cut into blocks, rows told from columns, and the
-    panels that its columns may be packed in, before it is: none for a GPU."""
+    panels that its columns may be packed in, before it is."""
     best = _oriented(c, accesses)
-    if target.is_gpu:
+    if not target.packs:
         return best, ()
     columns, lanes = best.columns[-1].extent, target.lanes(max(32, c.dtype.bits))
     kinds = [(1, c.dtype)]

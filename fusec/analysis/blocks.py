@@ -49,8 +49,8 @@ EACH = 8
 """Elements for each thread."""
 STAGES = 3
 """Trips whose factors are under way at a time, at most: that hides memory's latency."""
-RESERVED = 4 << 10
-"""Bytes of shared memory for what else needs some."""
+RESERVED = 3 << 10
+"""Bytes of a program's shared memory for what else needs some."""
 OURS = 0.85
 """What Triton's products reach of the vendor's library."""
 
@@ -254,7 +254,9 @@ class _Products:
         warps = max(4, _warps(high * wide, self.target))
         bits = max(value.dtype.bits for value in c.narrow.values())
         trip = step * (high * len(c.xs) + wide * len(c.ys)) * bits // 8
-        stages = max(1, min(STAGES, (self.target.l2_bytes - RESERVED) // trip))
+        assert self.target.gpu is not None
+        room = self.target.gpu.shared_of_program - RESERVED
+        stages = max(1, min(STAGES, room // trip))
         return Schedule(
             grid,
             tile,

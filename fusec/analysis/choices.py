@@ -155,11 +155,12 @@ class _Choices:
         grid = tuple(axis for axis in free if axis not in held)
         abreast = self.streams and (lane in free or self.rows_abreast(lane))
         far = self.footprint > self.target.l2_bytes and not abreast
+        bypassing = self.target.nontemporal and self.footprint > self.target.llc_bytes
         return Schedule(
             grid,
             tuple(tile),
             ahead=self.ahead(grid, tile) if far else None,
-            streaming=self.target.nontemporal and self.footprint > self.target.l3_bytes,
+            streaming=bypassing,
         )
 
     def rows_around(self, tile: list[Split], lane: Axis) -> list[Split]:

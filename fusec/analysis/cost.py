@@ -76,6 +76,6 @@ def bandwidth(footprint: int, cores: int, target: Target) -> float:
     """Bytes per second that `cores` move together, everything in `footprint` bytes."""
     if target.keeps and footprint <= target.l2_bytes * cores:
         return target.l2_rate * cores
-    if footprint <= target.l3_bytes:
-        return target.l3_rate * cores
+    if footprint <= target.llc_bytes:
+        return target.llc_rate * cores
     return min(target.dram_rate * cores, target.dram_rate_all)

@@ -24,9 +24,9 @@ DEAR = 8.0
 
 
 def kept(function: Function, target: Target) -> list[Value]:
-    """The values to keep in scratch memory, in program order: none on a GPU, whose
-    registers hold them or nothing does."""
-    if target.is_gpu:
+    """The values to keep in scratch memory, in program order: none where registers
+    hold them or nothing does."""
+    if not target.scratch:
         return []
     sweeps, made = number_sweeps(function), definitions(function.body)
     wanted: dict[Value, None] = {}

@@ -68,7 +68,7 @@ def _target(options: Options) -> str:
     except FusecError as error:
         return str(error)
     caches = "/".join(
-        f"{n >> 10} KiB" for n in (target.l1_bytes, target.l2_bytes, target.l3_bytes)
+        f"{n >> 10} KiB" for n in (target.l1_bytes, target.l2_bytes, target.llc_bytes)
     )
     return (
         f"{target.name}: {target.cpu}, {target.vector_bits}-bit vectors,"

@@ -43,7 +43,7 @@ BACKENDS: Mapping[str, str] = MappingProxyType(
 
 def backend_of(target: Target) -> Backend:
     """The backend that emits for a target."""
-    return backend("triton" if target.is_gpu else "llvm")
+    return backend(target.backend)
 
 
 def backend(name: str) -> Backend:

@@ -116,7 +116,7 @@ def stripmined(function: Function, target: Target) -> Function:
     """A kernel with loops, dear values kept from sweep to sweep."""
     if any(isinstance(op, For) for op in function.body.ops):
         return function  # a file may hold kernels that have their loops
-    return stripmine(function, kept(function, target), peel=not target.is_gpu)
+    return stripmine(function, kept(function, target), peel=target.peels)
 
 
 PASSES: Mapping[str, Pass] = MappingProxyType(

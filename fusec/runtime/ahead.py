@@ -64,13 +64,15 @@ class Resources:
     threads: int
 
     def occupancy(self, target: Target) -> float:
-        """The share of the threads that a core of the target has room for which can be
+        """The share of the threads that a core of the GPU has room for which can be
         there at a time: as registers, shared memory and programs allow."""
+        core = target.gpu
+        assert core is not None, f"{target.name} is no GPU"
         granted = -(-max(1, self.registers) // 8) * 8 * self.threads
-        room = [target.l1_bytes // 4 // granted, target.threads // self.threads]
+        room = [core.programs, core.threads // self.threads, core.registers // granted]
         if self.shared:
-            room.append(target.l2_bytes // self.shared)
-        return min(*room, target.programs) * self.threads / target.threads
+            room.append(core.shared // (self.shared + core.reserved))
+        return min(room) * self.threads / core.threads
 
 
 @dataclass(frozen=True, slots=True)
