@@ -83,16 +83,46 @@ def _cuda_target(device: torch.device) -> Target:
 
 
 def described(facts: Any, device: torch.device) -> Target:
-    """A target by what torch tells of a GPU's properties; what torch does not tell is
-    that of the newest card we know which is no newer."""
+    """A target by what torch tells of a GPU's properties.
+
+    What torch does not tell, such as rates, is that of the newest card we know which is
+    no newer; its bandwidth where torch tells the clock and the width of the memory.
+    """
     own = facts.major, facts.minor
     if own < OLDEST:
         needs = f"fusec needs compute capability {OLDEST[0]}.{OLDEST[1]}"
         raise _unsupported(device, f"{needs}, {facts.name} has {own[0]}.{own[1]}")
     known = [target for target in GPUS.values() if target.kind == "cuda"]
     like = max((t for t in known if _capability(t) <= own), key=_capability)
-    name = f"sm_{facts.major}{facts.minor}"
-    return replace(like, name=name, cpu=name, cores=facts.multi_processor_count)
+    core = like.gpu
+    assert core is not None
+    cores, name = facts.multi_processor_count, f"sm_{facts.major}{facts.minor}"
+    rate = _memory_rate(facts) or like.dram_rate_all
+    return replace(
+        like,
+        name=name,
+        cpu=name,
+        cores=cores,
+        llc_bytes=facts.L2_cache_size,
+        llc_rate=like.llc_rate * like.cores / cores,
+        dram_rate=2 * rate / cores,
+        dram_rate_all=rate,
+        gpu=replace(
+            core,
+            registers=facts.regs_per_multiprocessor,
+            shared=facts.shared_memory_per_multiprocessor,
+            shared_of_program=facts.shared_memory_per_block_optin,
+            threads=facts.max_threads_per_multi_processor,
+        ),
+    )
+
+
+def _memory_rate(facts: Any) -> float:
+    """Bytes per second: two transfers in each cycle of kHz, bits wide; 0 if unknown."""
+    clock, width = (
+        getattr(facts, f"memory_{x}", 0) for x in ("clock_rate", "bus_width")
+    )
+    return 2e3 * clock * width / 8
 
 
 def _capability(target: Target) -> tuple[int, int]:
