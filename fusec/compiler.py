@@ -123,7 +123,7 @@ def compile_graph(imported: Imported, options: Options) -> Compilation:
     if options.verify:
         stages = _stages(made.journey)
         oracle = imported.callables, imported.eager_yields
-        verified = Verified(made.program, stages, *oracle)
+        verified = Verified(made.program, stages, *oracle, device)
         return Compilation(verified, journey=made.journey)
     # Another program may find what is kept, and has other lines.
     told = (str(replace(each, where=Loc.UNKNOWN)) for each in fallbacks)

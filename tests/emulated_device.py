@@ -47,6 +47,8 @@ def _module() -> ModuleType:
     module.device_count = lambda: COUNT
     module.current_device = lambda: torch._C._accelerator_getDeviceIndex()
     module.manual_seed_all = lambda seed: None
+    module.get_rng_state = lambda device: torch.get_rng_state()
+    module.set_rng_state = lambda state, device: torch.set_rng_state(state)
     module.get_amp_supported_dtype = lambda: [torch.bfloat16, torch.float16]
     module.synchronize = lambda device=None: None
     return module

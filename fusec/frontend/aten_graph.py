@@ -27,6 +27,8 @@ from fusec.frontend.torch_private import static_inputs, unset_fake_temporarily
 from fusec.logs import logger, warn_once
 from fusec.options import Options
 
+_NOT_FROZEN = """nothing is frozen of graphs on {}: their weights are read as they lie
+  help: leave freeze out"""
 Compile = Callable[[Imported], Made]
 Tell = Callable[[str, str], None]
 """Is told of a graph that runs through ATen: which, and why."""
@@ -88,6 +90,8 @@ def _compiled(
     imported = import_graph(
         gm, example_inputs, name=role, numerics=options.numerics, frozen=frozen
     )
+    if frozen and imported.device != "cpu":
+        warn_once("graph", _NOT_FROZEN.format(imported.device))
     if imported.fallbacks and not options.fallback:
         raise UnsupportedError(imported.fallbacks)
     made = compile(imported)

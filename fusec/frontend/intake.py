@@ -368,6 +368,7 @@ class _Intake:
             for k in frozen
             if k not in returns and isinstance(block.params[k].type, Tensor)
         )
+        same = same if self.e.home == CPU else ()
         return Imported(
             Function(name, Level.GRAPH, block, symbols, facts, tuple(returns), same),
             {s: n for s, n in self.sizes.hints.items() if s in self.bound},

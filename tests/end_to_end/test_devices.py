@@ -202,6 +202,31 @@ def test_memory_that_only_kernels_touch_is_the_device_s(
     same(lambda x: x.cumsum(0).softmax(0).sum(1) + x.exp().sum(1).cumsum(0), x)
 
 
+def test_a_program_checks_itself(driver: EmulatedDriver) -> None:
+    def f(x: Tensor, y: Tensor, i: Tensor) -> tuple[Tensor, Tensor]:
+        z = F.dropout((x * y).softmax(-1), 0.5)
+        return z.sort(-1).values.sum(0), z.to(torch.bfloat16).gather(1, i)
+
+    x, y = torch.randn(4, 9, device=HERE), torch.tensor(0.5)
+    i = torch.randint(0, 9, (4, 2)).to(HERE)
+    torch.manual_seed(5)
+    wanted = f(x, y, i)
+    torch.manual_seed(5)
+    got = compiled(f, verify=True, fallback=True)(x, y, i)
+    torch.testing.assert_close(got, wanted)
+
+
+def test_weights_are_not_frozen(
+    driver: EmulatedDriver, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, x = nn.Linear(9, 5).to(HERE), torch.randn(4, 9, device=HERE)
+    f = compiled(model, freeze=True)
+    with torch.no_grad():
+        torch.testing.assert_close(f(x), model(x))
+        model.weight.data.mul_(2)
+        torch.testing.assert_close(f(x), model(x))
+
+
 def test_a_processor_s_target_is_refused(driver: EmulatedDriver) -> None:
     with pytest.raises(Exception, match="cannot run on emulated:0") as caught:
         compiled(lambda x: x + 1, target="x86-64-v3")(torch.ones(3, device=HERE))
