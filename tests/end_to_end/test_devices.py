@@ -1,14 +1,15 @@
 """Graphs whose tensors are elsewhere than on the CPU, or on several devices.
 
-The device is emulated: torch knows it, its memory is the CPU's, and Triton's
-interpreter runs what fusec compiles for it.
+They are on GPUs, where torch has CUDA. Elsewhere the device is emulated: torch knows
+it, its memory is the CPU's, and Triton's interpreter runs what fusec compiles for it.
 """
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from unittest.mock import patch
 
 import pytest
@@ -19,23 +20,58 @@ from torch.nn import functional as F
 import fusec
 from fusec.errors import OptionError
 from fusec.runtime import gpus
+from fusec.runtime.cuda import Cuda
+from fusec.runtime.launcher_gpu import LAUNCH
 
 pytest.importorskip("triton")
 import emulated_device
-from emulated import EmulatedDriver, emulated
+from emulated import emulated
 
+CUDA = torch.cuda.is_available()
+KIND = "cuda" if CUDA else emulated_device.NAME
+HERE, THERE = f"{KIND}:0", f"{KIND}:1"
 pytestmark = pytest.mark.skipif(
-    not emulated_device.is_possible(), reason="it takes g++ and ninja"
+    not CUDA and not emulated_device.is_possible(), reason="it takes g++ and ninja"
 )
-HERE, THERE = "emulated:0", "emulated:1"
+on_two = pytest.mark.skipif(
+    CUDA and torch.cuda.device_count() < 2, reason="there is one GPU only"
+)
+
+
+class Launches(Protocol):
+    """How many launches there were."""
+
+    launches: int
+
+
+class CountedCuda(Cuda):
+    """CUDA's driver, and how many launches went by it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.launches = 0
+        launch = LAUNCH(self.launch)
+
+        def counted(*given: Any) -> int:
+            self.launches += 1
+            return launch(*given)
+
+        self._counted = LAUNCH(counted)
+        self.launch = ctypes.cast(self._counted, ctypes.c_void_p).value or 0
 
 
 @pytest.fixture
-def driver(tmp_path: Path) -> Iterator[EmulatedDriver]:
-    emulated_device.registered()
+def driver(tmp_path: Path) -> Iterator[Launches]:
     torch._dynamo.reset()
-    with emulated(tmp_path) as driver:
-        yield driver
+    if CUDA:
+        driver = CountedCuda()
+        kind = gpus.KINDS["cuda"]._replace(driver=lambda: driver)
+        with patch.dict(gpus.KINDS, {"cuda": kind}):
+            yield driver
+    else:
+        emulated_device.registered()
+        with emulated(tmp_path) as driver:
+            yield driver
     torch._dynamo.reset()
 
 
@@ -54,17 +90,16 @@ def same(f: Callable[..., Any], *args: Any, **options: Any) -> Any:
     return got
 
 
-@pytest.mark.parametrize("device", [HERE, THERE])
-def test_results_are_where_the_arguments_are(
-    driver: EmulatedDriver, device: str
-) -> None:
+@pytest.mark.parametrize("device", [HERE, pytest.param(THERE, marks=on_two)])
+def test_results_are_where_the_arguments_are(driver: Launches, device: str) -> None:
     x, w = torch.randn(7, 50, device=device), torch.randn(50, device=device)
     got = same(lambda x, w: (x * w).softmax(-1), x, w)
     assert got.device == torch.device(device)
     assert driver.launches == 1
 
 
-def test_one_program_for_each_device(driver: EmulatedDriver) -> None:
+@on_two
+def test_one_program_for_each_device(driver: Launches) -> None:
     f = compiled(lambda x: x.exp().sum(-1))
     for device in (HERE, THERE, HERE):
         x = torch.randn(4, 9, device=device)
@@ -76,7 +111,7 @@ def test_one_program_for_each_device(driver: EmulatedDriver) -> None:
     assert driver.launches == 3
 
 
-def test_training(driver: EmulatedDriver) -> None:
+def test_training(driver: Launches) -> None:
     def model() -> nn.Module:
         torch.manual_seed(0)
         layers = nn.Linear(20, 33), nn.GELU(), nn.LayerNorm(33), nn.Linear(33, 4)
@@ -97,7 +132,7 @@ def test_training(driver: EmulatedDriver) -> None:
     assert driver.launches > 15
 
 
-def test_numbers_on_the_cpu(driver: EmulatedDriver) -> None:
+def test_numbers_on_the_cpu(driver: Launches) -> None:
     x, scale = torch.randn(4, 9, device=HERE), torch.tensor(2.5)
     same(lambda x, s: (x * s + s).softmax(-1), x, scale)
     same(lambda x: x * torch.tensor(3.0) + 1, x)
@@ -106,7 +141,7 @@ def test_numbers_on_the_cpu(driver: EmulatedDriver) -> None:
     same(lambda x, s: x * s.double().exp(), x, scale, fallback=True)
 
 
-def test_tensors_that_move(driver: EmulatedDriver) -> None:
+def test_tensors_that_move(driver: Launches) -> None:
     def f(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         mask = (y > 0).to(HERE)
         z = torch.where(mask, x, -x).exp()
@@ -114,11 +149,12 @@ def test_tensors_that_move(driver: EmulatedDriver) -> None:
 
     x, y = torch.randn(4, 9, device=HERE), torch.randn(4, 9)
     results = same(f, x, y, fallback=True)
-    assert [each.device.type for each in results] == ["cpu", "emulated", "cpu"]
+    assert [each.device.type for each in results] == ["cpu", KIND, "cpu"]
     assert driver.launches == 1
 
 
-def test_several_devices(driver: EmulatedDriver) -> None:
+@on_two
+def test_several_devices(driver: Launches) -> None:
     def f(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         z = (x * 2).exp()
         return z.sum(-1), z.to(THERE) + y
@@ -128,7 +164,7 @@ def test_several_devices(driver: EmulatedDriver) -> None:
     assert [str(each.device) for each in results] == [HERE, THERE]
 
 
-def test_writes_to_arguments_anywhere(driver: EmulatedDriver) -> None:
+def test_writes_to_arguments_anywhere(driver: Launches) -> None:
     def step(x: Tensor, g: Tensor, count: Tensor, seen: Tensor) -> Tensor:
         count.add_(1)
         seen[1:].mul_(2)
@@ -139,7 +175,7 @@ def test_writes_to_arguments_anywhere(driver: EmulatedDriver) -> None:
     same(step, x, g, torch.tensor(3.0), torch.ones(4), fallback=True)
 
 
-def test_views_are_of_their_arguments(driver: EmulatedDriver) -> None:
+def test_views_are_of_their_arguments(driver: Launches) -> None:
     x, y = torch.randn(4, 9, device=HERE), torch.randn(4, 9)
 
     def f(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
@@ -151,14 +187,14 @@ def test_views_are_of_their_arguments(driver: EmulatedDriver) -> None:
     assert third.data_ptr() == y.data_ptr()
 
 
-def test_open_sizes(driver: EmulatedDriver) -> None:
+def test_open_sizes(driver: Launches) -> None:
     f = compiled(lambda x: F.silu(x).sum(-1), dynamic=True)
     for shape in ((3, 40), (9, 130), (2, 2)):
         x = torch.randn(shape, device=HERE)
         torch.testing.assert_close(f(x), F.silu(x).sum(-1))
 
 
-def test_dropout_is_torch_s(driver: EmulatedDriver) -> None:
+def test_dropout_is_torch_s(driver: Launches) -> None:
     x = torch.randn(30, 30, device=HERE)
     f = lambda x: F.dropout(x, 0.5) * 2  # noqa: E731
     torch.manual_seed(3)
@@ -167,7 +203,7 @@ def test_dropout_is_torch_s(driver: EmulatedDriver) -> None:
     torch.testing.assert_close(compiled(f, fallback=True)(x), wanted)
 
 
-def test_a_language_model_s_layers(driver: EmulatedDriver) -> None:
+def test_a_language_model_s_layers(driver: Launches) -> None:
     class Small(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -195,14 +231,15 @@ def test_a_language_model_s_layers(driver: EmulatedDriver) -> None:
     assert driver.launches > 10
 
 
+@on_two
 def test_memory_that_only_kernels_touch_is_the_device_s(
-    driver: EmulatedDriver,
+    driver: Launches,
 ) -> None:
     x = torch.randn(300, 70, device=THERE)
     same(lambda x: x.cumsum(0).softmax(0).sum(1) + x.exp().sum(1).cumsum(0), x)
 
 
-def test_a_program_checks_itself(driver: EmulatedDriver) -> None:
+def test_a_program_checks_itself(driver: Launches) -> None:
     def f(x: Tensor, y: Tensor, i: Tensor) -> tuple[Tensor, Tensor]:
         z = F.dropout((x * y).softmax(-1), 0.5)
         return z.sort(-1).values.sum(0), z.to(torch.bfloat16).gather(1, i)
@@ -217,7 +254,7 @@ def test_a_program_checks_itself(driver: EmulatedDriver) -> None:
 
 
 def test_weights_are_not_frozen(
-    driver: EmulatedDriver, caplog: pytest.LogCaptureFixture
+    driver: Launches, caplog: pytest.LogCaptureFixture
 ) -> None:
     model, x = nn.Linear(9, 5).to(HERE), torch.randn(4, 9, device=HERE)
     f = compiled(model, freeze=True)
@@ -227,8 +264,8 @@ def test_weights_are_not_frozen(
         torch.testing.assert_close(f(x), model(x))
 
 
-def test_a_processor_s_target_is_refused(driver: EmulatedDriver) -> None:
-    with pytest.raises(Exception, match="cannot run on emulated:0") as caught:
+def test_a_processor_s_target_is_refused(driver: Launches) -> None:
+    with pytest.raises(Exception, match=f"cannot run on {HERE}") as caught:
         compiled(lambda x: x + 1, target="x86-64-v3")(torch.ones(3, device=HERE))
     assert isinstance(caught.value.__cause__ or caught.value, Exception)
     assert OptionError.__name__ in repr(caught.value) + repr(caught.value.__cause__)
@@ -237,12 +274,12 @@ def test_a_processor_s_target_is_refused(driver: EmulatedDriver) -> None:
 @pytest.mark.parametrize(
     ("missing", "why"),
     [
-        (patch.dict(gpus.KINDS, clear=True), "fusec knows no devices called emulated"),
+        (patch.dict(gpus.KINDS, clear=True), f"fusec knows no devices called {KIND}"),
         (patch.object(gpus, "find_spec", lambda name: None), "pip install"),
     ],
 )
 def test_what_cannot_run_goes_through_aten(
-    driver: EmulatedDriver, missing: Any, why: str, caplog: pytest.LogCaptureFixture
+    driver: Launches, missing: Any, why: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     x = torch.randn(3, device=HERE)
     with missing:
