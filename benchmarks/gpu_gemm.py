@@ -116,7 +116,7 @@ def run(
     max_autotune: bool = False,
     deadline: Deadline = NEVER,
 ) -> list[Row]:
-    """The rows that there was time for, in TFLOP/s; each is kept as soon as it is there."""
+    """The rows that there was time for, each kept as soon as it is there."""
     rows: list[Row] = []
     for name in EPILOGUES:
         for size in QUICK if quick else SIZES:
