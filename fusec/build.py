@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
-from fusec.codegen.backend import backend_of
+from fusec.codegen.backend import Emitted, backend_of
 from fusec.codegen.llvm_gpu_host import emit_gpu_host
 from fusec.codegen.llvm_host import emit_host
 from fusec.codegen.llvm_launcher import TEXT as LAUNCHER
@@ -36,6 +36,11 @@ from fusec.target import Target, host
 
 def kernel_text(kernel: Function, target: Target) -> str:
     """The code of a kernel with layouts, as the backend of the target writes it."""
+    return emitted(kernel, target).text
+
+
+def emitted(kernel: Function, target: Target) -> Emitted:
+    """What the backend of the target makes of a kernel with layouts."""
     emitter = backend_of(target)
     supports = partial(emitter.supports, target=target)
     return emitter.emit(lower_kernel(kernel, target, supports), target)
@@ -45,21 +50,24 @@ def gpu_jobs(
     kernels: Mapping[str, Kernel], laid_out: Mapping[str, Function], target: Target
 ) -> dict[str, Job]:
     """What is to be compiled of kernels for a GPU, by their names."""
-    emitter: Any = backend_of(target)
-    jobs = [
-        Job(
-            kernel_text(kernel, target),
-            name,
-            emitter.parameters(kernel),
-            target.kind,
-            target.cpu,
-            target.lanes(32),
-            kernels[name].schedule.warps,
-            kernels[name].schedule.stages,
-        )
+    return {
+        name: _job(emitted(kernel, target), kernels[name], target)
         for name, kernel in laid_out.items()
-    ]
-    return dict(zip(laid_out, jobs, strict=True))
+    }
+
+
+def _job(made: Emitted, kernel: Kernel, target: Target) -> Job:
+    return Job(
+        source=made.text,
+        name=kernel.function.name,
+        types=made.types,
+        constants=made.constants,
+        backend=target.kind,
+        arch=target.cpu,
+        warp=target.lanes(32),
+        warps=kernel.schedule.warps,
+        stages=kernel.schedule.stages,
+    )
 
 
 K = TypeVar("K")

@@ -24,7 +24,7 @@ import triton.language as tl
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
 from fusec import build, compiler
-from fusec.build import kernel_text
+from fusec.build import emitted
 from fusec.ir.core import Function
 from fusec.ir.dtypes import DType
 from fusec.ir.interpreter import host, interpret
@@ -42,7 +42,7 @@ class EmulatedDriver:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.kernels: list[tuple[Any, list[str]]] = []
+        self.kernels: list[tuple[Any, list[str], dict[str, int]]] = []
         self.launches = 0
         self._callback = LAUNCH(self._launch)
         self.launch = ctypes.cast(self._callback, ctypes.c_void_p).value
@@ -52,7 +52,7 @@ class EmulatedDriver:
         job = json.loads(kernel.code)
         path = self.folder / f"loaded_{len(self.kernels)}.py"
         function = loaded(job["source"], kernel.name, path)
-        self.kernels.append((function, job["types"]))
+        self.kernels.append((function, job["types"], dict(job["constants"])))
         return len(self.kernels)
 
     def stream(self, device: torch.device) -> int:
@@ -62,13 +62,13 @@ class EmulatedDriver:
         *_, stream, params, _ = rest
         assert stream == 1
         assert grid > 0
-        jit, types = self.kernels[function - 1]
+        jit, types, constants = self.kernels[function - 1]
         words = [
             ctypes.c_int64.from_address(params[k]).value for k in range(len(types))
         ]
         arguments = map(_argument, types, words)
         with _as_gpus_do():
-            jit[(grid,)](*arguments)
+            jit[(grid,)](*arguments, **constants)
         self.launches += 1
         return 0
 
@@ -139,16 +139,17 @@ class Emulator:
     def run(self, journey: Journey, arrays: Sequence[Any]) -> tuple[Any, ...]:
         """The results of a program on arrays in the carriers of their dtypes."""
         target, module = journey.target, journey.module
-        texts = {name: kernel_text(k, target) for name, k in journey.kernels.items()}
+        texts = {name: emitted(k, target) for name, k in journey.kernels.items()}
 
         def launch(
             kernel: Function, arguments: Any, sizes: Any, programs: Any, context: Any
         ) -> None:
-            function = self.function(texts[kernel.name], kernel.name)
+            made = texts[kernel.name]
+            function = self.function(made.text, kernel.name)
             dtypes = [p.type.dtype for p in kernel.params if isinstance(p.type, Buffer)]
             tensors = list(map(_tensor, dtypes, arguments))
             numbers = [sizes[symbol] for symbol in kernel.symbols]
-            function[(len(programs),)](*tensors, *numbers)
+            function[(len(programs),)](*tensors, *numbers, **dict(made.constants))
             for array, dtype, tensor in zip(arguments, dtypes, tensors, strict=True):
                 array[...] = _carried(dtype, tensor)
 

@@ -40,6 +40,8 @@ class Job:
     name: str
     types: tuple[str, ...]
     """Of its parameters, as Triton names them."""
+    constants: tuple[tuple[str, int], ...]
+    """The parameters after those, whose values the code has in it."""
     backend: str
     arch: str
     warp: int
