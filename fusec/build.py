@@ -10,7 +10,7 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any, Protocol, TypeVar
 
-from fusec.codegen.backend import backend_of
+from fusec.codegen.backend import Emitted, backend_of
 from fusec.codegen.llvm_gpu_host import emit_gpu_host
 from fusec.codegen.llvm_host import emit_host
 from fusec.codegen.llvm_launcher import TEXT as LAUNCHER
@@ -37,6 +37,11 @@ from fusec.target import Target, host
 
 def kernel_text(kernel: Function, target: Target) -> str:
     """The code of a kernel with layouts, as the backend of the target writes it."""
+    return emitted(kernel, target).text
+
+
+def emitted(kernel: Function, target: Target) -> Emitted:
+    """What the backend of the target makes of a kernel with layouts."""
     emitter = backend_of(target)
     supports = partial(emitter.supports, target=target)
     return emitter.emit(lower_kernel(kernel, target, supports), target)
@@ -44,24 +49,27 @@ def kernel_text(kernel: Function, target: Target) -> str:
 
 def gpu_jobs(journey: Journey) -> dict[str, Job]:
     """What is to be compiled of a program's kernels for a GPU, by their names."""
-    target = journey.target
-    emitter: Any = backend_of(target)
     whole = aligned(plan_host(journey.lowered.host, apart=True))
-    jobs: dict[str, Job] = {}
-    for name, kernel in journey.laid_out.items():
-        schedule = journey.lowered.kernels[name].schedule
-        jobs[name] = Job(
-            kernel_text(kernel, target),
-            name,
-            emitter.parameters(kernel),
-            whole[name],
-            target.kind,
-            target.cpu,
-            target.lanes(32),
-            schedule.warps,
-            schedule.stages,
-        )
-    return jobs
+    return {
+        name: _job(emitted(kernel, journey.target), journey, name, whole[name])
+        for name, kernel in journey.laid_out.items()
+    }
+
+
+def _job(made: Emitted, journey: Journey, name: str, aligned: tuple[bool, ...]) -> Job:
+    schedule, target = journey.lowered.kernels[name].schedule, journey.target
+    return Job(
+        source=made.text,
+        name=name,
+        types=made.types,
+        aligned=aligned,
+        constants=made.constants,
+        backend=target.kind,
+        arch=target.cpu,
+        warp=target.lanes(32),
+        warps=schedule.warps,
+        stages=schedule.stages,
+    )
 
 
 K = TypeVar("K")

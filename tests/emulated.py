@@ -25,7 +25,7 @@ import triton.language as tl
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
 from fusec import build, compiler
-from fusec.build import kernel_text
+from fusec.build import emitted
 from fusec.ir.core import Function
 from fusec.ir.dtypes import DType
 from fusec.ir.interpreter import host, interpret
@@ -104,7 +104,7 @@ class EmulatedDriver:
             assert word % VECTOR == 0 or not whole
         arguments = map(_argument, job.types, words)
         with _as_gpus_do():
-            jit[(grid,)](*arguments)
+            jit[(grid,)](*arguments, **dict(job.constants))
         self.launches += 1
         return 0
 
@@ -182,16 +182,17 @@ class Emulator:
     def run(self, journey: Journey, arrays: Sequence[Any]) -> tuple[Any, ...]:
         """The results of a program on arrays in the carriers of their dtypes."""
         target, module = journey.target, journey.module
-        texts = {name: kernel_text(k, target) for name, k in journey.kernels.items()}
+        texts = {name: emitted(k, target) for name, k in journey.kernels.items()}
 
         def launch(
             kernel: Function, arguments: Any, sizes: Any, programs: Any, context: Any
         ) -> None:
-            function = self.function(texts[kernel.name], kernel.name)
+            made = texts[kernel.name]
+            function = self.function(made.text, kernel.name)
             dtypes = [p.type.dtype for p in kernel.params if isinstance(p.type, Buffer)]
             tensors = list(map(_tensor, dtypes, arguments))
             numbers = [sizes[symbol] for symbol in kernel.symbols]
-            function[(len(programs),)](*tensors, *numbers)
+            function[(len(programs),)](*tensors, *numbers, **dict(made.constants))
             for array, dtype, tensor in zip(arguments, dtypes, tensors, strict=True):
                 array[...] = _carried(dtype, tensor)
 

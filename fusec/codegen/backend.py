@@ -5,12 +5,13 @@ brings packages that others need not have:
 
     emitter = backend_of(target)
     kernel = expand(kernel, partial(emitter.supports, target=target))
-    text = emitter.emit(kernel, target)
+    emitted = emitter.emit(kernel, target)
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any, Protocol, cast
@@ -19,6 +20,18 @@ from fusec.errors import OptionError
 from fusec.ir.core import Function
 from fusec.ir.dtypes import DType
 from fusec.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Emitted:
+    """A kernel as text, and what the device's own compiler is told besides."""
+
+    text: str
+    types: tuple[str, ...] = ()
+    """Of its parameters, as that compiler names them."""
+    constants: tuple[tuple[str, int], ...] = ()
+    """The parameters after those, whose values are known when it compiles. Other values
+    make another kernel of the same text."""
 
 
 class Backend(Protocol):
@@ -30,7 +43,7 @@ class Backend(Protocol):
         ...
 
     @staticmethod
-    def emit(function: Function, target: Target) -> str:
+    def emit(function: Function, target: Target) -> Emitted:
         """The text of a kernel: the same in every process, as cache keys need."""
         ...
 

@@ -27,6 +27,7 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any
 
+from fusec.codegen.backend import Emitted
 from fusec.codegen.llvm_dot import dot_tiles, may_join
 from fusec.codegen.llvm_kernel import Kernel, Register, dtype_of, hint_of
 from fusec.codegen.llvm_known import constant, define_if_known, folded
@@ -71,7 +72,7 @@ from fusec.target import Target
 __all__ = ["emit", "supports"]
 
 
-def emit(function: Function, target: Target) -> str:
+def emit(function: Function, target: Target) -> Emitted:
     """LLVM assembly that defines the kernel `function.name`.
 
     The same function gives the same text in every process. Raises `InternalError` on an
@@ -86,7 +87,7 @@ def emit(function: Function, target: Target) -> str:
         k.writer.declare("void @llvm.x86.sse.sfence()")
         k.writer.effect("call void @llvm.x86.sse.sfence()")
     metadata = "!0 = !{i32 1}\n" if k.streams else ""
-    return k.text() + metadata
+    return Emitted(k.text() + metadata)
 
 
 def _emit_block(k: Kernel, block: Block) -> None:

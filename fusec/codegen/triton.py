@@ -1,30 +1,34 @@
 """Tile IR → Triton source: one readable jit function a kernel.
 
     %t = load_tile %x, %o, %n  limited=(0,) strides=(1,) : tile<f32 [1024]>
-    %e = exp %t
+    %e = neg %t
         →
-    i = tl.arange(0, 1024)
-    # softmax.py:4  return torch.softmax(x * w, -1)
+    i = tl.arange(0, BLOCK_I)
+    # softmax.py:4  return torch.softmax(-x, -1)
     t = tl.load(x + o + i, mask=i < n)
-    e = …
+    neg = t * -1.0
 
 Takes kernels in the form of `passes.pipeline.lower_kernel`: with loops, every tile one
 block, whose extents are powers of two. Registers and lanes are Triton's own: of layouts
 only the extents matter. A kernel takes the addresses of its buffers, then its sizes as
-i64. What the rows of `triton_rows` lack was expanded before.
+i64, then the extents of its blocks: those are constants that Triton is told, so one
+text serves all blocks that hold whole what these hold and divide what these divide.
+What the rows of `triton_rows` lack was expanded before.
 """
 
 from __future__ import annotations
 
+import builtins
 import keyword
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from fusec.codegen.backend import Emitted
 from fusec.codegen.triton_rows import bitcast, cast, named, spelled, supports
 from fusec.errors import InternalError, Loc
-from fusec.ir.core import Block, Function, Monoid, Op, Value
+from fusec.ir.core import Block, Function, Monoid, Op, Value, walk
 from fusec.ir.dims import Atom, Dim, Max, Min, Mod, Symbol, fold, terms_of
 from fusec.ir.dtypes import DType, f32, f64, i32, i64, int_
 from fusec.ir.ops import elementwise as ew
@@ -35,6 +39,8 @@ from fusec.ir.ops.pointwise import dtype_of
 from fusec.ir.ops.reduction import ReduceTile, ScanTile
 from fusec.ir.ops.tile import (
     Access,
+    BlockCount,
+    BlockExtent,
     BroadcastTile,
     Convert,
     For,
@@ -50,22 +56,25 @@ from fusec.target import Target
 __all__ = ["emit", "supports"]
 
 HEAD = "import triton\nimport triton.language as tl\n"
+RESERVED = frozenset({*keyword.kwlist, *dir(builtins), "tl", "triton"})
+"""Names that mean something else."""
+LONGEST = 1 << 14
+"""Elements that no block is longer than, along a dimension."""
 
 
-def emit(function: Function, target: Target) -> str:
+def emit(function: Function, target: Target) -> Emitted:
     """Python source that defines the kernel `function.name`.
 
     The same function gives the same text in every process. Raises `InternalError` on an
     op that no row covers and on blocks that are no powers of two long.
     """
-    return _Kernel(function).text()
-
-
-def parameters(function: Function) -> tuple[str, ...]:
-    """The types of a kernel's parameters, as Triton names them."""
+    kernel = _Kernel(function)
+    text = kernel.text()
     buffers = (p.type for p in function.params if isinstance(p.type, Buffer))
     pointers = (f"*{_short(buffer.dtype)}" for buffer in buffers)
-    return (*pointers, *("i64" for _ in function.symbols))
+    types = (*pointers, *("i64" for _ in function.symbols))
+    constants = tuple((kernel.blocks[d], n) for d, n in kernel.extents.items())
+    return Emitted(text, types, constants)
 
 
 def _short(dtype: DType) -> str:
@@ -84,28 +93,38 @@ class _Kernel:
 
     def __init__(self, function: Function) -> None:
         self.function = function
+        self.extents = _blocks(function)
+        """The extent of blocks along each dimension that has one."""
+        letters = _letters(function, self.extents)
+        self.blocks = {d: f"BLOCK_{letter}" for d, letter in letters.items()}
+        """What those are called."""
+        self.letters = {d: letter.lower() for d, letter in letters.items()}
         self.head: list[str] = []
         """What the body begins with: the coordinates in blocks."""
         self.lines: list[str] = []
         self.depth = 1
         self.names: dict[Value, str] = {}
-        self.taken = {*keyword.kwlist, "tl", "triton", "min", "max", "range", "float"}
+        self.taken = {*RESERVED, *self.blocks.values()}
+        self.sizes: dict[Atom, str] = {}
+        self.positive: set[Value] = set()
+        """Numbers that are known to be no less than 1."""
         self.combines: dict[Monoid, str] = {}
         self.helpers: list[str] = []
         self.places: dict[tuple[int, int, int], str] = {}
-        """Coordinates by extent, position and rank."""
+        """Coordinates by dimension, position and rank."""
         self.told = Loc.UNKNOWN
 
     def text(self) -> str:
         name = self.function.name
         self.taken.add(name)
-        sizes = [each.name for each in self.function.symbols]
-        self.taken.update(sizes)
+        self.sizes = {each: self.fresh(each.name) for each in self.function.symbols}
         params = [self.fresh(p.hint or "x") for p in self.function.params]
         self.names.update(zip(self.function.params, params, strict=True))
         self.block(self.function.body)
         body = [*self.head, *self.lines] or ["    pass"]
-        signature = f"@triton.jit\ndef {name}({', '.join([*params, *sizes])}):"
+        constants = (f"{name}: tl.constexpr" for name in self.blocks.values())
+        given = ", ".join([*params, *self.sizes.values(), *constants])
+        signature = f"@triton.jit\ndef {name}({given}):"
         parts = [HEAD, *self.helpers, "\n".join([signature, *body])]
         return "\n\n".join(parts) + "\n"
 
@@ -159,13 +178,16 @@ class _Kernel:
                 raise InternalError(
                     f"the Triton backend has no code for {name}", op.loc
                 )
-            if not isinstance(op, (Const, SizeOf, ProgramId)):
+            if not isinstance(op, (Const, SizeOf, ProgramId, BlockExtent, BlockCount)):
                 self.comment(op)
             handler(self, op)
 
     def elementwise(self, op: Op) -> None:
         dtypes = tuple(dtype_of(x) for x in (*op.operands, op.result))
         xs = [self.names[x] for x in op.operands]
+        if type(op) in _DIVISIONS and op.operands[1] in self.positive:
+            self.define(op.result, f"{xs[0]} {_DIVISIONS[type(op)]} {xs[1]}", op.name)
+            return
         # A number is of its neighbour's type; without one, of what fits it.
         chosen = xs[1:] if isinstance(op, ew.Select) else xs
         if not any(x.isidentifier() for x in chosen):
@@ -181,7 +203,7 @@ class _Kernel:
     def atom(self, atom: Atom, operands: list[str]) -> str:
         """A part of a size. Triton divides toward zero, sizes do downward."""
         if isinstance(atom, Symbol):
-            return atom.name
+            return self.sizes[atom]
         if isinstance(atom, (Max, Min)):
             return f"{atom.spelling}({', '.join(operands)})"
         x, y = operands
@@ -208,65 +230,65 @@ class _Kernel:
             return text
         return f"{text}[{', '.join(':' if d in own else 'None' for d in dims)}]"
 
-    def matrix(self, value: Value, dims: Sequence[int], shape: tuple[int, int]) -> str:
+    def shape(self, value: Value) -> str:
+        """The extents of a block, those of one place left out."""
+        return _tuple([self.blocks[d] for d in _dims(value)])
+
+    def matrix(self, value: Value, dims: Sequence[int], shape: Sequence[str]) -> str:
         """A block as a matrix, its dimensions in this order."""
         text, own = self.names[value], _dims(value)
         if own != [*dims]:
             text = f"tl.permute({text}, {_tuple([own.index(d) for d in dims])})"
         return text if len(own) == 2 else f"tl.reshape({text}, {_tuple(shape)})"
 
-    def place(self, dim: int, extent: int, dims: Sequence[int]) -> str:
+    def place(self, dim: int, dims: Sequence[int]) -> str:
         """The coordinates along a dimension, in a block that has these."""
-        if extent == 1:
+        if dim not in dims:
             return "0"
-        key = extent, [*dims].index(dim), len(dims)
+        key = dim, [*dims].index(dim), len(dims)
         if key not in self.places:
-            name = self.places[key] = self.fresh(f"i{dim}")
-            self.head.append(f"    {name} = {_arange(*key)}")
+            name = self.places[key] = self.fresh(self.letters[dim])
+            self.head.append(f"    {name} = {_arange(self.blocks[dim], *key[1:])}")
         return self.places[key]
 
     def existing(
         self,
         limits: Iterable[tuple[int, Value]],
-        extents: Sequence[int],
         dims: Sequence[int],
-    ) -> str:
+    ) -> list[str]:
         """Where coordinates are below their limits; nothing where all are."""
-        pairs = [(self.place(d, extents[d], dims), self.names[v]) for d, v in limits]
-        found = [f"({x} < {n})" for x, n in pairs if x != "0" or not n.isdecimal()]
-        return " & ".join(found)
+        pairs = [(self.place(d, dims), self.names[v]) for d, v in limits]
+        return [f"{x} < {n}" for x, n in pairs if x != "0" or not n.isdecimal()]
 
     def access(self, op: Access, value: Value) -> tuple[str, bool, list[str]]:
         """The pointers of an access, whether they are as many as the elements, and what
         masks it."""
-        extents, dims = _extents(value), _dims(value)
+        dims = _dims(value)
         parts = [self.names[op.buffer]]
         offset = self.names[op.offset]
         if offset != "0":
             parts.append(offset)
         met = {d for d in dims if op.strides[d] != 0}
         for d in sorted(met):
-            place = self.place(d, extents[d], dims)
-            parts.append(self.step(place, op.strides[d], extents[d]))
+            parts.append(self.step(self.place(d, dims), op.strides[d]))
         if op.index is not None:
             met.update(_dims(op.index))
             parts.append(self.aligned(op.index, dims))
         pointers = " + ".join(parts)
-        limits = self.existing(op.limits.items(), extents, dims)
-        masks = [limits] if limits else []
+        masks = self.existing(op.limits.items(), dims)
         if op.mask is not None:
             masks.append(self.aligned(op.mask, dims))
         whole = met == {*dims}
         if masks and not whole:
-            shape = _tuple([extents[d] for d in dims])
-            pointers, whole = f"tl.broadcast_to({pointers}, {shape})", True
-        return pointers, whole, [f"mask={' & '.join(masks)}"] if masks else []
+            wide = f"tl.broadcast_to({pointers}, {self.shape(value)})"
+            pointers, whole = wide, True
+        return pointers, whole, [f"mask={_all(masks)}"] if masks else []
 
-    def step(self, place: str, stride: Dim, extent: int) -> str:
+    def step(self, place: str, stride: Dim) -> str:
         """How far on the elements of a dimension lie: in 32 bits, if that is enough."""
         if stride == 1:
             return place
-        far = isinstance(stride, int) and abs(stride) * extent >= 1 << 31
+        far = isinstance(stride, int) and abs(stride) * LONGEST >= 1 << 31
         place = f"{place}.to(tl.int64)" if far else place
         return f"{place} * {self.size(stride)}"
 
@@ -277,6 +299,18 @@ def _const(k: _Kernel, op: Const) -> None:
 
 def _size(k: _Kernel, op: SizeOf) -> None:
     k.names[op.result] = k.size(op.dim)
+    low, _ = k.function.facts.range(op.dim)
+    if low is not None and low > 0:
+        k.positive.add(op.result)
+
+
+def _block_extent(k: _Kernel, op: BlockExtent) -> None:
+    k.names[op.result] = k.blocks[op.dim]
+
+
+def _block_count(k: _Kernel, op: BlockCount) -> None:
+    k.names[op.result] = f"tl.cdiv({_bare(k.size(op.size))}, {k.blocks[op.dim]})"
+    k.positive.add(op.result)
 
 
 def _program_id(k: _Kernel, op: ProgramId) -> None:
@@ -288,14 +322,14 @@ def _load(k: _Kernel, op: LoadTile) -> None:
     if op.other is not None:
         extras.append(f"other={k.aligned(op.other, _dims(op.result))}")
     text = f"tl.load({', '.join([pointers, *extras])})"
-    shape = _shape(op.result)
+    shape = k.shape(op.result)
     k.define(op.result, text if whole else f"tl.broadcast_to({text}, {shape})", "x")
 
 
 def _store(k: _Kernel, op: StoreTile) -> None:
     pointers, whole, extras = k.access(op, op.value)
     if not whole:
-        pointers = f"tl.broadcast_to({pointers}, {_shape(op.value)})"
+        pointers = f"tl.broadcast_to({pointers}, {k.shape(op.value)})"
     if op.streaming:
         extras.append('eviction_policy="evict_first"')
     k.line(f"tl.store({', '.join([pointers, k.tensor(op.value), *extras])})")
@@ -303,17 +337,17 @@ def _store(k: _Kernel, op: StoreTile) -> None:
 
 def _iota(k: _Kernel, op: IotaTile) -> None:
     dim: int = op.dim
-    extent, dims = _extents(op.result)[dim], _dims(op.result)
+    dims = _dims(op.result)
     text = k.tensor(op.origin)
-    if extent != 1:
-        text = f"{text} + {k.place(dim, extent, dims)}.to(tl.int64)"
+    if dim in dims:
+        text = f"{text} + {k.place(dim, dims)}.to(tl.int64)"
     if {*dims} - {dim}:
-        text = f"tl.broadcast_to({text}, {_shape(op.result)})"
+        text = f"tl.broadcast_to({text}, {k.shape(op.result)})"
     k.define(op.result, text, "place")
 
 
 def _broadcast(k: _Kernel, op: BroadcastTile) -> None:
-    text, shape = k.aligned(op.x, _dims(op.result)), _shape(op.result)
+    text, shape = k.aligned(op.x, _dims(op.result)), k.shape(op.result)
     if text.isidentifier() or "[" in text:
         text = f"tl.broadcast_to({text}, {shape})"
     else:
@@ -327,9 +361,9 @@ def _convert(k: _Kernel, op: Convert) -> None:
 
 def _guard(k: _Kernel, op: Guard) -> None:
     limits = zip(op.limited, op.limits, strict=True)
-    there = k.existing(limits, _extents(op.result), _dims(op.result))
+    there = k.existing(limits, _dims(op.result))
     nothing = literal(dtype_of(op.x), op.identity)
-    text = f"tl.where({there}, {k.names[op.x]}, {nothing})"
+    text = f"tl.where({_all(there)}, {k.names[op.x]}, {nothing})"
     k.define(op.result, text if there else k.names[op.x])
 
 
@@ -338,7 +372,8 @@ def _reduce(k: _Kernel, op: ReduceTile) -> None:
     values = [k.names[v] for v in op.values]
     dtype, name = dtype_of(op.values[0]), op.monoid.name.partition("<")[0]
     dims = _dims(op.values[0])
-    for d in [d for d in op.dims if d in dims]:
+    reduced = [d for d in op.dims if d in dims]
+    for d in reduced:
         axis = dims.index(d)
         dims.remove(d)
         if name == "sum" and dtype in (f32, f64, i32, i64):
@@ -348,9 +383,12 @@ def _reduce(k: _Kernel, op: ReduceTile) -> None:
             values = [f"({of}({values[0]}.to(tl.int32), {axis}) != 0)"]
         else:
             given = values[0] if len(values) == 1 else f"({', '.join(values)})"
-            values = [k.fresh("part") for _ in values]
             call = f"tl.reduce({given}, {axis}, {k.combine(op.monoid)})"
+            values = [k.fresh(v.hint or name) for v in op.results]
             k.line(f"{', '.join(values)} = {call}")
+            if d == reduced[-1]:
+                k.names.update(zip(op.results, values, strict=True))
+                return
     for result, text in zip(op.results, values, strict=True):
         k.define(result, _bare(text), name)
 
@@ -366,7 +404,7 @@ def _scan(k: _Kernel, op: ScanTile) -> None:
         axis = dims.index(dim)
         k.line(f"{', '.join(parts)} = tl.associative_scan({given}, {axis}, {combine})")
     starts = [k.aligned(v, dims) for v in op.starts]
-    wide = [f"tl.broadcast_to({x}, {_shape(first)})" if dims else x for x in starts]
+    wide = [f"tl.broadcast_to({x}, {k.shape(first)})" if dims else x for x in starts]
     for value in op.scanned:
         k.names[value] = k.fresh(value.hint or "scanned")
     made = ", ".join(k.names[v] for v in op.scanned)
@@ -375,21 +413,18 @@ def _scan(k: _Kernel, op: ScanTile) -> None:
         if dim not in dims:
             k.names[total] = k.names[value]
             continue
-        extent = _extents(value)[dim]
-        last = f"{k.place(dim, extent, dims)} == {extent - 1}"
+        last = f"{k.place(dim, dims)} == {k.blocks[dim]} - 1"
         text = _picked(dtype_of(value), k.names[value], last, dims.index(dim))
         k.define(total, text, "total")
 
 
 def _dot(k: _Kernel, op: DotTile) -> None:
     """As matrices: what one factor has alone, and what is summed over."""
-    state, x, y = (_extents(v) for v in op.operands)
-    dims = op.dims
+    dims = [d for d in op.dims if d in k.blocks]
     rows = [d for d in _dims(op.x) if d not in dims]
     columns = [d for d in _dims(op.y) if d not in dims]
     m, n, depth = (
-        math.prod(shape[d] for d in own)
-        for shape, own in ((x, rows), (y, columns), (x, dims))
+        " * ".join(k.blocks[d] for d in own) or "1" for own in (rows, columns, dims)
     )
     left = k.matrix(op.x, [*rows, *dims], (m, depth))
     right = k.matrix(op.y, [*dims, *columns], (depth, n))
@@ -398,7 +433,7 @@ def _dot(k: _Kernel, op: DotTile) -> None:
     text = f"tl.dot({left}, {right}, {start}, {exact})"
     order = [*rows, *columns]
     if len(order) != 2:
-        text = f"tl.reshape({text}, {_tuple([state[d] for d in order])})"
+        text = f"tl.reshape({text}, {_tuple([k.blocks[d] for d in order])})"
     if order != sorted(order):
         back = _tuple([order.index(d) for d in sorted(order)])
         text = f"tl.permute({text}, {back})"
@@ -410,7 +445,9 @@ def _for(k: _Kernel, op: For) -> None:
     for value, init in zip(carried, op.inits, strict=True):
         k.define(value, k.tensor(init), "state")
     raw = k.fresh(counter.hint or "k")
-    bounds = f"{k.names[op.lo]}, {k.names[op.hi]}, {op.step}"
+    block = k.extents.get(op.along, 1)
+    step = k.blocks[op.along] if op.step == block > 1 else str(op.step)
+    bounds = f"{k.names[op.lo]}, {k.names[op.hi]}, {step}"
     k.line(f"for {raw} in range({bounds}):")
     k.depth += 1
     told = k.told
@@ -429,6 +466,8 @@ _HANDLERS: dict[Any, Callable[[_Kernel, Any], None]] = {
     Const: _const,
     SizeOf: _size,
     ProgramId: _program_id,
+    BlockExtent: _block_extent,
+    BlockCount: _block_count,
     LoadTile: _load,
     StoreTile: _store,
     IotaTile: _iota,
@@ -440,6 +479,8 @@ _HANDLERS: dict[Any, Callable[[_Kernel, Any], None]] = {
     DotTile: _dot,
     For: _for,
 }
+_DIVISIONS: dict[Any, str] = {ew.TruncDiv: "//", ew.Fmod: "%"}
+"""How Triton divides integers, as C does."""
 
 
 # Pieces of text.
@@ -453,7 +494,15 @@ def _sum(dim: Dim, known: Mapping[Atom, str]) -> str:
         alone = bool(factors) and coefficient == 1
         terms.append(" * ".join(factors if alone else [str(coefficient), *factors]))
     whole = " + ".join(terms) or "0"
-    return whole if whole.isidentifier() or whole.isdecimal() else f"({whole})"
+    simple = whole.isidentifier() or whole.isdecimal() or _bare(whole) != whole
+    return whole if simple else f"({whole})"
+
+
+def _all(conditions: Sequence[str]) -> str:
+    """Where all conditions hold."""
+    if len(conditions) == 1:
+        return conditions[0]
+    return " & ".join(c if c.isidentifier() else f"({c})" for c in conditions)
 
 
 def _picked(dtype: DType, x: str, where: str, axis: int) -> str:
@@ -516,18 +565,36 @@ def _dims(value: Value) -> list[int]:
     return [d for d, n in enumerate(_extents(value)) if n != 1]
 
 
-def _shape(value: Value) -> str:
-    return _tuple([n for n in _extents(value) if n != 1])
+def _blocks(function: Function) -> dict[int, int]:
+    """The extents of blocks by dimension: all that have it are as long."""
+    found: dict[int, int] = {}
+    for op in walk(function.body):
+        for value in op.results:
+            if isinstance(value.type, Tile):
+                found |= {d: n for d, n in enumerate(_extents(value)) if n != 1}
+    return dict(sorted(found.items()))
 
 
-def _arange(extent: int, at: int, rank: int) -> str:
+def _letters(function: Function, dims: Iterable[int]) -> dict[int, str]:
+    """What dimensions are called: of products M, N and K, otherwise I, J, …"""
+    dots = [op for op in walk(function.body) if isinstance(op, DotTile)]
+    found: dict[int, str] = {}
+    if dots:
+        x, y, summed = ({*_dims(dots[0].x)}, {*_dims(dots[0].y)}, {*dots[0].dims})
+        sides = (("M", x - y - summed), ("N", y - x - summed), ("K", summed))
+        found = {d: name for name, own in sides for d in own if len(own) == 1}
+    rest = (letter for letter in "IJLPQRSTUV")
+    return {d: found.get(d) or next(rest) for d in dims}
+
+
+def _arange(extent: str, at: int, rank: int) -> str:
     text = f"tl.arange(0, {extent})"
     if rank == 1:
         return text
     return f"{text}[{', '.join(':' if k == at else 'None' for k in range(rank))}]"
 
 
-def _tuple(shape: Sequence[int]) -> str:
+def _tuple(shape: Sequence[int | str]) -> str:
     return f"({', '.join(map(str, shape))}{',' * (len(shape) == 1)})"
 
 

@@ -212,6 +212,16 @@ def _trunc_div(dtype: DType, x: str, y: str) -> str:
     return f"tl.where({y} == 0, 0, {quotient}).to({type_})"
 
 
+def _trunc_mod(dtype: DType, x: str, y: str) -> str:
+    """What is left of x, with its sign: all of it where y is 0."""
+    type_ = named(dtype)
+    if y.isdecimal() and y != "0":
+        return f"({x} % {y})"
+    whole = f"({y} == 0) | ({y} == -1)" if dtype.is_signed else f"{y} == 0"
+    rest = f"{x} % tl.where({whole}, 1, {y}).to({type_})"
+    return f"tl.where({y} == 0, {x}, {rest}).to({type_})"
+
+
 def _fmod(dtype: DType, x: str, y: str) -> str:
     """What is left of x, with its sign. Triton subtracts so many times y as the rounded
     quotient says, which f64 tells exactly of f32, up to quotients of 2⁵³."""
@@ -248,7 +258,7 @@ _TABLE: dict[Any, dict[Family, Row]] = {
     ew.Div: {FLOAT: _rounded("tl.div_rn({0}, {1})", "({0} / {1})")},
     ew.Fma: {FLOAT: _call("tl.fma")},
     ew.TruncDiv: dict.fromkeys(INTEGERS, _trunc_div),
-    ew.Fmod: {FLOAT: _fmod},
+    ew.Fmod: {FLOAT: _fmod, **dict.fromkeys(INTEGERS, _trunc_mod)},
     ew.Neg: {
         FLOAT: _NEGATED,
         HALF: _half_bits("^ -0x8000"),

@@ -39,8 +39,10 @@ class Known:
 class Extents:
     """The extents of one kernel's loops."""
 
-    def __init__(self, function: Function, chunks: Chunks) -> None:
+    def __init__(self, function: Function, chunks: Chunks, capped: bool = True) -> None:
         self.chunks = chunks
+        self.capped = capped
+        """Limits are no higher than chunks are long."""
         self.facts = function.facts
         self.layout = _widest(function)
         self.limits = _given_limits(function)
@@ -124,7 +126,10 @@ class Extents:
         known, step = self.known(scope, extent), loop.step
         if known.least > 0 and known.multiple % step == 0:
             return None
-        limit = b(Minimum, b(Sub, extent, counter), b.const(step, i64))
+        limit = b(Sub, extent, counter)
+        if not self.capped:
+            return limit
+        limit = b(Minimum, limit, b.const(step, i64))
         divisor = gcd(known.multiple, step)
         least = min(known.least, divisor)
         number = b.constant(extent)
@@ -162,6 +167,7 @@ def counted(
     step: int,
     states: States,
     trip: Callable[[Builder, Value, States], States],
+    along: int = -1,
 ) -> States:
     """A loop whose body `trip` emits, from the counter and the carried states."""
     body = b.nested()
@@ -170,7 +176,7 @@ def counted(
     after = trip(body, counter, inner)
     yields = [v for op in states for v in after[op]]
     operands = (*bounds, *(v for values in states.values() for v in values))
-    results = iter(b.emit(For, operands, (step,), (body.block(yields),)))
+    results = iter(b.emit(For, operands, (step, along), (body.block(yields),)))
     return {op: tuple(islice(results, len(vs))) for op, vs in states.items()}
 
 

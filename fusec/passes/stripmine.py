@@ -85,7 +85,7 @@ def stripmine(
     function: Function, keep: Iterable[Value] = (), peel: bool = True
 ) -> Function:
     """The kernel with a loop for every time digit; `peel` gives partial chunks code of
-    their own.
+    their own. Without, chunks are blocks, and loops say along which dimension they go.
 
     `keep` are values of the function that later sweeps read back from scratch memory
     instead of computing them again; their extents are known.
@@ -101,7 +101,7 @@ class _Stripmining:
         self.peel = peel
         self.builder = Builder(function.level)
         self.chunks = Chunks(function, self.builder)
-        self.extents = Extents(function, self.chunks)
+        self.extents = Extents(function, self.chunks, capped=peel)
         self.held = Holding(self.chunks, self.extents)
         self.used = {v for op in function.body.ops for v in op.operands}
         self.keep = [v for v in keep if loops_of(v)]
@@ -359,7 +359,8 @@ class _Stripmining:
         lo, hi = map(scope.builder.constant, bounds)
         if lo is not None and hi is not None and hi - lo <= loop.step:
             return trip(scope.builder, bounds[0], states) if lo < hi else states
-        return counted(scope.builder, bounds, loop.step, states, trip)
+        along = -1 if self.peel else loop.dim
+        return counted(scope.builder, bounds, loop.step, states, trip, along)
 
     def levels(self, scope: Scope, nest: Nest, loop: Loop, whole: Value) -> int:
         """How many loops of runs stand around a loop that adds up inexactly."""

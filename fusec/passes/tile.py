@@ -33,10 +33,21 @@ from fusec.ir.monoids import monoid
 from fusec.ir.ops.cast import Cast
 from fusec.ir.ops.checks import Check
 from fusec.ir.ops.contraction import DotTile
-from fusec.ir.ops.elementwise import Add, Minimum, Mul, Not, Rem, Sub, TruncDiv
+from fusec.ir.ops.elementwise import (
+    Add,
+    Fmod,
+    Minimum,
+    Mul,
+    Not,
+    Rem,
+    Sub,
+    TruncDiv,
+)
 from fusec.ir.ops.loop import Coordinate, Load, Region, Store
 from fusec.ir.ops.reduction import Reduce, ReduceTile, Scan, ScanTile
 from fusec.ir.ops.tile import (
+    BlockCount,
+    BlockExtent,
     BroadcastTile,
     Guard,
     IotaTile,
@@ -102,29 +113,54 @@ class _Tiling:
         """Find the program's place, on every axis that programs share, from its
         number."""
         b, schedule = self.builder, self.schedule
-        shared: list[tuple[Axis, Dim, Dim]] = [
-            (axis, axis.extent, 1) for axis in schedule.grid
+        shared: list[tuple[Axis, Split | None]] = [
+            (axis, None) for axis in schedule.grid if axis.extent != 1
         ]
-        shared += [(s.axis, s.blocks, s.extent) for s in schedule.tile if s.blocked]
-        shared = [entry for entry in shared if entry[1] != 1 or entry[2] != 1]
+        shared += [(s.axis, s) for s in schedule.tile if s.blocked]
         if not shared:
             return
+        # Neither is negative: what is left of them needs no correcting.
+        remainder = Fmod if self.in_blocks else Rem
         rest = b(ProgramId)
-        for k, (axis, count, step) in reversed(list(enumerate(shared))):
-            place = b(Rem, rest, b.size(count)) if k else rest
-            rest = b(TruncDiv, rest, b.size(count)) if k else rest
-            self.origin[axis] = b(Mul, place, b.size(step)) if step != 1 else place
+        for k, (axis, split) in reversed(list(enumerate(shared))):
+            place = rest
+            if k:
+                count = self.count(split) if split else b.size(axis.extent)
+                place, rest = b(remainder, rest, count), b(TruncDiv, rest, count)
+            step = self.extent(split) if split and split.extent != 1 else None
+            self.origin[axis] = b(Mul, place, step) if step else place
         for dim, split in enumerate(schedule.tile):
             whole = exact_div(split.axis.extent, split.extent) is not None
             if not split.blocked or whole:
                 continue
             origin, extent = self.origin[split.axis], b.size(split.axis.extent)
             if self.may_overlap(split):
-                last = b.size(split.axis.extent - split.extent)
+                last = b(Sub, extent, self.extent(split))
                 self.origin[split.axis] = b(Minimum, origin, last)
             else:
                 exist = b(Sub, extent, origin)
-                self.limit[dim] = b(Minimum, exist, b.size(split.extent))
+                if not self.in_blocks:
+                    exist = b(Minimum, exist, b.size(split.extent))
+                self.limit[dim] = exist
+
+    @property
+    def in_blocks(self) -> bool:
+        """Whether a compiler of the target's own shares out what a program has."""
+        return self.schedule.warps > 0
+
+    def count(self, split: Split) -> Value:
+        """How many programs share an axis."""
+        if not self.in_blocks:
+            return self.builder.size(split.blocks)
+        size, dim = split.axis.extent, self.dims[split.axis]
+        return self.builder(BlockCount, dim=dim, extent=split.chunk, size=size)
+
+    def extent(self, split: Split) -> Value:
+        """How many elements of an axis a program has."""
+        if not self.in_blocks:
+            return self.builder.size(split.extent)
+        dim = self.dims[split.axis]
+        return self.builder(BlockExtent, dim=dim, extent=split.chunk)
 
     def may_overlap(self, split: Split) -> bool:
         """Whether the last program may begin early instead of ending late, and write

@@ -43,6 +43,8 @@ class Job:
     """Of its parameters, as Triton names them."""
     aligned: tuple[bool, ...]
     """Of its buffers, whether they begin at multiples of 16 bytes."""
+    constants: tuple[tuple[str, int], ...]
+    """The parameters after those, whose values the code has in it."""
     backend: str
     arch: str
     warp: int

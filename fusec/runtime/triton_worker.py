@@ -1,6 +1,6 @@
 """A process that compiles Triton kernels: jobs as lines of JSON in, outcomes out.
 
-{"source": …, "name": …, "types": ["*fp32", "i64"], …}
+{"source": …, "types": ["*fp32", "i64"], "constants": [["BLOCK_I", 128]], …}
     →   {"code": base64, "resources": {"registers": 32, …}}   or   {"error": …}
 """
 
@@ -41,9 +41,11 @@ def main() -> None:
 def compiled(job: dict[str, Any], path: Path) -> dict[str, Any]:
     """The binary of a kernel, and what it takes. Raises what Triton raises."""
     function = loaded(job["source"], job["name"], path)
-    types = dict(zip(function.arg_names, job["types"], strict=True))
+    constants = dict(job["constants"])
+    kinds = [*job["types"], *("constexpr" for _ in constants)]
+    types = dict(zip(function.arg_names, kinds, strict=True))
     known = {(k,): ALIGNED for k, whole in enumerate(job["aligned"]) if whole}
-    source = ASTSource(function, types, {}, known)
+    source = ASTSource(function, types, constants, known)
     arch = job["arch"].removeprefix("sm_")
     arch = int(arch) if arch.isdecimal() else arch
     target = GPUTarget(job["backend"], arch, job["warp"])

@@ -33,7 +33,7 @@ def target(request: pytest.FixtureRequest) -> Target:
 def build(function: Function, target: Target) -> Code:
     """The function as native code."""
     closed = expand(function, partial(llvm.supports, target=target))
-    text = llvm.emit(closed, target)
+    text = llvm.emit(closed, target).text
     kind = target.cpu, target.feature_string
     objects = [compile_object(each, *kind) for each in (text, LAUNCHER)]
     return load(link(objects, [function.name, PARALLEL]))

@@ -136,7 +136,7 @@ def test_every_instruction_is_chosen_and_emitted_wherever_this_runs(
     (got,) = interpret(lowered.host, arrays, module=Module((lowered.host, mined)))
     np.testing.assert_array_equal(got, arrays[0].astype(int) @ arrays[1].astype(int))
     closed = expand(mined, partial(llvm.supports, target=target))
-    text = llvm.emit(closed, target)
+    text = llvm.emit(closed, target).text
     assert compile_object(text, target.cpu, target.feature_string)
     assert f"\t{name}\t" in assembly(text, target.cpu, target.feature_string)
 

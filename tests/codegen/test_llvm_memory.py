@@ -243,7 +243,7 @@ def test_streaming_stores_at_any_alignment(
 def test_streaming_ends_with_a_fence() -> None:
     k = Copy(tile(f32, 2, 32, 16))
     k.store(k.load((32, 1)), streaming=True)
-    text = llvm.emit(k.function(), X86_64_V4)
+    text = llvm.emit(k.function(), X86_64_V4).text
     assert text.count("!nontemporal") == 4
     assert "call void @llvm.x86.sse.sfence()" in text
 
@@ -251,14 +251,14 @@ def test_streaming_ends_with_a_fence() -> None:
 def test_registers_of_odd_sizes_do_not_stream() -> None:
     k = Copy(tile(i8, 2, 24, 8))
     k.store(k.load((32, 1)), streaming=True)
-    assert "nontemporal" not in llvm.emit(k.function(), X86_64_V4)
+    assert "nontemporal" not in llvm.emit(k.function(), X86_64_V4).text
 
 
 def test_one_prefetch_for_each_line(run: Run) -> None:
     k = Copy(tile(f32, 2, 32, 8))
     loaded = k.load((1024, 1), prefetch=2000)
     k.store(loaded)
-    text = llvm.emit(k.function(), X86_64_V4)
+    text = llvm.emit(k.function(), X86_64_V4).text
     assert text.count("call void @llvm.prefetch") == 4  # 2 rows of 128 bytes
     x, y = numbers(f32), np.zeros(64, np.float32)
     run(k.function(), [x, y])
@@ -268,7 +268,7 @@ def test_one_prefetch_for_each_line(run: Run) -> None:
 def test_known_offsets_are_part_of_the_address() -> None:
     k = Copy(tile(f32, 2, 32, 16))
     k.store(k.load((100, 1), offset=7))
-    text = llvm.emit(k.function(), X86_64_V4)
+    text = llvm.emit(k.function(), X86_64_V4).text
     assert " mul " not in text
     assert "add i64" not in text.replace("add nsw i64 %program", "")
     assert "getelementptr float, ptr %x_at, i64 116" in text
@@ -277,6 +277,6 @@ def test_known_offsets_are_part_of_the_address() -> None:
 def test_arithmetic_on_symbols_leaves_the_loop() -> None:
     k = Copy(tile(f32, 4, 16, 16))
     k.store(k.load((N * 3, 1)))
-    entry, body = llvm.emit(k.function(N), X86_64_V4).split("program_loop:")
+    entry, body = llvm.emit(k.function(N), X86_64_V4).text.split("program_loop:")
     assert entry.count(" mul ") == 3
     assert " mul " not in body

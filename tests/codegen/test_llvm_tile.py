@@ -89,7 +89,7 @@ def test_renaming_registers_costs_nothing() -> None:
     x = k.load(np.zeros((2, 16), np.float32), f32, parse_layout("(2:reg, 16:lane)"))
     moved = k.b(Convert, x, layout=parse_layout("(2:reg, 16:lane)"))
     k.store(k.b(Convert, moved, layout=parse_layout("(2:reg, 16:lane)")))
-    assert "shufflevector" not in llvm.emit(k.b.function("f"), X86_64_V4)
+    assert "shufflevector" not in llvm.emit(k.b.function("f"), X86_64_V4).text
 
 
 NARROW = [
@@ -267,7 +267,7 @@ def row_sum(k: Kernel, hi: Value, lo: int = 0, step: int = 32) -> tuple[Value, V
     tile = inner(LoadTile, x, i, type=type_, strides=(1,))
     yields = (inner(ew.Add, total, tile), inner(ew.Add, trips, b.const(1, i64)))
     operands = (b.const(lo, i64), hi, zero, b.const(0, i64))
-    total, trips = b.emit(For, operands, (step,), (inner.block(yields),))
+    total, trips = b.emit(For, operands, (step, -1), (inner.block(yields),))
     (row,) = b.emit(ReduceTile, (total,), ((0,), monoid("sum", f32)))
     return row, trips
 
@@ -291,7 +291,7 @@ def test_a_loop_of_one_trip_has_no_branch() -> None:
     k = Kernel()
     total, _ = row_sum(k, k.b.const(32, i64))
     k.store(total)
-    text = llvm.emit(k.b.function("f"), X86_64_V4)
+    text = llvm.emit(k.b.function("f"), X86_64_V4).text
     assert text.count(" br ") == 2  # of the loop over programs
 
 
@@ -303,7 +303,7 @@ def test_a_loop_of_one_trip_at_most_is_a_condition(size: int, run: Run) -> None:
     total, count = row_sum(k, k.b(ew.Minimum, k.b.size(N), k.b.const(1, i64)))
     out = k.store(total)
     counts = k.store(k.b(BroadcastTile, count, type=Tile(i64, (32,), ROW)))
-    text = llvm.emit(k.b.function("f", symbols=(N,)), X86_64_V4)
+    text = llvm.emit(k.b.function("f", symbols=(N,)), X86_64_V4).text
     assert text.count("_loop:") == 1  # that over programs
     k.run(run, names=(N,), symbols=(size,))
     assert out[0] == (values[:32].sum() if size else 0)
@@ -336,17 +336,17 @@ def test_nested_loops_and_scratch(size: int, run: Run) -> None:
     attrs = ((1,), (), False, False, False)
     first.emit(StoreTile, (tile, scratch, c), attrs)
     bounds = b.const(0, i64), b.const(64, i64)
-    outer.emit(For, bounds, (32,), (first.block(),))
+    outer.emit(For, bounds, (32, -1), (first.block(),))
 
     second = outer.nested()
     c = second.param(Scalar(i64), "c")
     total = second.param(type_, "total")
     tile = second(LoadTile, scratch, c, type=type_, strides=(1,))
     body = second.block((second(ew.Add, total, tile),))
-    (total,) = outer.emit(For, (*bounds, zero), (32,), (body,))
+    (total,) = outer.emit(For, (*bounds, zero), (32, -1), (body,))
     (total,) = outer.emit(ReduceTile, (total,), ((0,), monoid("sum", f32)))
     outer.emit(StoreTile, (total, y, r), attrs)
-    b.emit(For, (b.const(0, i64), b.size(N)), (1,), (outer.block(),))
+    b.emit(For, (b.const(0, i64), b.size(N)), (1, -1), (outer.block(),))
 
     k.run(run, names=(N,), symbols=(size,))
     expected = (values + np.arange(64)).sum(1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,8 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import arguments, graphs
 
-from fusec.build import kernel_text
+from fusec.analysis import blocks
+from fusec.build import emitted, kernel_text
 from fusec.codegen import triton_rows
+from fusec.codegen.backend import Emitted
 from fusec.compiler import setting_of
 from fusec.ir.builder import Builder
 from fusec.ir.core import Function, Level, Module
@@ -24,6 +28,8 @@ from fusec.ir.interpreter import interpret
 from fusec.ir.opdef import REGISTRY
 from fusec.ir.ops import elementwise as ew
 from fusec.ir.ops.cast import Cast
+from fusec.ir.parser import parse_module
+from fusec.ir.printer import format_module
 from fusec.ir.types import Tensor
 from fusec.options import Options
 from fusec.passes.journey import Journey, lower
@@ -112,6 +118,67 @@ def sized(journey: Journey, tensors: list[Any]) -> list[Any]:
         dims = zip(param.type.shape, array.shape, strict=True)
         values |= {str(dim): extent for dim, extent in dims}
     return [arrays[p] if p in arrays else values[p.hint] for p in params]
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("name", ["pointwise", "turned", "product", "running sum"])
+def test_one_text_serves_several_blocks(
+    name: str, dynamic: bool, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    f, make = KERNELS[name]
+    args = make(*((2, 9000) if name == "running sum" else (37, 75)))
+    found: list[Emitted] = []
+    for half in (1, 2):
+        for extent in ("ELEMENTS", "WALKED", "SQUARE", "LEAST"):
+            monkeypatch.setattr(blocks, extent, getattr(blocks, extent) // half)
+        journey, arrays = journey_of(f, *args, dynamic=dynamic)
+        same(journey, arrays, emulator)
+        (kernel,) = journey.kernels.values()
+        found.append(emitted(kernel, journey.target))
+    first, second = found
+    assert first.text == second.text
+    assert first.constants != second.constants
+    assert [n for n, _ in first.constants] == [n for n, _ in second.constants]
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_no_name_hides_another(name: str) -> None:
+    """Of Python's or of Triton's, in kernels and in functions that combine."""
+    f, make = KERNELS[name]
+    journey, _ = journey_of(f, *make(5, 37))
+    for kernel in journey.kernels.values():
+        tree = ast.parse(kernel_text(kernel, journey.target))
+        stored = {n.id for n in ast.walk(tree) if is_stored(n)}
+        stored |= {n.arg for n in ast.walk(tree) if isinstance(n, ast.arg)}
+        assert stored
+        assert stored.isdisjoint({*dir(builtins), "tl", "triton"})
+
+
+def is_stored(node: ast.AST) -> bool:
+    return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_programs_find_their_place_by_plain_division(dynamic: bool) -> None:
+    f, make = KERNELS["products of batches"]
+    journey, _ = journey_of(f, *make(70, 90), dynamic=dynamic)
+    (kernel,) = journey.kernels.values()
+    text = kernel_text(kernel, journey.target)
+    places = [line for line in text.splitlines() if "%" in line or "//" in line]
+    assert len(places) == 4  # of two axes within three
+    assert all(line.count("tl.cdiv(") == 1 for line in places)
+    assert not any("tl.where" in line for line in places)
+
+
+def test_loops_over_blocks_read_back() -> None:
+    f, make = KERNELS["product"]
+    journey, _ = journey_of(f, *make(70, 90))
+    kernels = [stripmined(k, journey.target) for k in journey.kernels.values()]
+    text = format_module(Module((journey.lowered.host, *kernels)))
+    assert "block_extent" in text
+    assert "along=" in text
+    assert format_module(parse_module(text)) == text
 
 
 def test_rows_too_long_to_hold(emulator: Emulator) -> None:

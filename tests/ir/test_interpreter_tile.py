@@ -261,7 +261,7 @@ def summed_row(step: int) -> Function:
     part = total.b(Guard, part, limit, limited=(0,), identity=0.0)
     block = total.b.block((total.b(Add, carried, part),))
     bounds = (k.number(0), k.b.size(N))
-    (last,) = k.b.emit(For, (*bounds, zero), (step,), (block,))
+    (last,) = k.b.emit(For, (*bounds, zero), (step, -1), (block,))
     k.store(k.reduce("sum", last, dims=(0,)), y, k.number(0))
     return k.done(N)
 

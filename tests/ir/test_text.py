@@ -137,7 +137,7 @@ def tile_function() -> Function:
     scaled = body(Mul, carried, body(Cast, counter, dtype=f32))
     block = body.block((scaled,))
     bounds = (b.const(0, i64), limit, t)
-    (looped,) = b.emit(For, bounds, (4,), (block,))
+    (looped,) = b.emit(For, bounds, (4, -1), (block,))
     attrs = ((1,), (0,), False, False, True)
     b.emit(StoreTile, (looped, y, offset, limit), attrs)
     return b.function("scale", (), symbols=(S0,))
@@ -439,7 +439,7 @@ def nests(draw: st.DrawFn, b: Builder, value: Value, depth: int) -> Value:
     carried = body.param(value.type, draw(HINTS))
     block = body.block((draw(nests(body, carried, depth - 1)),))
     bounds = (b.const(0, i64), b.size(S0), value)
-    (result,) = b.emit(For, bounds, (draw(SIZES),), (block,))
+    (result,) = b.emit(For, bounds, (draw(SIZES), -1), (block,))
     return result
 
 

@@ -135,7 +135,7 @@ def test_blocks_expand_too() -> None:
     carried = body.param(Scalar(f32))
     block = body.block((body(ew.Exp, carried),))
     bounds = b.const(0, i64), b.const(3, i64)
-    (y,) = b.emit(For, (*bounds, x), (1,), (block,))
+    (y,) = b.emit(For, (*bounds, x), (1, -1), (block,))
     closed = expand(b.function("f", (y,)), rows(X86_64))
     assert not any(isinstance(op, ew.Exp) for op in walk(closed.body))
     assert any(isinstance(op, For) for op in closed.body.ops)

@@ -33,6 +33,8 @@ from fusec.ir.ops.pointwise import dtype_of, where
 from fusec.ir.ops.reduction import ReduceTile, ScanTile
 from fusec.ir.ops.tile import (
     Access,
+    BlockCount,
+    BlockExtent,
     BroadcastTile,
     Convert,
     For,
@@ -76,6 +78,14 @@ def argument_of(param: Value, argument: Any) -> Array:
 
 def program_id(frame: Frame, op: ProgramId) -> tuple[Array]:
     return (np.asarray(frame.program, np.int64),)
+
+
+def block_extent(frame: Frame, op: BlockExtent) -> tuple[Array]:
+    return (np.asarray(op.extent, np.int64),)
+
+
+def block_count(frame: Frame, op: BlockCount) -> tuple[Array]:
+    return (np.asarray(-(-frame.size(op.size) // op.extent), np.int64),)
 
 
 class Elements(NamedTuple):
@@ -214,6 +224,8 @@ def scratch(frame: Frame, op: Scratch) -> tuple[Array]:
 RULES: Mapping[type, Rule] = {
     **elements.RULES,
     ProgramId: program_id,
+    BlockExtent: block_extent,
+    BlockCount: block_count,
     LoadTile: load_tile,
     StoreTile: store_tile,
     Guard: guard,

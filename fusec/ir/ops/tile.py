@@ -43,6 +43,35 @@ class ProgramId(Op, name="program_id", levels=TILE):
         return (Scalar(i64),)
 
 
+class BlockExtent(Op, name="block_extent", levels=TILE):
+    """How many elements a block has along a dimension of tiles that a compiler of the
+    target's own shares out. Code may leave the number open, to be told it later."""
+
+    dim = attr(int)
+    extent = attr(int)
+
+    @classmethod
+    def infer(
+        cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
+    ) -> tuple[Type, ...]:
+        return (Scalar(i64),)
+
+
+class BlockCount(Op, name="block_count", levels=TILE):
+    """How many blocks a size has along a dimension, the last one perhaps in part: in a
+    program that runs, one at least."""
+
+    dim = attr(int)
+    extent = attr(int)
+    size = attr(Dim)
+
+    @classmethod
+    def infer(
+        cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
+    ) -> tuple[Type, ...]:
+        return (Scalar(i64),)
+
+
 class Access(Op):
     """What loading and storing a tile share: where each element lies."""
 
@@ -244,6 +273,7 @@ class For(Op, name="for", levels=TILE):
     The block receives the counter (i64) and the carried values, and yields their next
     ones; the results are the last. No trip: the results are the initial values. Bounds
     that are computed make a condition of it: `for 0 to %c` of a %c that is 0 or 1.
+    `along` is the dimension whose blocks it walks, where their extent may be left open.
     """
 
     pure = False
@@ -252,6 +282,7 @@ class For(Op, name="for", levels=TILE):
     hi = operand()
     inits = operands()
     step = attr(int)
+    along = attr(int, default=-1)
     body = block()
 
     @classmethod
