@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from fusec.build import Build, GpuBuild
+from fusec.calibration import target_of
 from fusec.codegen.backend import backend_of
 from fusec.counters import Statistics, count
 from fusec.errors import Loc
@@ -32,7 +33,7 @@ from fusec.runtime.artifact import Artifact, tell
 from fusec.runtime.launcher_keeping import Keeping
 from fusec.runtime.launcher_torch import Program
 from fusec.runtime.verified import Stage, Verified
-from fusec.target import check_runs_here, resolve
+from fusec.target import check_runs_here
 
 NO_HINTS: Mapping[Symbol, int] = MappingProxyType({})
 NO_CALLABLES: Mapping[str, Callable[..., Any]] = MappingProxyType({})
@@ -48,7 +49,7 @@ class Compilation(Made):
 def setting_of(options: Options, hints: Mapping[Symbol, int] = NO_HINTS) -> Setting:
     """What the passes are told: the target, what its backend has rows for, and sizes
     that symbols are likely to have."""
-    target = resolve(options.target)
+    target = target_of(options)
     return Setting(target, partial(backend_of(target).supports, target=target), hints)
 
 
@@ -83,7 +84,7 @@ def compile_module(
     callables: Mapping[str, Callable[..., Any]] = NO_CALLABLES,
 ) -> Made:
     """Compile a host function and the laid out kernels that follow it."""
-    target = resolve(options.target)
+    target = target_of(options)
     check_runs_here(target)
     artifact, code = Build(options, target).artifact(module, callables)
     return Made(artifact.bound(code), artifact)
