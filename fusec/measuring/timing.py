@@ -43,8 +43,11 @@ def rates(
     calls = {name: each.call for name, each in timed.items()}
     end = time.perf_counter() + patience
     samples = interleave(calls, rounds)
-    while any(map(disturbed, samples.values())) and time.perf_counter() < end:
-        for name, more in interleave(calls, rounds).items():
+    while time.perf_counter() < end:
+        again = {n: call for n, call in calls.items() if disturbed(samples[n])}
+        if not again:
+            break
+        for name, more in interleave(again, rounds).items():
             samples[name] += more
     for name, times in samples.items():
         if (apart := disturbed(times)) > 0:
