@@ -29,6 +29,8 @@ from harness import Spread
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from fusec.measuring.timing import interleave
+
 SIZES = ("cache", "DRAM")
 MEMORIES = ("fresh", "warm")
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
@@ -101,7 +103,7 @@ class Prepared:
 
     def measure(self, rounds: int, **what: Any) -> Row:
         limits = harness.streams(*self.moved)
-        samples = harness.interleave({**self.calls, **limits}, rounds)
+        samples = interleave({**self.calls, **limits}, rounds)
         fastest = min(limits, key=lambda name: median(samples[name]))
         samples["roofline"] = samples[fastest]
         inductor = samples.get("inductor")

@@ -13,9 +13,10 @@ from statistics import median
 import harness
 import torch
 from harness import Call, Spread
-from peaks import peak
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from fusec.measuring.timing import interleave
 
 TOKENS, WIDTH, HIDDEN, HEADS = 512, 1024, 4096, 16
 linear = torch.ops.mkldnn._linear_pointwise
@@ -180,14 +181,14 @@ def measure(
     torch.set_num_threads(threads)
     with torch.no_grad():
         calls = candidates(case, dtype, backends)
-        samples = harness.interleave(calls, rounds)
+        samples = interleave(calls, rounds)
     seconds = {name: median(times) for name, times in samples.items()}
     others = [name for name in seconds if name != "fusec"]
     best = min(others, key=lambda name: seconds[name])
     rows, columns = CASES[case].shape  # type: ignore[attr-defined]
     operations = 2.0 * TOKENS * rows * columns
     ratio = harness.ratio(samples[best], samples["fusec"])
-    share = operations / seconds["fusec"] / peak(threads)
+    share = operations / seconds["fusec"] / harness.peak(threads)
     return Row(case, dtype, threads, seconds, ratio, share)
 
 

@@ -17,7 +17,6 @@ from typing import Any
 import harness
 import torch
 from harness import Call, Spread
-from peaks import peak
 from torch import Tensor
 
 from fusec.compiler import compile_function
@@ -26,6 +25,7 @@ from fusec.ir.core import Level
 from fusec.ir.dtypes import DType, bf16, f32, i8, i32
 from fusec.ir.ops.contraction import Matmul
 from fusec.ir.types import Tensor as TensorType
+from fusec.measuring.timing import interleave
 from fusec.options import Options
 from fusec.target import host
 
@@ -166,7 +166,7 @@ def _agrees(call: Call, x: Tensor, y: Tensor) -> bool:
 def read_bandwidth(bytes_: int) -> float:
     """Bytes per second that searching memory of this size reads."""
     calls = harness.streams(bytes_, 0)
-    return bytes_ / min(median(s) for s in harness.interleave(calls, 5).values())
+    return bytes_ / min(median(s) for s in interleave(calls, 5).values())
 
 
 def measure(
@@ -174,7 +174,7 @@ def measure(
 ) -> Row:
     torch.set_num_threads(threads)
     calls = candidates(dtype, batch, size, turned)
-    samples = harness.interleave(calls, rounds)
+    samples = interleave(calls, rounds)
     m, n, k = size
     operations = 2.0 * batch * m * n * k
     rates = {name: operations / median(times) for name, times in samples.items()}
@@ -193,7 +193,7 @@ def measure(
         harness.ratio(samples[KEPT[1]], samples[KEPT[0]])
         if KEPT[1] in samples
         else None,
-        rates["fusec"] / peak(threads),
+        rates["fusec"] / harness.peak(threads),
         read / median(samples["fusec"]) / read_bandwidth(read),
     )
 
@@ -230,7 +230,7 @@ def run(
     rows: list[Row] = []
     for dtype in dtypes:
         for count in threads:
-            print(f"\n{dtype}, threads {count}, peak {peak(count) / 1e9:.1f}\n")
+            print(f"\n{dtype}, threads {count}, peak {harness.peak(count) / 1e9:.1f}\n")
             found: list[Row] = []
             for batch, size, turned in products(quick):
                 found.append(measure(dtype, count, batch, size, turned, rounds))

@@ -1,8 +1,8 @@
-"""Timing side by side, so that a shared machine is unfair to all candidates alike.
+"""What benchmarks share: ratios of candidates that `fusec.measuring.timing` timed in
+rounds, the limits that a machine sets, and results on disk.
 
-A *round* times each candidate once, and each round starts with another candidate. What
-counts is the median over rounds, and the quartiles of the ratios *within* rounds: a
-burst of other work slows whole rounds and leaves their ratios alone.
+What counts is the median over rounds, and the quartiles of the ratios *within* rounds:
+a burst of other work slows whole rounds and leaves their ratios alone.
 
     samples = interleave({"eager": lambda: f(x), "fusec": lambda: g(x)}, rounds=20)
     median(samples["eager"])                       # seconds per call
@@ -23,8 +23,7 @@ import math
 import os
 import platform
 import shutil
-import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,14 +33,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from fusec.measuring import cpu
+from fusec.measuring.timing import Call, Samples
 from fusec.runtime.memory import advise_huge
+from fusec.target import host
 
 RESULTS = Path(__file__).parent / "results"
-LEAST_SAMPLE = 2e-3
-"""Seconds that one sample takes at least: calls are repeated until it does."""
-
-Call = Callable[[], Any]
-Samples = list[float]
 
 
 @dataclass(frozen=True)
@@ -54,35 +51,6 @@ class Spread:
 
     def __str__(self) -> str:
         return f"{self.middle:.2f} [{self.low:.2f}, {self.high:.2f}]"
-
-
-def interleave(candidates: Mapping[str, Call], rounds: int) -> dict[str, Samples]:
-    """Seconds per call of each candidate, a sample per round."""
-    repeats = {name: repeats_of(call) for name, call in candidates.items()}
-    samples: dict[str, Samples] = {name: [] for name in candidates}
-    names = list(candidates)
-    for n in range(rounds):
-        first = n % len(names)
-        for name in names[first:] + names[:first]:
-            samples[name].append(seconds(candidates[name], repeats[name]))
-    return samples
-
-
-def repeats_of(call: Call) -> int:
-    """How many calls make a sample. Also warms up."""
-    repeats = 1
-    call()
-    while seconds(call, repeats) * repeats < LEAST_SAMPLE:
-        repeats *= 2
-    return repeats
-
-
-def seconds(call: Call, repeats: int) -> float:
-    """Seconds per call of `repeats` calls."""
-    start = time.perf_counter()
-    for _ in range(repeats):
-        call()
-    return (time.perf_counter() - start) / repeats
 
 
 def ratio(base: Sequence[float], other: Sequence[float]) -> Spread:
@@ -119,7 +87,12 @@ def options(
     return parser
 
 
-# The limit that memory sets.
+# The limits that multiply-adds and memory set.
+
+
+def peak(threads: int) -> float:
+    """Operations per second of f32 multiply-adds in registers, in this very run."""
+    return 2 * cpu.peak(host(), threads)
 
 
 def streams(read: int, written: int) -> dict[str, Call]:

@@ -20,7 +20,6 @@ from typing import Any
 import harness
 import torch
 from harness import Call, Spread
-from peaks import peak
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves
@@ -30,6 +29,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 import gpt
 import minilm
 import smollm2
+
+from fusec.measuring.timing import interleave
 
 PROMPT = 512
 """Tokens of a prefill, and positions in the cache of a decoding step."""
@@ -273,12 +274,12 @@ def measure(
         calls[backend] = call
     with FlopCounterMode(display=False) as counter:
         calls["eager"]()
-    samples = harness.interleave(calls, rounds)
+    samples = interleave(calls, rounds)
     seconds = {name: median(times) for name, times in samples.items()}
     ratio = None
     if "inductor" in samples:
         ratio = harness.ratio(samples["inductor"], samples["fusec"])
-    share = counter.get_total_flops() / seconds["fusec"] / peak(threads)
+    share = counter.get_total_flops() / seconds["fusec"] / harness.peak(threads)
     return Row(name, direction, dtype, threads, seconds, first, ratio, share)
 
 

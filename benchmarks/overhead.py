@@ -24,6 +24,8 @@ from harness import Spread
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 import smollm2
 
+from fusec.measuring.timing import interleave
+
 SMALL: dict[str, tuple[Callable[..., Any], tuple[torch.Tensor, ...]]] = {
     "chain": (lambda x, w: ((x * w + 1).relu() - 0.5) * x, (torch.randn(64),) * 2),
     "four results": (
@@ -109,7 +111,7 @@ def measure(case: str, rounds: int) -> Row:
     """Raises AssertionError where a candidate's results are not eager's."""
     with torch.no_grad():
         calls = small(case) if case in SMALL else decoding(SHAPES[case])
-        samples = harness.interleave(calls, rounds)
+        samples = interleave(calls, rounds)
     inductor = samples.get("inductor")
     return Row(
         case,

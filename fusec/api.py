@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fusec import lazy
+from fusec.calibration import target_of
 from fusec.files import check_private
 from fusec.frontend.capture import compile_dynamo_graph
 from fusec.frontend.torch_private import aot_cache_dir, is_uncounted
@@ -26,7 +27,6 @@ from fusec.options import Options
 from fusec.runtime.artifact import salt
 from fusec.runtime.cache import cache_at
 from fusec.runtime.gpus import facts_of
-from fusec.target import resolve
 
 if TYPE_CHECKING:
     from fusec import compiler
@@ -100,10 +100,10 @@ def _salt(options: Options, devices: Sequence[str] = ()) -> str | None:
     chosen = options.numerics, options.fallback, options.threads, options.freeze
     facts = (
         chosen,
-        resolve(options.target),
+        target_of(options),
         torch.get_default_dtype(),
         metadata.version("llvmlite"),
-        *map(facts_of, devices),
+        *(facts_of(device, options) for device in devices),
     )
     return salt(cache_at(options.cache_dir), *facts)
 

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from fusec.build import Build, CpuBuild, GpuBuild
+from fusec.calibration import target_of
 from fusec.codegen.backend import backend_of
 from fusec.counters import Statistics, count
 from fusec.errors import Loc
@@ -33,7 +34,7 @@ from fusec.runtime.gpus import target_of as gpu
 from fusec.runtime.launcher_keeping import Keeping
 from fusec.runtime.launcher_torch import Program
 from fusec.runtime.verified import Stage, Verified
-from fusec.target import check_runs_here, resolve
+from fusec.target import check_runs_here
 
 NO_HINTS: Mapping[Symbol, int] = MappingProxyType({})
 NO_CALLABLES: Mapping[str, Callable[..., Any]] = MappingProxyType({})
@@ -57,7 +58,7 @@ def setting_of(
 
     Raises `UnsupportedError` for a device that programs cannot run on.
     """
-    target = resolve(options.target) if device == CPU else gpu(device, options.target)
+    target = target_of(options) if device == CPU else gpu(device, options)
     return Setting(target, partial(backend_of(target).supports, target=target), hints)
 
 
@@ -94,7 +95,7 @@ def compile_module(
     callables: Mapping[str, Callable[..., Any]] = NO_CALLABLES,
 ) -> Made:
     """Compile a host function and the laid out kernels that follow it."""
-    target = resolve(options.target)
+    target = target_of(options)
     check_runs_here(target)
     artifact, code = CpuBuild(options, target).artifact(module, callables)
     return Made(artifact.bound(code), artifact)

@@ -8,7 +8,7 @@ for another machine comes out the same wherever it is compiled:
 
 A CPU is one of three levels of the x86-64 psABI, plus the extensions that the kernel
 reports. Bandwidths and clock are those of a two-core Zen 5 machine: defaults of the
-right magnitude, meant to be replaced by a calibration run on the machine itself.
+right magnitude, which `fusec calibrate` replaces by those of the machine itself.
 """
 
 from __future__ import annotations
@@ -270,9 +270,13 @@ LLC_SHARE = 16 << 20
 all of its socket's, which it shares with its neighbours."""
 
 
+_CPUINFO = Path("/proc/cpuinfo")
+
+
 @cache
 def host() -> Target:
-    """This machine: its level, extensions, caches and the cores we may run on.
+    """This machine: its level, extensions, caches and the cores we may run on; its
+    speed by default (`calibration.target_of` knows what was measured).
 
     Raises `UserError` where the processor is not an x86-64.
     """
@@ -282,7 +286,7 @@ def host() -> Target:
             f"fusec has no target for this machine's processor, {machine}",
             fix=f"name one of {', '.join(TARGETS)} to generate code for another",
         )
-    target = from_flags(_cpu_flags(Path("/proc/cpuinfo")))
+    target = from_flags({*cpu_says("flags").split()})
     cores = _usable_cores()
     caches = _cache_sizes(Path("/sys/devices/system/cpu/cpu0/cache"))
     return replace(
@@ -355,14 +359,16 @@ def _linux_names(target: Target) -> Set[str]:
     return {_LINUX_NAMES.get(feature, feature) for feature in target.features}
 
 
-def _cpu_flags(cpuinfo: Path) -> frozenset[str]:
-    """The instruction sets of the first processor; none where Linux does not say."""
+def cpu_says(field: str, cpuinfo: Path = _CPUINFO) -> str:
+    """What Linux says of the first processor under a name; "" where it does not."""
     try:
         lines = cpuinfo.read_text().splitlines()
     except OSError:
-        return frozenset()
-    flags = (line.partition(":")[2] for line in lines if line.startswith("flags"))
-    return frozenset(next(flags, "").split())
+        return ""
+    found = (line.partition(":") for line in lines)
+    return next(
+        (value.strip() for name, _, value in found if name.strip() == field), ""
+    )
 
 
 def _cache_sizes(folder: Path) -> dict[int, int]:

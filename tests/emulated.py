@@ -26,6 +26,7 @@ from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
 from fusec import build, compiler
 from fusec.build import emitted
+from fusec.calibration import Machine
 from fusec.ir.core import Function
 from fusec.ir.dtypes import DType
 from fusec.ir.interpreter import host, interpret
@@ -163,7 +164,8 @@ def emulated(folder: Path) -> Iterator[EmulatedDriver]:
     """Programs for GPUs run meanwhile, on tensors in the CPU's memory: those of targets
     that are named, and of tensors on the device of `emulated_device`."""
     driver = EmulatedDriver(folder)
-    kind = gpus.Kind(lambda device: SM_90, lambda: driver)
+    machine = Machine("emulated", SM_90.cpu, SM_90.cores)
+    kind = gpus.Kind(lambda device: SM_90, lambda device: machine, lambda: driver)
     with (
         patch.object(build, "compile_all", uncompiled),
         patch.object(compiler, "check_runs_here", lambda target: None),

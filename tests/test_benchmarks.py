@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +17,10 @@ import gpu_gemm
 import gpu_harness
 import harness
 import models
-import peaks
 import pytest
 import torch
 
-
-def test_every_round_times_each_candidate_and_starts_with_another() -> None:
-    calls: list[str] = []
-    samples = harness.interleave({n: lambda n=n: calls.append(n) for n in "abc"}, 4)
-    assert [len(samples[name]) for name in "abc"] == [4, 4, 4]
-    # A sample is many calls in a row.
-    order = "".join(name for name, _ in groupby(calls))
-    assert order == "abc" + "abc" + "bca" + "cab" + "abc"
+from fusec.measuring import cpu
 
 
 def test_a_ratio_is_taken_within_rounds() -> None:
@@ -127,13 +118,11 @@ def test_products_are_right_before_they_are_timed(dtype: str, turned: bool) -> N
         assert "fusec" in calls
 
 
-def test_the_peak_counts_multiply_adds_of_all_threads(
+def test_the_peak_counts_two_operations_for_each_multiply_add(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    turns: list[int] = []
-    monkeypatch.setattr(peaks, "_multiply_adds", lambda: turns.append)
-    assert peaks.peak(2) > 0
-    assert turns == [peaks.TURNS] * 2 * 3
+    monkeypatch.setattr(cpu, "peak", lambda target, threads: 7.0 * threads)
+    assert harness.peak(2) == 28.0
 
 
 @pytest.mark.parametrize("case", fused_linear.CASES)

@@ -17,13 +17,17 @@ import numpy as np
 import pytest
 import torch
 
+from fusec.calibration import target_of
 from fusec.cli import arguments, main, output, targets
 from fusec.compiler import compile_graph
 from fusec.ir.core import Level
 from fusec.ir.parser import parse_function, parse_module
 from fusec.ir.printer import format_function, format_module
 from fusec.ir.verifier import verify
+from fusec.measuring import cpu
+from fusec.options import Options
 from fusec.passes.lower_to_loops import lower_to_loops
+from fusec.target import host
 
 MODEL = """
 import torch
@@ -562,6 +566,88 @@ def test_the_doctor_tells_of_a_cache_that_cannot_be(
     monkeypatch.setattr(sys, "executable", "/bin/false")  # nothing need be compiled
     found = json.loads(fusec("doctor", "--option", "cache_dir=/proc/x", "--json").out)
     assert found["cache"] == "/proc/x: not writable"
+
+
+# ------------------------------------------------------------------- calibrate
+
+FIGURES = {
+    "hertz": 3.123456e9,
+    "l2_rate": 2e11,
+    "llc_rate": 9e10,
+    "dram_rate": 3e10,
+    "dram_rate_all": 5e10,
+    "launch": 2.5e-6,
+    "nontemporal": False,
+    "library": dict.fromkeys(dict(host().library), 3.0),
+}
+
+
+@pytest.fixture
+def measurer(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What is measured of this machine, at once."""
+    figures: dict[str, Any] = dict(FIGURES)
+    monkeypatch.setattr(cpu, "measured", lambda target: figures)
+    return figures
+
+
+def calibrated(fusec: Fusec) -> str:
+    done = fusec("doctor", "--json", "--option", "threads=1")
+    return json.loads(done.out)["calibrated"]
+
+
+def test_what_is_measured_is_kept_told_of_and_forgotten(
+    fusec: Fusec,
+    measurer: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")  # nothing need be compiled
+    options = Options(cache_dir=tmp_path / "cache")
+    assert calibrated(fusec) == "no: `fusec calibrate` measures this machine"
+    text = fusec("calibrate").out
+    assert re.search(r"hertz +3.12 GHz +3.97 GHz\n", text)
+    assert re.search(r"launch +2.50 µs +1.50 µs\n", text)
+    assert re.search(r"nontemporal +no +yes\n", text)
+    (path,) = (tmp_path / "cache").glob("calibration-*.json")
+    assert f"kept in {path}" in text
+    found = target_of(options)
+    assert (found.hertz, found.launch, found.nontemporal) == (3.123e9, 2.5e-6, False)
+    assert calibrated(fusec).startswith("20")
+    assert fusec("cache", "verify").status == 0
+    fusec("cache", "clear")
+    assert path.exists()  # it is no code
+    assert fusec("calibrate", "--forget").out.startswith("forgot what was measured of")
+    assert target_of(options) == host()
+    assert fusec("calibrate", "--forget").out == "nothing was kept\n"
+
+
+def test_a_dry_run_keeps_nothing(
+    fusec: Fusec, measurer: dict[str, Any], tmp_path: Path
+) -> None:
+    (found,) = json.loads(fusec("calibrate", "--dry-run", "--json").out)["calibrations"]
+    assert found["kept"] is None
+    assert found["machine"]["cores"] == host().cores
+    assert found["figures"] == {**FIGURES, "hertz": 3.123e9}
+    assert not (tmp_path / "cache").exists()
+
+
+def test_what_cannot_be_right_is_refused(
+    fusec: Fusec, measurer: dict[str, Any], tmp_path: Path
+) -> None:
+    measurer["launch"] = 3e-3
+    done = fusec("calibrate")
+    assert (done.status, done.out) == (2, "")
+    assert "cannot be right: launch is 0.003, not between" in done.err
+    assert "measure again while nothing else runs" in done.err
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_target_that_is_named_is_not_measured(
+    fusec: Fusec, measurer: dict[str, Any]
+) -> None:
+    done = fusec("calibrate", "--target", "sm_90")
+    assert done.status == 2
+    assert "leave the target out" in done.err
 
 
 # ------------------------------------------------------------------- bad input

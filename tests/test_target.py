@@ -114,8 +114,15 @@ def test_cache_sizes_are_read_by_level(tmp_path: Path) -> None:
     assert module._cache_sizes(tmp_path) == {1: 48 << 10, 2: 2 << 20}
 
 
+def test_linux_says_what_the_first_processor_is(tmp_path: Path) -> None:
+    path = tmp_path / "cpuinfo"
+    path.write_text("flags\t\t: fpu sse2\nflagship\t: x\n\nflags\t\t: none\n")
+    assert module.cpu_says("flags", path) == "fpu sse2"
+    assert module.cpu_says("model name", path) == ""
+
+
 def test_a_system_that_says_nothing(tmp_path: Path) -> None:
-    assert module._cpu_flags(tmp_path / "cpuinfo") == frozenset()
+    assert module.cpu_says("flags", tmp_path / "cpuinfo") == ""
     assert module._cache_sizes(tmp_path / "cache") == {}
 
 

@@ -6,7 +6,7 @@
 Bandwidth is that of the smallest memory that holds everything moved. From beyond the
 second-level cache, bytes arrive while the core computes on others; to load them from
 there, and to store, is what it does between operations. The figures are the target's:
-nobody measured them on this machine.
+defaults, where `fusec calibrate` has not measured this machine.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"fusec {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for declare in (_dump, _opt, _run, _explain, _layout, _doctor, _cache):
+    for declare in (_dump, _opt, _run, _explain, _layout, _doctor, _calibrate, _cache):
         declare(commands)
     return top
 
@@ -183,6 +183,30 @@ def _layout(commands: _Commands) -> None:
 
 def _doctor(commands: _Commands) -> None:
     _options(_command(commands, "doctor", "check that fusec can work on this machine"))
+
+
+def _calibrate(commands: _Commands) -> None:
+    text = (
+        "Takes some ten seconds, in which better nothing else runs. Processes that "
+        "start from\nthen on reckon with what was measured, and may choose other "
+        "schedules. A target that\nis named keeps its own figures.\n"
+    )
+    made = _command(
+        commands,
+        "calibrate",
+        "measure how fast this machine is, for the cost model",
+        text,
+    )
+    either = made.add_mutually_exclusive_group()
+    either.add_argument(
+        "--dry-run", action="store_true", help="print, and keep nothing"
+    )
+    either.add_argument(
+        "--forget",
+        action="store_true",
+        help="remove what was measured: use the defaults",
+    )
+    _options(made)
 
 
 def _cache(commands: _Commands) -> None:

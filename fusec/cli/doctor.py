@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from fusec import __version__
+from fusec.calibration import kept, target_of, this_cpu
 from fusec.cli.arguments import chosen
 from fusec.cli.output import Output, progress, table
 from fusec.errors import FusecError
 from fusec.logs import counted
 from fusec.options import Options
 from fusec.runtime.cache import Cache
-from fusec.target import resolve
+from fusec.target import host
 
 _PACKAGES = ("torch", "llvmlite", "numpy", "lark", "networkx", "triton")
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
@@ -45,6 +46,7 @@ def run(arguments: Namespace) -> Output:
         "python": f"{platform.python_version()} on {platform.system()}",
         **{name: _version(name) for name in _PACKAGES},
         "target": _target(options),
+        "calibrated": _calibrated(options),
         "threads": str(check.get("threads", "unknown")),
         "cache": _cache(options),
         "huge pages": _huge_pages(),
@@ -64,7 +66,7 @@ def _version(package: str) -> str:
 
 def _target(options: Options) -> str:
     try:
-        target = resolve(options.target)
+        target = target_of(options)
     except FusecError as error:
         return str(error)
     caches = "/".join(
@@ -74,6 +76,15 @@ def _target(options: Options) -> str:
         f"{target.name}: {target.cpu}, {target.vector_bits}-bit vectors,"
         f" {target.cores} cores, caches {caches}"
     )
+
+
+def _calibrated(options: Options) -> str:
+    """When this machine was measured, if it was."""
+    try:
+        found = kept(host(), this_cpu(), options.cache_dir)
+    except FusecError as error:
+        return str(error)
+    return found.when if found else "no: `fusec calibrate` measures this machine"
 
 
 def _cache(options: Options) -> str:

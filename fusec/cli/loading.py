@@ -18,6 +18,7 @@ PARTS: Mapping[str, str] = MappingProxyType(
         "explain": "fusec.cli.explain",
         "layout": "fusec.cli.layout",
         "doctor": "fusec.cli.doctor",
+        "calibrate": "fusec.cli.calibrate",
         "cache": "fusec.cli.cache",
     }
 )

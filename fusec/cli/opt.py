@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from functools import partial
 
+from fusec.calibration import target_of
 from fusec.cli.arguments import chosen
 from fusec.cli.files import read_module
 from fusec.cli.output import Output, progress, table, written
@@ -14,7 +15,6 @@ from fusec.ir.arguments import symbol_values
 from fusec.ir.printer import format_module
 from fusec.options import Options
 from fusec.passes import pipeline
-from fusec.target import resolve
 
 
 def run(arguments: Namespace) -> Output:
@@ -26,7 +26,7 @@ def run(arguments: Namespace) -> Output:
             "no file given", fix="fusec opt FILE --passes NAME,…, or --list"
         )
     names = [name.strip() for name in arguments.passes.split(",") if name.strip()]
-    target = resolve(Options.from_mapping(chosen(arguments)).target)
+    target = target_of(Options.from_mapping(chosen(arguments)))
     module = read_module(arguments.file)
     sizes = dict(arguments.size)
     hints = symbol_values(module.entry, sizes) if sizes else {}

@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from fusec.calibration import Machine, calibrated
 from fusec.errors import OptionError, Unsupported, UnsupportedError
+from fusec.options import Options
 from fusec.runtime.ahead import INSTALL
 from fusec.runtime.cuda import Cuda
 from fusec.runtime.launcher_gpu import Driver
@@ -26,12 +28,14 @@ class Kind(NamedTuple):
 
     target: Callable[[torch.device], Target]
     """Raises `UnsupportedError` for a device that fusec has no code for."""
+    machine: Callable[[torch.device], Machine]
+    """What figures that were measured there are true of."""
     driver: Callable[[], Driver]
 
 
-def target_of(name: str, wanted: str | None = None) -> Target:
-    """The target that a GPU is, by torch's name of it; or the one that is `wanted`, if
-    its code runs there.
+def target_of(name: str, options: Options) -> Target:
+    """The target that a GPU is, by torch's name of it, with what was measured of it; or
+    the one that the options name, if its code runs there.
 
     Raises `UnsupportedError` where programs cannot run at all, `OptionError` where they
     cannot for the target that is wanted.
@@ -42,7 +46,9 @@ def target_of(name: str, wanted: str | None = None) -> Target:
     if find_spec("triton") is None:
         raise _unsupported(device, f"it takes Triton: {INSTALL}")
     own = KINDS[device.type].target(device)
-    chosen = own if wanted is None else resolve(wanted)
+    if options.target is None:
+        return calibrated(own, machine_of(name), options.cache_dir)
+    chosen = resolve(options.target)
     if not _runs(chosen, own):
         raise OptionError(
             f"code for the target {chosen.name!r} cannot run on {name}: that is an"
@@ -62,10 +68,16 @@ def _runs(target: Target, device: Target) -> bool:
     return major == own and minor <= most
 
 
-def facts_of(name: str) -> object:
+def machine_of(name: str) -> Machine:
+    """What figures that were measured on a GPU are true of."""
+    device = torch.device(name)
+    return KINDS[device.type].machine(device)
+
+
+def facts_of(name: str, options: Options) -> object:
     """What code for a GPU depends on: its target, and the version of Triton."""
     try:
-        return target_of(name), version("triton")
+        return target_of(name, options), version("triton")
     except UnsupportedError:
         return None
 
@@ -125,6 +137,12 @@ def _memory_rate(facts: Any) -> float:
     return 2e3 * clock * width / 8
 
 
+def _cuda_machine(device: torch.device) -> Machine:
+    facts = torch.cuda.get_device_properties(device)
+    name = f"sm_{facts.major}{facts.minor}"
+    return Machine(facts.name, name, facts.multi_processor_count)
+
+
 def _capability(target: Target) -> tuple[int, int]:
     digits = target.cpu.removeprefix("sm_")
     return int(digits[:-1]), int(digits[-1])
@@ -134,5 +152,5 @@ def _unsupported(device: torch.device, reason: str) -> UnsupportedError:
     return UnsupportedError([Unsupported(f"a graph on {device}", reason)])
 
 
-KINDS: dict[str, Kind] = {"cuda": Kind(_cuda_target, cache(Cuda))}
+KINDS: dict[str, Kind] = {"cuda": Kind(_cuda_target, _cuda_machine, cache(Cuda))}
 """By the names of torch's devices. Tests add one whose memory is the CPU's."""

@@ -4,6 +4,7 @@ of functions answers."""
 from __future__ import annotations
 
 import ctypes
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -11,7 +12,9 @@ from unittest.mock import patch
 import pytest
 import torch
 
+from fusec.calibration import Calibration, Machine, keep
 from fusec.errors import InternalError, OptionError, UnsupportedError
+from fusec.options import Options
 from fusec.runtime import gpus
 from fusec.runtime.cuda import Cuda
 from fusec.runtime.launcher_gpu import GpuKernel
@@ -71,14 +74,30 @@ def test_an_old_card_is_refused() -> None:
 )
 def test_code_for_a_target_that_is_wanted(wanted: str, runs: bool) -> None:
     card = gpus.described(properties(8, 6), DEVICE)
-    kinds = {"cuda": gpus.Kind(lambda device: card, lambda: None)}  # type: ignore[arg-type, return-value]
-    with patch.dict(gpus.KINDS, kinds):
-        assert gpus.target_of("cuda:1") is card
+    with patch.dict(gpus.KINDS, {"cuda": kind(card)}):
         if runs:
-            assert gpus.target_of("cuda:1", wanted).name == wanted
+            assert gpus.target_of("cuda:1", Options(target=wanted)).name == wanted
             return
         with pytest.raises(OptionError, match="an sm_86"):
-            gpus.target_of("cuda:1", wanted)
+            gpus.target_of("cuda:1", Options(target=wanted))
+
+
+def test_what_was_measured_of_a_card_is_taken(tmp_path: Path) -> None:
+    card = gpus.described(properties(8, 6), DEVICE)
+    options = Options(cache_dir=tmp_path)
+    with patch.dict(gpus.KINDS, {"cuda": kind(card)}):
+        assert gpus.target_of("cuda:1", options) == card
+        before = gpus.facts_of("cuda:1", options)
+        keep(Calibration(MACHINE, {"launch": 3e-6}), tmp_path)
+        assert gpus.target_of("cuda:1", options).launch == 3e-6
+        assert gpus.facts_of("cuda:1", options) != before
+
+
+MACHINE = Machine("a card", "sm_86", 46)
+
+
+def kind(card: Target) -> gpus.Kind:
+    return gpus.Kind(lambda device: card, lambda device: MACHINE, Cuda)
 
 
 KERNEL = GpuKernel("f", b"\x7fELF", 128, 60 << 10)
