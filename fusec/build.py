@@ -4,6 +4,7 @@ objects an image, and the image code in this process.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -30,8 +31,13 @@ from fusec.runtime.launcher_gpu import GpuKernel
 from fusec.runtime.launcher_torch import exported_shims
 from fusec.runtime.llvm import VERSION
 from fusec.runtime.plan import HostPlan, plan_host
+from fusec.runtime.workers import Lost, ask_all
 from fusec.runtime.write import write
 from fusec.target import Target, host
+
+OBJECT_WORKER = "fusec.codegen.object_worker"
+PATIENCE = 60.0
+"""Seconds that LLVM may take for a module."""
 
 
 def kernel_text(kernel: Function, target: Target) -> str:
@@ -121,17 +127,40 @@ class Build:
 
     def object(self, text: str, opt: int = 1, renew: bool = False) -> bytes:
         """The object code of a module; compiled if the cache does not have it."""
-        cpu, features = self.target.cpu, self.target.feature_string
-        key = cache_key("llvm-object", VERSION, text, cpu, features, str(opt))
+        key = self.key(text, opt)
         kept = self.cache.get(key) if self.cache and not renew else None
         logger("cache").debug("%s %s", "hit" if kept else "miss", key)
         if kept is not None:
             self.kept.append(key)
             return kept
+        cpu, features = self.target.cpu, self.target.feature_string
         image = compile_object(text, cpu, features, opt)
         if self.cache:
             self.cache.put(key, image, "object")
         return image
+
+    def objects(self, texts: Sequence[str]) -> list[bytes | None]:
+        """The object code of modules, compiled side by side in other processes; None
+        where LLVM does not survive that. Most is code that loses: none is kept."""
+        keys = [self.key(text, 1) for text in texts]
+        found = [self.cache.get(key) if self.cache else None for key in keys]
+        absent = [k for k, kept in enumerate(found) if kept is None]
+        cpu, features = self.target.cpu, self.target.feature_string
+        kind = {"cpu": cpu, "features": features, "opt": 1}
+        questions = [{"text": texts[k], **kind} for k in absent]
+        answers = ask_all(OBJECT_WORKER, questions, host().cores, PATIENCE)
+        for k, answer in zip(absent, answers, strict=True):
+            if isinstance(answer, Lost) or "error" in answer:
+                reason = answer if isinstance(answer, Lost) else answer["error"]
+                logger("tuning").warning("LLVM compiled no candidate: %s", reason)
+                continue
+            found[k] = base64.b64decode(answer["object"])
+        return found
+
+    def key(self, text: str, opt: int) -> str:
+        """What the object code of a module is kept under."""
+        cpu, features = self.target.cpu, self.target.feature_string
+        return cache_key("llvm-object", VERSION, text, cpu, features, str(opt))
 
 
 class GpuBuild(Build):

@@ -1,7 +1,7 @@
 """From a graph of the frontend to a program, on one page.
 
 imported graph ─▶ loops, fused and split ─▶ host function + kernels ─▶ objects ─▶ run
-                  passes.journey                                       build
+                  passes.journey            tuning, if asked for       build
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
+from fusec.analysis.candidates import no_choices
 from fusec.build import Build, GpuBuild
 from fusec.codegen.backend import backend_of
 from fusec.counters import Statistics, count
@@ -33,6 +34,7 @@ from fusec.runtime.launcher_keeping import Keeping
 from fusec.runtime.launcher_torch import Program
 from fusec.runtime.verified import Stage, Verified
 from fusec.target import check_runs_here, resolve
+from fusec.tuning import kept_choices, tuned
 
 NO_HINTS: Mapping[Symbol, int] = MappingProxyType({})
 NO_CALLABLES: Mapping[str, Callable[..., Any]] = MappingProxyType({})
@@ -49,7 +51,9 @@ def setting_of(options: Options, hints: Mapping[Symbol, int] = NO_HINTS) -> Sett
     """What the passes are told: the target, what its backend has rows for, and sizes
     that symbols are likely to have."""
     target = resolve(options.target)
-    return Setting(target, partial(backend_of(target).supports, target=target), hints)
+    supports = partial(backend_of(target).supports, target=target)
+    choices = kept_choices(options, target) if options.tune else no_choices
+    return Setting(target, supports, hints, choices)
 
 
 def compile_function(
@@ -63,6 +67,8 @@ def compile_function(
     `callables` are the externs that have no name in torch.
     """
     journey = lower(function, setting_of(options, hints))
+    if options.tune:
+        journey = tuned(journey, options)
 
     def compiled(journey: Journey) -> tuple[Program, Artifact]:
         artifact, code = _build(options, journey).artifact(journey.module, callables)

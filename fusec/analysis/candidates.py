@@ -61,13 +61,11 @@ class Choice:
     @staticmethod
     def parse(text: str) -> Choice:
         """Raises ValueError where the text is none of ours."""
-        data = json.loads(text)
-        if not isinstance(data, dict) or data.keys() != {"schedule", "gain"}:
-            raise ValueError("it is no choice of a schedule")
-        schedule, gain = data["schedule"], data["gain"]
-        if not isinstance(schedule, str) or not isinstance(gain, float):
-            raise ValueError("it is no choice of a schedule")
-        return Choice(schedule, gain)
+        match json.loads(text):
+            case {"schedule": str(schedule), "gain": float(gain)}:
+                return Choice(schedule, gain)
+            case _:
+                raise ValueError("it is no choice of a schedule")
 
 
 Choices = Callable[[str], "Choice | None"]

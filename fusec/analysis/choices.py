@@ -84,9 +84,9 @@ def ways(
         found = work(accesses, schedule, hints)
         return seconds(found, target), found.operations
 
-    # Of equals the one whose lanes lie along the innermost axis.
     found = list(_Choices(accesses, target, hints).all())
-    return sorted(reversed(found), key=price)
+    found.reverse()  # of equals first the one whose lanes lie along the innermost axis
+    return sorted(found, key=price)
 
 
 def product_seconds(

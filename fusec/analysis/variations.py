@@ -74,9 +74,7 @@ def _registers(tile: tuple[Split, ...]) -> Iterator[tuple[Split, ...]]:
             yield _with(tile, d, replace(split, extent=extent, registers=registers))
 
 
-def _extents(
-    tile: tuple[Split, ...], swept: set[Axis]
-) -> Iterator[tuple[Split, ...]]:
+def _extents(tile: tuple[Split, ...], swept: set[Axis]) -> Iterator[tuple[Split, ...]]:
     """A longer or shorter part of an axis for each program, in whole chunks."""
     for d, split in enumerate(tile):
         if split.axis in swept or not isinstance(split.extent, int):

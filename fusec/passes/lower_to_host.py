@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fusec.analysis.accesses import accesses
-from fusec.analysis.candidates import Choice, Choices, chosen, no_choices
+from fusec.analysis.candidates import DEFAULT, Choice, Choices, chosen, no_choices
 from fusec.analysis.choices import choose
 from fusec.analysis.fingerprint import Fingerprint, Fingerprints
 from fusec.analysis.in_place import replaced_in_place
@@ -187,11 +187,13 @@ class _Lowering:
 
     def made(self, op: Region, name: str, fingerprint: Fingerprint) -> Kernel:
         """A kernel by the schedule that was measured to be the best, or the default."""
-        found = accesses(op)
-        choice = self.choices(fingerprint.text) if self.choices is not no_choices else None
+        found, choice = accesses(op), None
+        if self.choices is not no_choices:  # the text of a large region takes a while
+            choice = self.choices(fingerprint.text)
         schedule = chosen(choice, found, self.target, self.hints)
         if schedule is None:
-            choice, schedule = None, choose(found, self.target, self.hints)
+            schedule = choose(found, self.target, self.hints)
+            choice = choice if choice and choice.schedule == DEFAULT else None
         function = tile(found, schedule, name, self.function.facts)
         return Kernel(op, function, schedule, fingerprint, choice)
 

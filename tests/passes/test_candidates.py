@@ -101,9 +101,7 @@ def test_any_candidates_give_the_same_product(
     same(interpret(loops, values), interpret(program.host, values, module=module))
 
 
-@settings(
-    max_examples=12, suppress_health_check=[HealthCheck.too_slow], deadline=None
-)
+@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.data())
 def test_native_code_of_any_candidates_gives_the_same(data: Any) -> None:
     pytest.importorskip("torch")
