@@ -144,7 +144,7 @@ def tuned(journey: Journey, options: Options) -> Journey:
     subjects = subjects_of(journey)
     if not subjects:
         return journey
-    compiler = _Compiler(Build(options, target), target, journey.setting.hints)
+    compiler = CandidateCompiler(Build(options, target), target, journey.setting.hints)
     with Measuring(kept.threads) as measuring:
         tune(
             subjects,
@@ -212,8 +212,8 @@ def _tell(subject: Subject, raced: Sequence[Candidate], verdict: Verdict) -> Non
         _LOG.debug("  %s, predicted %.2f us: %s", took, predicted, candidate.schedule)
 
 
-class _Compiler:
-    """Makes code of candidates."""
+class CandidateCompiler:
+    """Makes code of the candidates of subjects."""
 
     def __init__(
         self, build: Build, target: Target, hints: Mapping[Symbol, int]

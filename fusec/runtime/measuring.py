@@ -101,11 +101,18 @@ class Measuring:
         self._loaded: set[int] = set()
 
     def race(self, inputs: Inputs, codes: Sequence[Code]) -> Verdict:
-        """The verdict on code that does the same, the default first."""
+        """The verdict on code that does the same, the default first.
+
+        Raises `Lost` where the default does not run.
+        """
+        self.begin(inputs, codes)
+        return race(self.sample, len(codes))
+
+    def begin(self, inputs: Inputs, codes: Sequence[Code]) -> None:
+        """What `sample` measures from now on."""
         self._loaded.clear()
         self.inputs = inputs
         self.codes = codes
-        return race(self.sample, len(codes))
 
     def sample(self, code: int) -> float:
         """Seconds of a call, with what is needed for it in place."""

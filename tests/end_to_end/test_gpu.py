@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import fusec
+from fusec.logs import forget_warnings
 
 pytest.importorskip("triton")
 from emulated import EmulatedDriver, emulated
@@ -97,3 +98,18 @@ def test_a_gpu_s_code_does_not_run_on_the_cpu_s_memory(tmp_path: Path) -> None:
     torch._dynamo.reset()
     with pytest.raises(Exception, match="cannot run on this machine"):
         compiled(lambda x: x + 1)(torch.ones(3))
+
+
+def test_what_cannot_be_measured_has_the_default_and_says_so_once(
+    driver: EmulatedDriver, caplog: pytest.LogCaptureFixture
+) -> None:
+    forget_warnings()
+    options = {"target": "sm_90", "cache": False, "tune": True}
+    for f in (torch.exp, torch.sin):
+        x = torch.randn(40)
+        got = torch.compile(f, backend=fusec.backend, options=options)(x)
+        torch.testing.assert_close(got, f(x))
+    records = [each for each in caplog.records if each.name == "fusec.tuning"]
+    (said,) = (each.getMessage() for each in records)
+    assert "nothing is tuned for sm_90" in said
+    assert "help: leave tune" in said
