@@ -2,9 +2,10 @@
 
 For each kernel that a case runs, all candidates are compiled and measured as the tuner
 does it, in a worker, by turns. *Spearman* is the correlation of the ranks by prediction
-and by time. *Regret at k* is how much longer the best of the first k takes than the
-best of all: at 1 that is the default, at 6 what tuning finds. *Rest* is how many times
-as long the default takes as the best of the six; what tuning may gain.
+and by time. *Regret at k* is how much longer the best of the first k takes than the best of
+all: at 1 that is the default, at 6 what tuning finds. *Gain* is how many times as long
+the default takes as the best of the six. Every other round says which is the best, and
+the rounds between say how long it takes: who had luck is the best, but not for long.
 """
 
 from __future__ import annotations
@@ -61,38 +62,47 @@ class Row:
     kernel: str
     threads: int
     predicted: tuple[float, ...]
-    """Seconds of each candidate, the default first."""
-    measured: tuple[float | None, ...]
-    """The same, by the clock; None where it was lost."""
-
-    @property
-    def pairs(self) -> list[tuple[float, float]]:
-        """Of those that ran."""
-        both = zip(self.predicted, self.measured, strict=True)
-        return [(p, m) for p, m in both if m is not None]
+    """Seconds of each candidate that ran, the default first."""
+    trial: tuple[float, ...]
+    """The same by the clock, to choose by: the medians of every other round."""
+    measured: tuple[float, ...]
+    """Those of the rounds between."""
+    lost: int
+    """How many did not run."""
 
     @property
     def spearman(self) -> float:
-        return spearman(self.pairs)
+        return spearman(list(zip(self.predicted, self.measured, strict=True)))
+
+    def best(self, k: int) -> float:
+        """Seconds of the best of the first k."""
+        return self.measured[
+            min(range(len(self.trial))[:k], key=self.trial.__getitem__)
+        ]
 
     def regret(self, k: int) -> float:
         """How much longer the best of the first k takes than the best of all."""
-        times = [m for _, m in self.pairs]
-        return min(times[:k]) / min(times) - 1.0
+        return self.best(k) / self.best(len(self.trial)) - 1.0
 
     @property
-    def rest(self) -> float:
-        times = [m for _, m in self.pairs]
-        return times[0] / min(times[:BEST])
+    def gain(self) -> float:
+        return self.best(1) / self.best(BEST)
 
     def cells(self) -> list[str]:
         regrets = [f"{self.regret(k):.0%}" for k in FIRST]
-        counted = f"{len(self.pairs)} of {len(self.predicted)}"
-        figures = [f"{self.spearman:.2f}", *regrets, f"{self.rest:.2f}"]
-        return [f"{self.case} ({self.kernel})", counted, *figures]
+        counts = [str(len(self.trial)), str(self.lost)]
+        figures = [f"{self.spearman:.2f}", *regrets, f"{self.gain:.2f}"]
+        return [f"{self.case} ({self.kernel})", *counts, *figures]
 
 
-HEADER = ("kernel", "ran", "Spearman", *(f"regret@{k}" for k in FIRST), "rest")
+HEADER = (
+    "kernel",
+    "ran",
+    "lost",
+    "Spearman",
+    *(f"regret@{k}" for k in FIRST),
+    "gain",
+)
 
 
 def spearman(pairs: Sequence[tuple[float, float]]) -> float:
@@ -139,14 +149,24 @@ def measure(
         samples = interleaved(measuring.sample, range(len(there)), rounds, float("inf"))
         if 0 not in samples or there[0] != 0:
             raise Lost(f"the default of {subject.name} does not run")
-        times = {there[k]: median(taken) for k, taken in samples.items()}
-        yield row(case, subject, times, measuring.threads)
+        times = {there[k]: taken for k, taken in samples.items()}
+        yield row_of(case, subject, times, measuring.threads)
 
 
-def row(case: str, subject: Subject, times: Mapping[int, float], threads: int) -> Row:
-    predicted = tuple(each.seconds for each in subject.candidates)
-    measured = tuple(map(times.get, range(len(predicted))))
-    return Row(case, subject.name, threads, predicted, measured)
+def row_of(
+    case: str, subject: Subject, times: Mapping[int, Sequence[float]], threads: int
+) -> Row:
+    """The row of a kernel from the samples of its candidates."""
+    ran = sorted(times)
+    return Row(
+        case,
+        subject.name,
+        threads,
+        tuple(subject.candidates[k].seconds for k in ran),
+        tuple(median(times[k][::2]) for k in ran),
+        tuple(median(times[k][1::2]) for k in ran),
+        len(subject.candidates) - len(ran),
+    )
 
 
 def run(
@@ -182,7 +202,7 @@ def summary(rows: Sequence[Row]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--cases", nargs="+", help="of the names in the table")
     parser.add_argument("--most", type=int, default=32, help="candidates of a kernel")
@@ -190,7 +210,7 @@ def main() -> None:
     parser.add_argument("--save", action="store_true", help="write the results")
     options = parser.parse_args()
     if options.quick:
-        rows = run(3, [1], QUICK, 8)
+        rows = run(4, [1], QUICK, 8)
     else:
         rows = run(options.rounds, options.threads, options.cases, options.most)
     if options.save:

@@ -43,6 +43,8 @@ class Candidate:
 
     schedule: Schedule
     seconds: float
+    operations: float = 0.0
+    """What it computes meanwhile: memory may hide it, but the price may be wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,8 @@ def candidates(
     for each in islice(_all(accesses, target, hints), 4 * MOST):
         found.setdefault(described(each.schedule, accesses), each)
     default, *others = found.values()
-    return [default, *sorted(others, key=lambda each: each.seconds)][:MOST]
+    others.sort(key=lambda each: (each.seconds, each.operations))
+    return [default, *others][:MOST]
 
 
 def _all(
@@ -115,7 +118,7 @@ def _all(
         return
 
     def priced(schedule: Schedule) -> Candidate:
-        return Candidate(schedule, _seconds(schedule, accesses, target, hints))
+        return _priced(schedule, accesses, target, hints)
 
     default = choose(accesses, target, hints)
     yield priced(default)
@@ -129,18 +132,20 @@ def _all(
         yield from map(priced, variations(each, accesses, target, hints))
 
 
-def _seconds(
+def _priced(
     schedule: Schedule,
     accesses: Accesses,
     target: Target,
     hints: Mapping[Symbol, int],
-) -> float:
+) -> Candidate:
     """The cost model's answer; that of a region without axes is of no interest."""
     if not schedule.tile:
-        return target.launch
+        return Candidate(schedule, target.launch)
     if schedule.dot is not None:
-        return block_seconds(schedule.dot, accesses, target, hints, schedule)
-    return seconds(work(accesses, schedule, hints), target)
+        price = block_seconds(schedule.dot, accesses, target, hints, schedule)
+        return Candidate(schedule, price)
+    found = work(accesses, schedule, hints)
+    return Candidate(schedule, seconds(found, target), found.operations)
 
 
 def described(schedule: Schedule, accesses: Accesses) -> str:

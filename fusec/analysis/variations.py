@@ -82,7 +82,7 @@ def _extents(tile: tuple[Split, ...], swept: set[Axis]) -> Iterator[tuple[Split,
         for factor in FACTORS:
             chunks = max(1, int(split.extent * factor) // split.chunk)
             extent = _shared(split, chunks * split.chunk)
-            if extent != split.extent:
+            if extent not in (1, split.extent):  # one is what the grid is for
                 yield _with(tile, d, replace(split, extent=extent))
 
 
