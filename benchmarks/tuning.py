@@ -2,10 +2,10 @@
 
 For each kernel that a case runs, all candidates are compiled and measured as the tuner
 does it, in a worker, by turns. *Spearman* is the correlation of the ranks by prediction
-and by time. *Regret at k* is how much longer the best of the first k takes than the best of
-all: at 1 that is the default, at 6 what tuning finds. *Gain* is how many times as long
-the default takes as the best of the six. Every other round says which is the best, and
-the rounds between say how long it takes: who had luck is the best, but not for long.
+and by time. *Regret at k* is how much longer the best of the first k takes than the
+best of all: at 1 that is the default, at 6 what tuning finds. *Gain* is how many times
+as long the default takes as the best of the six. Every other round says which is the
+best, and the rounds between say how long it takes: who had luck has it once.
 """
 
 from __future__ import annotations
