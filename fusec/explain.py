@@ -12,7 +12,7 @@
 
 A roofline is what the memory or the arithmetic units alone would take, whichever is
 longer; every figure is the target's, none was measured, but for what tuning found out
-about kernels that it met (`--option tune=1` shows what is kept of that).
+(with `--option tune=1`).
 """
 
 from __future__ import annotations

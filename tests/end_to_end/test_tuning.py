@@ -206,6 +206,18 @@ def test_indices_are_drawn_from_those_that_there_are(
     assert {each.below for each in inputs.buffers} == {50}
 
 
+def test_what_is_made_once_is_not_tuned(races: Races, tmp_path: Path) -> None:
+    """But what reads it is, as it is packed."""
+    torch._dynamo.reset()
+    model = torch.nn.Linear(72, 64).eval()
+    options = {"cache_dir": tmp_path, "tune": True, "freeze": True}
+    with torch.no_grad():
+        call = torch.compile(model, backend=fusec.backend, options=options)
+        torch.testing.assert_close(call(X), model(X))
+    ((inputs, _),) = races.ran
+    assert max(each.elements for each in inputs.buffers) == 72 * 64
+
+
 def test_a_mode_of_torch_tunes(races: Races, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("FUSEC_CACHE_DIR", str(tmp_path))
     torch._dynamo.reset()
