@@ -21,7 +21,7 @@ from torch import Tensor
 
 from fusec.compiler import compile_function
 from fusec.ir.builder import Builder
-from fusec.ir.core import Level
+from fusec.ir.core import Function, Level
 from fusec.ir.dtypes import DType, bf16, f32, i8, i32
 from fusec.ir.ops.contraction import Matmul
 from fusec.ir.types import Tensor as TensorType
@@ -88,10 +88,8 @@ HEADER = (
 )  # fmt: skip
 
 
-def ours(
-    dtype: DType, batch: int, size: Size, turned: bool, kept: bool = False
-) -> Callable[[list[Any]], object]:
-    """fusec's program for a product, as compiled graphs call it."""
+def product(dtype: DType, batch: int, size: Size, turned: bool) -> Function:
+    """The graph of a product."""
     m, n, k = size
     lead = (batch,) if batch > 1 else ()
     b = Builder(Level.GRAPH)
@@ -99,7 +97,14 @@ def ours(
     strides = (*((n * k,) if lead else ()), 1, k) if turned else None
     y = b.param(TensorType(dtype, (*lead, k, n), strides), "y")
     result = b(Matmul, x, y, dtype=i32 if dtype is i8 else dtype)
-    function = b.function("product", (result,))
+    return b.function("product", (result,))
+
+
+def ours(
+    dtype: DType, batch: int, size: Size, turned: bool, kept: bool = False
+) -> Callable[[list[Any]], object]:
+    """fusec's program for a product, as compiled graphs call it."""
+    function = product(dtype, batch, size, turned)
     function = replace(function, frozen=(1,) if kept else ())
     return compile_function(function, Options()).program.run
 

@@ -15,6 +15,7 @@ import harness
 import models
 import overhead
 import torch
+import tuning
 
 BENCHMARKS = {
     "cpu_fused": cpu_fused.run,
@@ -22,6 +23,7 @@ BENCHMARKS = {
     "fused_linear": fused_linear.run,
     "models": models.run,
     "compile_time": compile_time.run,
+    "tuning": tuning.run,
     "overhead": overhead.run,
 }
 

@@ -98,8 +98,10 @@ def _salt(options: Options, devices: Sequence[str] = ()) -> str | None:
     if not options.cache or options.verify or not _is_kept():
         return None
     chosen = options.numerics, options.fallback, options.threads, options.freeze
+    tuned = options.tune, options.tune_seconds
     facts = (
         chosen,
+        tuned,
         target_of(options),
         torch.get_default_dtype(),
         metadata.version("llvmlite"),

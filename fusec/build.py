@@ -4,6 +4,7 @@ objects an image, and the image code in this process.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -31,8 +32,13 @@ from fusec.runtime.launcher_gpu import GpuKernel
 from fusec.runtime.launcher_torch import exported_shims
 from fusec.runtime.llvm import VERSION
 from fusec.runtime.plan import HostPlan, aligned, plan_host
+from fusec.runtime.workers import Lost, ask_all
 from fusec.runtime.write import write
 from fusec.target import Target, host
+
+OBJECT_WORKER = "fusec.codegen.object_worker"
+PATIENCE = 60.0
+"""Seconds that LLVM may take for a module."""
 
 
 def kernel_text(kernel: Function, target: Target) -> str:
@@ -123,17 +129,39 @@ class Objects:
 
     def of(self, text: str, opt: int = 1, renew: bool = False) -> bytes:
         """That of a module; with `renew`, not what the cache has."""
-        cpu, features = self.target.cpu, self.target.feature_string
-        key = cache_key("llvm-object", VERSION, text, cpu, features, str(opt))
+        key = self.key(text, opt)
         kept = self.cache.get(key) if self.cache and not renew else None
         logger("cache").debug("%s %s", "hit" if kept else "miss", key)
         if kept is not None:
             self.hits.append(key)
             return kept
-        image = compile_object(text, cpu, features, opt)
+        image = compile_object(text, self.target.cpu, self.target.feature_string, opt)
         if self.cache:
             self.cache.put(key, image, "object")
         return image
+
+    def of_all(self, texts: Sequence[str]) -> list[bytes | None]:
+        """Those of modules, compiled side by side in other processes; None where LLVM
+        does not survive that. Most is code that loses: none is kept."""
+        keys = [self.key(text, 1) for text in texts]
+        found = [self.cache.get(key) if self.cache else None for key in keys]
+        absent = [k for k, kept in enumerate(found) if kept is None]
+        cpu, features = self.target.cpu, self.target.feature_string
+        kind = {"cpu": cpu, "features": features, "opt": 1}
+        questions = [{"text": texts[k], **kind} for k in absent]
+        answers = ask_all(OBJECT_WORKER, questions, host().cores, PATIENCE)
+        for k, answer in zip(absent, answers, strict=True):
+            if isinstance(answer, Lost) or "error" in answer:
+                reason = answer if isinstance(answer, Lost) else answer["error"]
+                logger("tuning").warning("LLVM compiled no candidate: %s", reason)
+                continue
+            found[k] = base64.b64decode(answer["object"])
+        return found
+
+    def key(self, text: str, opt: int) -> str:
+        """What the object code of a module is kept under."""
+        cpu, features = self.target.cpu, self.target.feature_string
+        return cache_key("llvm-object", VERSION, text, cpu, features, str(opt))
 
 
 class CpuBuild:

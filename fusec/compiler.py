@@ -1,7 +1,7 @@
 """From a graph of the frontend to a program, on one page.
 
 imported graph ─▶ loops, fused and split ─▶ host function + kernels ─▶ objects ─▶ run
-                  passes.journey                                       build
+                  passes.journey            tuning, if asked for       build
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
+from fusec.analysis.candidates import no_choices
 from fusec.build import Build, CpuBuild, GpuBuild
 from fusec.calibration import target_of
 from fusec.codegen.backend import backend_of
@@ -35,6 +36,7 @@ from fusec.runtime.launcher_keeping import Keeping
 from fusec.runtime.launcher_torch import Program
 from fusec.runtime.verified import Stage, Verified
 from fusec.target import check_runs_here
+from fusec.tuning import kept_choices, tuned
 
 NO_HINTS: Mapping[Symbol, int] = MappingProxyType({})
 NO_CALLABLES: Mapping[str, Callable[..., Any]] = MappingProxyType({})
@@ -59,7 +61,9 @@ def setting_of(
     Raises `UnsupportedError` for a device that programs cannot run on.
     """
     target = target_of(options) if device == CPU else gpu(device, options)
-    return Setting(target, partial(backend_of(target).supports, target=target), hints)
+    supports = partial(backend_of(target).supports, target=target)
+    choices = kept_choices(options, target) if options.tune else no_choices
+    return Setting(target, supports, hints, choices)
 
 
 def compile_function(
@@ -74,6 +78,8 @@ def compile_function(
     `callables` are the externs that have no name in torch.
     """
     journey = lower(function, setting_of(options, hints, device))
+    if options.tune:
+        journey = tuned(journey, options)
 
     def compiled(journey: Journey) -> tuple[Program, Artifact]:
         build = _build(options, journey, device)

@@ -11,7 +11,8 @@
       over different axes
 
 A roofline is what the memory or the arithmetic units alone would take, whichever is
-longer; every figure is the target's, none was measured.
+longer; every figure is the target's, none was measured, but for what tuning found out
+(with `--option tune=1`).
 """
 
 from __future__ import annotations
@@ -76,6 +77,9 @@ class KernelReport:
     tile: str
     call: float | None
     """What torch's library is predicted to take for the same, where it could do it."""
+    tuned: float | None = None
+    """How many times as fast as by the default schedule it was measured to be, where
+    that was measured; 1 where the default is the fastest."""
     resources: Resources | None = None
     """What its code takes of a GPU's multiprocessor."""
     occupancy: float | None = None
@@ -251,6 +255,7 @@ def _kernel(
         grid,
         tile,
         call.theirs if call else None,
+        kernel.choice.gain if kernel.choice else None,
     )
 
 
@@ -351,6 +356,10 @@ def _kernel_lines(kernel: KernelReport) -> list[str]:
     )
     lines.append(f"  grid {kernel.grid}")
     lines.append(f"  tile {kernel.tile}")
+    if kernel.tuned is not None:
+        gain = "nothing was faster than the default"
+        won = f"{kernel.tuned:.2f}× the default"
+        lines.append(f"  tuned: {won if kernel.tuned > 1 else gain}")
     if kernel.resources is not None and kernel.occupancy is not None:
         taken = kernel.resources
         spilled = f", {taken.spilled} B spilled" if taken.spilled else ""

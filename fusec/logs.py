@@ -18,6 +18,7 @@ CATEGORIES = {
     "graph": "each graph: its kernels, its calls to torch and why, how long it took",
     "fusion": "which ops were not fused, and why",
     "kernels": "each kernel and the schedule it follows",
+    "tuning": "which schedules were measured, and which of them won",
     "cache": "hits, misses, and entries that were thrown away",
 }
 

@@ -4,7 +4,7 @@ Every option has one name in three places, and the first that is given wins:
 
     torch.compile(model, backend="fusec", options={"numerics": "fast"})
     FUSEC_NUMERICS=fast python train.py
-    the default below
+    what mode="max-autotune" stands for, and the default below
 
 An option is that of one compile; but `logs`, once given, is that of the process.
 
@@ -17,6 +17,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
@@ -62,6 +63,14 @@ def _count(value: object) -> int | None:
     if digits.isdecimal() and int(digits) > 0:
         return int(digits)
     raise ValueError("a number of threads above zero")
+
+
+def _seconds(value: object) -> float:
+    """Not NaN, and not below zero."""
+    with suppress(TypeError, ValueError):
+        if not isinstance(value, bool) and (number := float(value)) >= 0:  # type: ignore[arg-type]
+            return number
+    raise ValueError("a number of seconds")
 
 
 def _name(value: object) -> str | None:
@@ -113,6 +122,11 @@ class Options:
     freeze: bool = False
     """In inference, compute what depends on a model's parameters alone once, and keep
     it: the weights of products packed. See `docs/freezing.md`."""
+    tune: bool = False
+    """Choose schedules by measuring the best candidates on this machine, and keep what
+    was found in the cache; as mode="max-autotune" does. See `docs/tuning.md`."""
+    tune_seconds: float = 60.0
+    """About how long that may take for a graph; what is left then has the default."""
     cache: bool = True
     """Keep compiled code on disk."""
     cache_dir: Path = field(default_factory=_default_cache_dir)
@@ -134,12 +148,12 @@ class Options:
 
         Raises `OptionError` for an unknown option or mode, or a value out of range.
         """
-        _check_mode(mode)
         given = options or {}
         for name in given:
             if name not in NAMES:
                 raise _unknown("option", str(name), NAMES)
-        return cls(**(_environment() | {k: _read(k, v, k) for k, v in given.items()}))
+        own = {k: _read(k, v, k) for k, v in given.items()}
+        return cls(**(_of_mode(mode) | _environment() | own))
 
 
 _READERS: Mapping[str, Read] = {
@@ -149,6 +163,8 @@ _READERS: Mapping[str, Read] = {
     "threads": _count,
     "target": _name,
     "freeze": _switch,
+    "tune": _switch,
+    "tune_seconds": _seconds,
     "cache": _switch,
     "cache_dir": _folder,
     "logs": _categories,
@@ -204,27 +220,29 @@ def _read(name: str, value: object, shown: str) -> Any:
         ) from None
 
 
-_MODES = {
-    "default": "",
-    "reduce-overhead": "CUDA graphs are all that it adds",
-    "max-autotune": "fusec chooses schedules by its cost model, not by measurement",
-    "max-autotune-no-cudagraphs": "fusec chooses schedules by its cost model, not by"
-    " measurement",
+_MODES: Mapping[str, Mapping[str, Any]] = {
+    "default": {},
+    "reduce-overhead": {},
+    "max-autotune": {"tune": True},
+    "max-autotune-no-cudagraphs": {"tune": True},
 }
-"""The modes of torch.compile, and why each changes nothing here."""
+"""The modes of torch.compile, and the options that each stands for."""
 
 
-def _check_mode(mode: str | None) -> None:
+def _of_mode(mode: str | None) -> dict[str, Any]:
+    """The options that a mode stands for, which others win over."""
     if mode is not None and mode not in _MODES:
         raise _unknown("mode", mode, tuple(_MODES))
-    if mode and _MODES[mode]:
+    if mode == "reduce-overhead":
         _say_idle(mode)
+    return dict(_MODES[mode]) if mode else {}
 
 
 @cache
 def _say_idle(mode: str) -> None:
     warn = logger("graph").warning
-    warn("mode=%r changes nothing: %s\n  help: leave mode out", mode, _MODES[mode])
+    why = "CUDA graphs are all that it adds"
+    warn("mode=%r changes nothing: %s\n  help: leave mode out", mode, why)
 
 
 def _unknown(

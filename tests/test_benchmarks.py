@@ -19,6 +19,7 @@ import harness
 import models
 import pytest
 import torch
+import tuning
 
 from fusec.measuring import cpu
 
@@ -182,3 +183,29 @@ def test_no_row_begins_after_the_deadline(tmp_path: Path) -> None:
     over = gpu_harness.Deadline(-1.0)
     assert gpu_fused.run("cpu", 1, tmp_path, quick=True, deadline=over) == []
     assert gpu_gemm.run("cpu", 1, tmp_path, quick=True, deadline=over) == []
+
+
+def test_the_order_of_candidates_is_compared_with_time() -> None:
+    predicted, trial, measured = (
+        (1.0, 1.0, 2.0, 3.0),
+        (4.0, 3.0, 1.0, 2.0),
+        (4, 4, 2, 1),
+    )
+    row = tuning.Row("case", "kernel", 1, predicted, trial, measured, 1)
+    # The third is chosen: who was a little faster afterwards had luck.
+    assert [row.regret(k) for k in (1, 2, 3)] == [1.0, 1.0, 0.0]
+    assert row.gain == 2.0
+    assert row.cells()[:4] == ["case (kernel)", "4", "1", f"{row.spearman:.2f}"]
+    assert tuning.spearman([(1, 10), (2, 20), (3, 30)]) == pytest.approx(1.0)
+    assert tuning.spearman([(1, 3), (2, 2), (3, 1)]) == pytest.approx(-1.0)
+    assert tuning.spearman([(1, 1), (1, 2), (1, 3)]) == 0.0
+
+
+def test_candidates_are_measured_for_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    softmax = replace(cases.CASES["softmax"], shapes=((4, 70), (4, 70)))
+    monkeypatch.setitem(cases.CASES, "softmax", softmax)
+    monkeypatch.setattr(tuning, "PRODUCTS", ((40, 48, 24),))
+    rows = tuning.run(2, [1], ["softmax", "40×48×24 n"], 3)
+    assert [(len(row.measured), row.lost) for row in rows] == [(3, 0), (3, 0)]
+    assert all(time > 0 for row in rows for time in (*row.trial, *row.measured))
+    assert "mean regret" in tuning.summary(rows)

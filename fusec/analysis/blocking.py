@@ -105,6 +105,32 @@ def predicted(
     return target.launch + max(by.cycles(block) / target.hertz, memory)
 
 
+def ranked(
+    c: Contraction, accesses: Accesses, target: Target, hints: Mapping[Symbol, int]
+) -> list[tuple[float, Schedule]]:
+    """The schedules worth trying and their seconds, the fastest first: of each
+    instruction, panel, run and packing the fastest extents; and all of the best."""
+    moved = likely(accesses.bytes, hints)
+    memory = moved / bandwidth(moved, target.cores, target)
+    found = _all(c, accesses, target, hints)
+    found.sort(key=lambda pair: pair[0].cycles(pair[1]))
+    first, seen = _kind(*found[0]), set[tuple[object, ...]]()
+    chosen: list[tuple[float, Schedule]] = []
+    for by, block in found:
+        kind = _kind(by, block)
+        if kind == first or kind not in seen:
+            compute = by.cycles(block) / target.hertz
+            seconds = target.launch + max(compute, memory)
+            chosen.append((seconds, by.schedule(block)))
+        seen.add(kind)
+    return chosen
+
+
+def _kind(by: _Blocks, block: _Block) -> tuple[object, ...]:
+    """All that a choice is but for the extents of a program's block."""
+    return by.instruction, replace(block, height=0, width=0)
+
+
 @dataclass(frozen=True, slots=True)
 class Panels:
     """How a factor may lie in memory that is packed before a call:
@@ -140,6 +166,14 @@ def _best(
     c: Contraction, accesses: Accesses, target: Target, hints: Mapping[Symbol, int]
 ) -> tuple[_Blocks, _Block]:
     """The fastest choice, of all instructions."""
+    found = _all(c, accesses, target, hints)
+    return min(found, key=lambda pair: pair[0].cycles(pair[1]))
+
+
+def _all(
+    c: Contraction, accesses: Accesses, target: Target, hints: Mapping[Symbol, int]
+) -> list[tuple[_Blocks, _Block]]:
+    """The choices of all instructions."""
     best = _oriented(c, accesses)
     choices = [_Blocks(best, accesses, target, hints, None)]
     for each in _instructions(best, accesses, target):
@@ -151,8 +185,7 @@ def _best(
         turned = again.products[0].x is not best.products[0].x
         again = again.turned() if turned else again
         choices.append(_Blocks(again, deep, target, hints, each))
-    found = [(each, block) for each in choices for block in each.all()]
-    return min(found, key=lambda pair: pair[0].cycles(pair[1]))
+    return [(each, block) for each in choices for block in each.all()]
 
 
 def _oriented(c: Contraction, accesses: Accesses) -> Contraction:

@@ -82,11 +82,16 @@ def block_work(
 
 
 def block_seconds(
-    c: Contraction, accesses: Accesses, target: Target, hints: Mapping[Symbol, int]
+    c: Contraction,
+    accesses: Accesses,
+    target: Target,
+    hints: Mapping[Symbol, int],
+    schedule: Schedule | None = None,
 ) -> float:
-    """The seconds of a product: whole waves of programs at the rate of the units that
-    multiply, or memory's."""
-    schedule = _Products(c, accesses, target, hints).schedule()
+    """The seconds of a product, by its own schedule or another one: whole waves of
+    programs at the rate of the units that multiply, or memory's."""
+    if schedule is None:
+        schedule = _Products(c, accesses, target, hints).schedule()
     rows, columns = schedule.tile[0], schedule.tile[-1]
     inner = prod(likely(axis.extent, hints) for axis in c.summed)
     waves = -(-likely(schedule.programs, hints) // target.cores)

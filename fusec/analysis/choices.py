@@ -70,17 +70,23 @@ def choose(accesses: Accesses, target: Target, hints: Mapping[Symbol, int]) -> S
     products = contraction(accesses)
     if products is not None:
         return blocked(products, accesses, target, hints)
-    found = list(_Choices(accesses, target, hints).all())
-    if not found:
-        return Schedule((), ())
+    return next(iter(ways(accesses, target, hints)), Schedule((), ()))
+
+
+def ways(
+    accesses: Accesses, target: Target, hints: Mapping[Symbol, int]
+) -> list[Schedule]:
+    """The schedule for each way that lanes and rows can lie on a CPU, the fastest
+    first; none for a region without axes."""
 
     def price(schedule: Schedule) -> tuple[float, float]:
         """What memory hides still takes power, and the price may be wrong."""
         found = work(accesses, schedule, hints)
         return seconds(found, target), found.operations
 
-    # Of equals the one whose lanes lie along the innermost axis.
-    return min(reversed(found), key=price)
+    found = list(_Choices(accesses, target, hints).all())
+    found.reverse()  # of equals first the one whose lanes lie along the innermost axis
+    return sorted(found, key=price)
 
 
 def product_seconds(

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from fusec.ir.builder import attrs_key
-from fusec.ir.core import Affine, Block, Value
-from fusec.ir.dims import Dim, Expr, Facts, Symbol, substitute, symbols
+from fusec.ir.core import Affine, Block, Monoid, Op, Value
+from fusec.ir.dims import Dim, Expr, Facts, Symbol, format_dim, substitute, symbols
 from fusec.ir.types import Axis, Points, Tensor
 
 
@@ -28,6 +28,23 @@ class Fingerprint:
     """To compare by: equal where only names differ."""
     symbols: tuple[Symbol, ...]
     """The symbols of the block, in the order that `key` numbers them."""
+
+    @property
+    def text(self) -> str:
+        """The key as a text, the same in every process: to keep things under."""
+        return _text(self.key)
+
+
+def _text(part: Any) -> str:
+    if isinstance(part, tuple):
+        return f"({' '.join(map(_text, cast('tuple[Any, ...]', part)))})"
+    if isinstance(part, frozenset):
+        return f"{{{' '.join(sorted(map(_text, cast('frozenset[Any]', part))))}}}"
+    if isinstance(part, type):
+        return part.name if issubclass(part, Op) else part.__name__
+    if isinstance(part, Monoid):  # one for each name
+        return part.name
+    return format_dim(part) if isinstance(part, Expr) else repr(part)
 
 
 class Fingerprints:

@@ -15,8 +15,8 @@ from fusec.analysis.fusion import Fusion, Refusal
 from fusec.ir.core import Function, Module
 from fusec.ir.types import Tensor
 from fusec.passes.assign_layouts import assign_layouts
-from fusec.passes.lower_to_host import Lowered, lower_to_host
-from fusec.passes.pipeline import PASSES, Setting
+from fusec.passes.lower_to_host import Lowered
+from fusec.passes.pipeline import PASSES, Setting, lowered_by
 from fusec.target import Target
 
 STAGES = ("graph", *(each.stage for each in PASSES.values() if each.stage), "host")
@@ -101,9 +101,15 @@ def lower(function: Function, setting: Setting) -> Journey:
     return replace(_lowered(functions, setting), once=next(iter(once), None))
 
 
+def scheduled_anew(journey: Journey, setting: Setting) -> Journey:
+    """The same loops as kernels by the schedules that a setting chooses; what is made
+    once stays."""
+    return replace(_lowered(journey.functions, setting), once=journey.once)
+
+
 def _lowered(functions: Mapping[str, Function], setting: Setting) -> Journey:
     """The last part of the way, from the loops."""
-    lowered = lower_to_host(functions["frozen"], setting.target, setting.hints)
+    lowered = lowered_by(functions["frozen"], setting)
     kernels = lowered.kernels.items()
     laid_out = {name: assign_layouts(kernel.function) for name, kernel in kernels}
     return Journey(functions, lowered, laid_out, setting)

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from fusec.analysis.accesses import accesses
+from fusec.analysis.candidates import DEFAULT, Choice, Choices, chosen, no_choices
 from fusec.analysis.choices import choose
-from fusec.analysis.fingerprint import Fingerprints
+from fusec.analysis.fingerprint import Fingerprint, Fingerprints
 from fusec.analysis.in_place import replaced_in_place
 from fusec.analysis.regions import called
 from fusec.analysis.schedule import Schedule
@@ -46,6 +47,9 @@ class Kernel:
     function: Function
     """The kernel before layouts: what a backend with its own registers takes."""
     schedule: Schedule
+    fingerprint: Fingerprint
+    choice: Choice | None = None
+    """What was measured, where the schedule was chosen by that."""
 
     @property
     def checks(self) -> tuple[tuple[str, str], ...]:
@@ -68,21 +72,30 @@ class Lowered:
 
 
 def lower_to_host(
-    function: Function, target: Target, hints: Mapping[Symbol, int]
+    function: Function,
+    target: Target,
+    hints: Mapping[Symbol, int],
+    choices: Choices = no_choices,
 ) -> Lowered:
-    """The program of a loop function."""
-    return _Lowering(function, target, hints).run()
+    """The program of a loop function; `choices` say which schedules were measured to be
+    the best."""
+    return _Lowering(function, target, hints, choices).run()
 
 
 class _Lowering:
     """The state of one sweep over a loop function."""
 
     def __init__(
-        self, function: Function, target: Target, hints: Mapping[Symbol, int]
+        self,
+        function: Function,
+        target: Target,
+        hints: Mapping[Symbol, int],
+        choices: Choices,
     ) -> None:
         self.function = function
         self.target = target
         self.hints = hints
+        self.choices = choices
         self.builder = Builder(Level.HOST)
         self.env: dict[Value, Value] = {}
         self.kernels: dict[str, Kernel] = {}
@@ -163,16 +176,26 @@ class _Lowering:
 
     def kernel(self, op: Region) -> str:
         """The name of the kernel of a region, made at its first appearance."""
-        key = self.fingerprints.of(op.body).key
+        fingerprint = self.fingerprints.of(op.body)
+        key = fingerprint.key
         if key not in self.named:
             prefix = "kept_" if self.function.name.endswith(KEPT) else ""
             name = f"{prefix}{_title(op)}_{len(self.kernels)}"
-            found = accesses(op)
-            schedule = choose(found, self.target, self.hints)
-            function = tile(found, schedule, name, self.function.facts)
-            self.kernels[name] = Kernel(op, function, schedule)
+            self.kernels[name] = self.made(op, name, fingerprint)
             self.named[key] = name
         return self.named[key]
+
+    def made(self, op: Region, name: str, fingerprint: Fingerprint) -> Kernel:
+        """A kernel by the schedule that was measured to be the best, or the default."""
+        found, choice = accesses(op), None
+        if self.choices is not no_choices:  # the text of a large region takes a while
+            choice = self.choices(fingerprint.text)
+        schedule = chosen(choice, found, self.target, self.hints)
+        if schedule is None:
+            schedule = choose(found, self.target, self.hints)
+            choice = choice if choice and choice.schedule == DEFAULT else None
+        function = tile(found, schedule, name, self.function.facts)
+        return Kernel(op, function, schedule, fingerprint, choice)
 
     def free(self, values: Iterable[Value]) -> None:
         """Let go of tensors that nobody reads any more."""

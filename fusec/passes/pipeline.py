@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from types import MappingProxyType
 
+from fusec.analysis.candidates import Choices, no_choices
 from fusec.analysis.staging import kept
 from fusec.errors import OptionError, UserError
 from fusec.ir.core import Function, Level, Module
@@ -30,7 +31,7 @@ from fusec.passes.call_libraries import call_libraries
 from fusec.passes.expand import Supports, expand
 from fusec.passes.freeze import freeze
 from fusec.passes.fuse import fuse
-from fusec.passes.lower_to_host import lower_to_host
+from fusec.passes.lower_to_host import Lowered, lower_to_host
 from fusec.passes.lower_to_loops import lower_to_loops
 from fusec.passes.recompute import recompute
 from fusec.passes.split_reductions import split_reductions
@@ -47,6 +48,8 @@ class Setting:
     """The ops that the backend has rows for."""
     hints: Mapping[Symbol, int] = field(default_factory=dict[Symbol, int])
     """Likely values of symbols, to choose schedules by."""
+    choices: Choices = no_choices
+    """The schedules that were measured to be the best, of regions where that is so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,11 @@ def _named(name: str) -> Pass:
     raise OptionError(f"fusec has no pass {name!r}", fix=guess + known)
 
 
+def lowered_by(function: Function, setting: Setting) -> Lowered:
+    """The host function and kernels of a loop function."""
+    return lower_to_host(function, setting.target, setting.hints, setting.choices)
+
+
 def stripmined(function: Function, target: Target) -> Function:
     """A kernel with loops, dear values kept from sweep to sweep."""
     if any(isinstance(op, For) for op in function.body.ops):
@@ -157,9 +165,7 @@ PASSES: Mapping[str, Pass] = MappingProxyType(
         "lower_to_host": Pass(
             Level.LOOP,
             lower_to_host,
-            lambda f, setting: (
-                lower_to_host(f, setting.target, setting.hints).module.functions
-            ),
+            lambda f, setting: lowered_by(f, setting).module.functions,
         ),
         "assign_layouts": Pass(
             Level.TILE, assign_layouts, lambda f, setting: (assign_layouts(f),)

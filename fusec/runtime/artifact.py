@@ -101,7 +101,7 @@ def salt(kept: Cache, *facts: object) -> str | None:
     secret = _secret(kept)
     if secret is None:
         return None
-    return cache_key("artifact", _sources(), secret, *map(repr, facts))
+    return cache_key("artifact", sources(), secret, *map(repr, facts))
 
 
 def _secret(kept: Cache) -> bytes | None:
@@ -113,7 +113,7 @@ def _secret(kept: Cache) -> bytes | None:
 
 
 @cache
-def _sources() -> bytes:
+def sources() -> bytes:
     """What changes with fusec itself: where its files are, how long, and how new."""
     root = Path(__file__).parents[1]
     paths = sorted(root.rglob("*.py"))

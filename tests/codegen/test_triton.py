@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import builtins
 from collections.abc import Sequence
+from dataclasses import replace
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,8 @@ from hypothesis import strategies as st
 from strategies import arguments, graphs
 
 from fusec.analysis import blocks
+from fusec.analysis.accesses import accesses
+from fusec.analysis.candidates import Choice, candidates, described
 from fusec.build import emitted, kernel_text
 from fusec.codegen import triton_rows
 from fusec.codegen.backend import Emitted
@@ -32,7 +36,7 @@ from fusec.ir.parser import parse_module
 from fusec.ir.printer import format_module
 from fusec.ir.types import Tensor
 from fusec.options import Options
-from fusec.passes.journey import Journey, lower
+from fusec.passes.journey import Journey, lower, scheduled_anew
 from fusec.passes.pipeline import stripmined
 from fusec.runtime.arrays import to_array
 from fusec.target import SM_90
@@ -95,6 +99,23 @@ def test_fused_kernels(name: str, size: tuple[int, int], emulator: Emulator) -> 
     journey, arrays = journey_of(f, *make(*size))
     assert journey.kernels
     same(journey, arrays, emulator)
+
+
+@pytest.mark.parametrize("name", [*KERNELS][::3])
+def test_other_schedules(name: str, emulator: Emulator) -> None:
+    """Blocks, warps and stages that nobody has measured yet."""
+    f, make = KERNELS[name]
+    journey, arrays = journey_of(f, *make(21, 150))
+    choices: dict[str, Choice] = {}
+    for kernel in journey.lowered.kernels.values():
+        found = accesses(kernel.region)
+        _, *others = candidates(found, journey.target, journey.setting.hints)
+        if others:
+            other = Random(name).choice(others).schedule
+            choices[kernel.fingerprint.text] = Choice(described(other, found), 1.0)
+    assert choices
+    setting = replace(journey.setting, choices=choices.get)
+    same(scheduled_anew(journey, setting), arrays, emulator)
 
 
 @pytest.mark.parametrize("name", ["softmax", "product", "running sum", "turned"])

@@ -45,6 +45,8 @@ def test_a_salt_changes_with_what_code_depends_on(folder: Path) -> None:
         {"fallback": False},
         {"threads": 1},
         {"target": "x86-64"},
+        {"tune": True},
+        {"tune": True, "tune_seconds": 5.0},
     ]
     salts = [api._salt(options(folder, **chosen)) for chosen in choices]
     torch.set_default_dtype(torch.float64)
@@ -61,7 +63,7 @@ def test_a_salt_changes_with_fusec(
 ) -> None:
     kept = Cache(tmp_path / "fusec")
     before = salt(kept)
-    monkeypatch.setattr(artifact, "_sources", lambda: b"other")
+    monkeypatch.setattr(artifact, "sources", lambda: b"other")
     assert salt(kept) != before
 
 

@@ -1,0 +1,32 @@
+"""A worker that does what it is asked, its own end included."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+
+def main() -> None:
+    for line in sys.stdin:
+        question = json.loads(line)
+        match question["do"]:
+            case "answer":
+                print(json.dumps({"answer": question["value"]}), flush=True)
+            case "crash":
+                os.kill(os.getpid(), signal.SIGSEGV)
+            case "exit":
+                print("out of luck", file=sys.stderr, flush=True)
+                os._exit(3)
+            case "hang":
+                child = subprocess.Popen(["sleep", "1000"])
+                with open(question["pid"], "w") as file:
+                    file.write(str(child.pid))
+                time.sleep(1000)
+
+
+if __name__ == "__main__":
+    main()
