@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
+from fusec.analysis.schedule import Schedule
 from fusec.codegen.backend import Emitted, backend_of
 from fusec.codegen.llvm_gpu_host import emit_gpu_host
 from fusec.codegen.llvm_host import emit_host
@@ -19,7 +20,6 @@ from fusec.errors import InternalError
 from fusec.ir.core import Function, Module
 from fusec.logs import logger
 from fusec.options import Options
-from fusec.passes.lower_to_host import Kernel
 from fusec.passes.pipeline import lower_kernel
 from fusec.runtime.ahead import Binary, Failure, Job, compile_all
 from fusec.runtime.artifact import Artifact, GpuProgram
@@ -47,26 +47,28 @@ def emitted(kernel: Function, target: Target) -> Emitted:
 
 
 def gpu_jobs(
-    kernels: Mapping[str, Kernel], laid_out: Mapping[str, Function], target: Target
+    schedules: Mapping[str, Schedule],
+    kernels: Mapping[str, Function],
+    target: Target,
 ) -> dict[str, Job]:
     """What is to be compiled of kernels for a GPU, by their names."""
     return {
-        name: _job(emitted(kernel, target), kernels[name], target)
-        for name, kernel in laid_out.items()
+        name: _job(name, emitted(kernel, target), schedules[name], target)
+        for name, kernel in kernels.items()
     }
 
 
-def _job(made: Emitted, kernel: Kernel, target: Target) -> Job:
+def _job(name: str, made: Emitted, schedule: Schedule, target: Target) -> Job:
     return Job(
         source=made.text,
-        name=kernel.function.name,
+        name=name,
         types=made.types,
         constants=made.constants,
         backend=target.kind,
         arch=target.cpu,
         warp=target.lanes(32),
-        warps=kernel.schedule.warps,
-        stages=kernel.schedule.stages,
+        warps=schedule.warps,
+        stages=schedule.stages,
     )
 
 
@@ -146,11 +148,11 @@ class GpuBuild(Build):
     """Makes the code of a program for a GPU: its segments are this processor's."""
 
     def __init__(
-        self, options: Options, target: Target, kernels: Mapping[str, Kernel]
+        self, options: Options, target: Target, schedules: Mapping[str, Schedule]
     ) -> None:
         super().__init__(options, host())
         self.gpu = target
-        self.kernels = kernels
+        self.schedules = schedules
 
     def artifact(
         self, module: Module, callables: Mapping[str, Callable[..., Any]]
@@ -162,7 +164,7 @@ class GpuBuild(Build):
         first, *kernels = module.functions
         plan = plan_host(first)
         laid_out = {kernel.name: kernel for kernel in kernels}
-        binaries = gpu_binaries(gpu_jobs(self.kernels, laid_out, self.gpu))
+        binaries = gpu_binaries(gpu_jobs(self.schedules, laid_out, self.gpu))
         found: list[GpuKernel] = []
         for name, binary in binaries.items():
             if isinstance(binary, Failure):

@@ -41,10 +41,10 @@ def _report(recorded: Recorded, arguments: Namespace) -> Report:
 
 def _binaries(journey: Journey) -> Mapping[str, Binary | Failure]:
     """The kernels' code for a GPU, where there is what compiles it."""
-    kernels = journey.lowered.kernels
+    schedules = journey.joined.schedules
     try:
-        with progress(f"compiling {counted(len(kernels), 'kernel')}"):
-            jobs = gpu_jobs(kernels, journey.laid_out, journey.target)
+        with progress(f"compiling {counted(len(journey.laid_out), 'kernel')}"):
+            jobs = gpu_jobs(schedules, journey.laid_out, journey.target)
             return gpu_binaries(jobs)
     except UserError as error:
         note(f"what the kernels take of the GPU is not known: {error}")

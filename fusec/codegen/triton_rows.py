@@ -4,7 +4,11 @@
     (Div, f32)     ->  tl.div_rn     (Exp, FLOAT)     ->  no row: Exp expands
 
 A row takes its operands as expressions that need no parentheses, and gives one. What
-is not exact on every device has no row, but the expansion that a CPU computes too.
+is not exact on every device has no row, but the expansion that a CPU computes too:
+
+    ex2.approx   relative error 2^-22 (PTX), up to 4 ulps; the expansion of exp2 has 1
+    lg2.approx   within (½, 2) an absolute error of 2^-22.6: no bound in ulps near 1
+    tanh.approx  relative error 2^-11
 """
 
 from __future__ import annotations

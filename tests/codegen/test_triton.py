@@ -66,7 +66,7 @@ def same(
     agree(emulator.run(journey, copies), expected, ulps)
     # The interpreter of IR has poison where nothing exists, Triton's has zeros.
     kernels = (stripmined(k, journey.target) for k in journey.kernels.values())
-    module = Module((journey.lowered.host, *kernels))
+    module = Module((journey.joined.host, *kernels))
     copies = [np.array(x) if isinstance(x, np.ndarray) else x for x in arrays]
     agree(interpret(module.entry, copies, module=module), expected, ulps)
 
@@ -175,10 +175,37 @@ def test_loops_over_blocks_read_back() -> None:
     f, make = KERNELS["product"]
     journey, _ = journey_of(f, *make(70, 90))
     kernels = [stripmined(k, journey.target) for k in journey.kernels.values()]
-    text = format_module(Module((journey.lowered.host, *kernels)))
+    text = format_module(Module((journey.joined.host, *kernels)))
     assert "block_extent" in text
     assert "along=" in text
     assert format_module(parse_module(text)) == text
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_launches_that_became_one(dynamic: bool, emulator: Emulator) -> None:
+    """Like parts are one function; each has its own blocks and sizes."""
+
+    def f(x: torch.Tensor, y: torch.Tensor, z: torch.Tensor) -> Any:
+        return x - 0.1, y - 0.1, y.cumsum(1), z.exp().t().contiguous(), x.amax(0)
+
+    torch.manual_seed(0)
+    journey, arrays = journey_of(
+        f, rand(9, 7), rand(9, 40), rand(20, 30), dynamic=dynamic
+    )
+    assert journey.joined.parts
+    same(journey, arrays, emulator)
+
+
+def test_like_parts_are_one_function(emulator: Emulator) -> None:
+    def f(*xs: torch.Tensor) -> Any:
+        return [x * 3 for x in xs]
+
+    journey, arrays = journey_of(f, *(rand(n) for n in (30, 30, 30)))
+    (kernel,) = journey.kernels.values()
+    made = emitted(kernel, journey.target)
+    assert made.text.count("@triton.jit") == 2
+    assert len(made.constants) == 1
+    same(journey, arrays, emulator)
 
 
 def test_rows_too_long_to_hold(emulator: Emulator) -> None:
