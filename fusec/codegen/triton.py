@@ -59,8 +59,9 @@ from fusec.target import Target
 
 __all__ = ["emit", "supports"]
 
-HEAD = "import triton\nimport triton.language as tl\n"
-RESERVED = frozenset({*keyword.kwlist, *dir(builtins), "tl", "triton"})
+HEAD = "import triton\nimport triton.language as tl"
+LIBRARY = "from triton.language.extra import libdevice"
+RESERVED = frozenset({*keyword.kwlist, *dir(builtins), "libdevice", "tl", "triton"})
 """Names that mean something else."""
 LONGEST = 1 << 14
 """Elements that no block is longer than, along a dimension."""
@@ -577,7 +578,9 @@ _DIVISIONS: dict[Any, str] = {ew.TruncDiv: "//", ew.Fmod: "%"}
 
 
 def _file(functions: Sequence[str]) -> str:
-    return "\n\n\n".join([HEAD.rstrip(), *functions]) + "\n"
+    called = any("libdevice." in text for text in functions)
+    head = f"{HEAD}\n{LIBRARY}" if called else HEAD
+    return "\n\n\n".join([head, *functions]) + "\n"
 
 
 def _fresh(hint: str, taken: Collection[str]) -> str:

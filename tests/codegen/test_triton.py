@@ -23,7 +23,7 @@ from fusec.codegen.backend import Emitted
 from fusec.compiler import setting_of
 from fusec.ir.builder import Builder
 from fusec.ir.core import Function, Level, Module
-from fusec.ir.dtypes import DType, bool_, f32, i32, int_, parse_dtype
+from fusec.ir.dtypes import DType, bool_, f32, f64, i32, int_, parse_dtype
 from fusec.ir.interpreter import interpret
 from fusec.ir.opdef import REGISTRY
 from fusec.ir.ops import elementwise as ew
@@ -234,6 +234,20 @@ def test_running_products_of_negative_zeros(emulator: Emulator) -> None:
     assert np.signbit(result[0, 5:]).all()
 
 
+@pytest.mark.parametrize("f", [torch.exp, torch.log], ids=["exp", "log"])
+def test_what_the_device_s_library_computes(f: Any, emulator: Emulator) -> None:
+    """Of f32, and of what computes in it; f64 is our own."""
+    special = [0.0, -0.0, 1e-40, -100.0, -120.0, 88.8, float("inf"), -float("inf")]
+    x = torch.tensor([*special, float("nan"), 1.0, 3.0])
+    for dtype, ours in ((torch.float32, False), (torch.float64, True)):
+        journey, arrays = journey_of(f, x.to(dtype))
+        (kernel,) = journey.kernels.values()
+        text = kernel_text(kernel, journey.target)
+        assert ("libdevice" in text) is not ours
+        (got,) = emulator.run(journey, arrays)
+        np.testing.assert_allclose(got, f(x.to(dtype)).numpy(), rtol=1e-6)
+
+
 def test_special_numbers(emulator: Emulator) -> None:
     x = torch.tensor([[1, float("nan"), 2], [float("inf"), -0.0, 0], [-1, -2, -3.0]])
     journey, arrays = journey_of(
@@ -354,6 +368,8 @@ def test_casts(emulator: Emulator) -> None:
 
 def test_rows_say_what_they_support() -> None:
     assert triton_rows.supports(ew.Add, f32, SM_90)
-    assert not triton_rows.supports(ew.Exp, f32, SM_90)
+    assert triton_rows.supports(ew.Exp, f32, SM_90)
+    assert not triton_rows.supports(ew.Exp, f64, SM_90)
+    assert not triton_rows.supports(ew.Exp2, f32, SM_90)
     assert triton_rows.supports(Cast, i32, SM_90)
     assert not triton_rows.supports(Cast, parse_dtype("f8e5m2"), SM_90)
