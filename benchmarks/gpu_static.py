@@ -79,7 +79,8 @@ def told(graphs: Sequence[Recorded], target: str) -> list[Report]:
         setting = setting_of(Options(target=target), imported.hints)
         journey = lower(imported.function, setting)
         journeys.append(journey)
-        jobs |= {(k, name): job for name, job in gpu_jobs(journey).items()}
+        own = gpu_jobs(journey.apart, journey.target)
+        jobs |= {(k, name): job for name, job in own.items()}
     binaries = gpu_binaries(jobs)
     return [
         explain(

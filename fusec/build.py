@@ -11,6 +11,7 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any, Protocol, TypeVar
 
+from fusec.analysis.schedule import Schedule
 from fusec.codegen.backend import Emitted, backend_of
 from fusec.codegen.llvm_gpu_host import emit_gpu_host
 from fusec.codegen.llvm_host import emit_host
@@ -21,6 +22,7 @@ from fusec.errors import InternalError
 from fusec.ir.core import Function, Module
 from fusec.logs import logger
 from fusec.options import Options
+from fusec.passes.join_launches import Joined
 from fusec.passes.journey import Journey
 from fusec.passes.pipeline import lower_kernel
 from fusec.runtime.ahead import Binary, Failure, Job, compile_all, require_triton
@@ -53,17 +55,28 @@ def emitted(kernel: Function, target: Target) -> Emitted:
     return emitter.emit(lower_kernel(kernel, target, supports), target)
 
 
-def gpu_jobs(journey: Journey) -> dict[str, Job]:
+def gpu_jobs(program: Joined, target: Target) -> dict[str, Job]:
     """What is to be compiled of a program's kernels for a GPU, by their names."""
-    whole = aligned(plan_host(journey.lowered.host, apart=True))
+    whole = aligned(plan_host(program.host, apart=True))
     return {
-        name: _job(emitted(kernel, journey.target), journey, name, whole[name])
-        for name, kernel in journey.laid_out.items()
+        name: _job(
+            name,
+            emitted(kernel, target),
+            whole[name],
+            program.schedules[name],
+            target,
+        )
+        for name, kernel in program.kernels.items()
     }
 
 
-def _job(made: Emitted, journey: Journey, name: str, aligned: tuple[bool, ...]) -> Job:
-    schedule, target = journey.lowered.kernels[name].schedule, journey.target
+def _job(
+    name: str,
+    made: Emitted,
+    aligned: tuple[bool, ...],
+    schedule: Schedule,
+    target: Target,
+) -> Job:
     return Job(
         source=made.text,
         name=name,
@@ -234,7 +247,7 @@ class GpuBuild:
 
     def kernels(self) -> Iterator[GpuKernel]:
         """The program's kernels, compiled."""
-        jobs = gpu_jobs(self.journey)
+        jobs = gpu_jobs(self.journey.joined, self.journey.target)
         for name, binary in gpu_binaries(jobs, self.cache).items():
             if isinstance(binary, Failure):
                 raise InternalError(f"Triton did not compile {name}: {binary.what}")

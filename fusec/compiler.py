@@ -182,10 +182,11 @@ def _stages(journey: Journey) -> list[Stage]:
 
 def _lowered_stages(journey: Journey) -> list[Stage]:
     """Those with kernels."""
-    host, kernels = journey.lowered.host, journey.laid_out.values()
+    lowered, host = journey.lowered, journey.joined.host
+    kernels = journey.joined.kernels.values()
     mined = Module((host, *(stripmined(k, journey.target) for k in kernels)))
     return [
-        Stage("lower_to_host", host, journey.lowered.module),
+        Stage("lower_to_host", lowered.host, lowered.module),
         Stage("assign_layouts", host, journey.module),
         Stage("stripmine", host, mined),
     ]

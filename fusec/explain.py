@@ -38,6 +38,7 @@ from fusec.ir.core import Block, Function, Op, Value, uses, walk
 from fusec.ir.dims import Symbol
 from fusec.ir.ops.constant import Const, SizeOf
 from fusec.ir.ops.extern import Extern
+from fusec.ir.ops.host import Launch
 from fusec.ir.ops.loop import Load, Region, Store, View
 from fusec.logs import counted, sized
 from fusec.passes.journey import Journey
@@ -121,6 +122,8 @@ class Report:
     refusals: tuple[RefusalReport, ...]
     kept: int
     """Bytes that are made once, of frozen parameters, and kept."""
+    together: tuple[tuple[str, ...], ...] = ()
+    """Kernels whose launches became one."""
 
     @property
     def data(self) -> dict[str, Any]:
@@ -129,6 +132,7 @@ class Report:
 
     def __str__(self) -> str:
         launches = sum(kernel.launches for kernel in self.kernels)
+        launches -= sum(len(names) - 1 for names in self.together)
         predicted = f", predicted {_time(self.seconds)}" if launches else ""
         lines = [
             f"{self.graph} for {self.target}: {counted(launches, 'launch', 'launches')}"
@@ -140,6 +144,7 @@ class Report:
         for kernel in self.kernels:
             lines += ["", *_kernel_lines(kernel)]
         lines += _section("calls to torch", map(_extern_line, self.externs))
+        lines += _section("launched together", map(", ".join, self.together))
         lines += _section("not fused", map(_refusal_line, self.refusals))
         return "\n".join(lines)
 
@@ -174,14 +179,19 @@ def explain(
         for name, places in launched.items()
     )
     order = {k: name for name, places in launched.items() for k in places}
+    parts, host = journey.joined.parts, journey.joined.host
+    launches = [op.kernel for op in host.body.ops if isinstance(op, Launch)]
+    together = tuple(parts[name] for name in launches if name in parts)
+    saved = sum(len(names) - 1 for names in together) * journey.target.launch
     return Report(
         journey.graph.name,
         journey.target.name,
-        sum(kernel.seconds * kernel.launches for kernel in kernels),
+        sum(kernel.seconds * kernel.launches for kernel in kernels) - saved,
         kernels,
         _externs(journey, hints, fallbacks),
         _refusals(journey, [order[k] for k in sorted(order)]),
         journey.kept_bytes,
+        together,
     )
 
 

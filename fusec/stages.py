@@ -45,6 +45,6 @@ def stage_text(
         mark = ";" if stage == "llvm" else "#"
         return "\n".join(f"{mark} {name}\n{text}" for name, text in texts.items())
     own = tuple(kernels.values())
-    hosts = (each.lowered.host for each in (journey, journey.once) if each)
+    hosts = (each.joined.host for each in (journey, journey.once) if each)
     alone = {"tile": Module(own), "host": Module((*hosts, *own))}
     return format_module({**journey.stages, **alone}[stage], locations=locations)

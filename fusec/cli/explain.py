@@ -41,10 +41,9 @@ def _report(recorded: Recorded, arguments: Namespace) -> Report:
 
 def _binaries(journey: Journey) -> Mapping[str, Binary | Failure]:
     """The kernels' code for a GPU, where there is what compiles it."""
-    kernels = journey.lowered.kernels
     try:
-        with progress(f"compiling {counted(len(kernels), 'kernel')}"):
-            return gpu_binaries(gpu_jobs(journey))
+        with progress(f"compiling {counted(len(journey.laid_out), 'kernel')}"):
+            return gpu_binaries(gpu_jobs(journey.apart, journey.target))
     except UserError as error:
         note(f"what the kernels take of the GPU is not known: {error}")
         return NO_BINARIES

@@ -22,7 +22,9 @@ import builtins
 import keyword
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from fusec.codegen.backend import Emitted
@@ -47,16 +49,19 @@ from fusec.ir.ops.tile import (
     Guard,
     IotaTile,
     LoadTile,
+    Part,
     ProgramId,
     StoreTile,
 )
+from fusec.ir.sizes import used_symbols
 from fusec.ir.types import Buffer, Tile
 from fusec.target import Target
 
 __all__ = ["emit", "supports"]
 
-HEAD = "import triton\nimport triton.language as tl\n"
-RESERVED = frozenset({*keyword.kwlist, *dir(builtins), "tl", "triton"})
+HEAD = "import triton\nimport triton.language as tl"
+LIBRARY = "from triton.language.extra import libdevice"
+RESERVED = frozenset({*keyword.kwlist, *dir(builtins), "libdevice", "tl", "triton"})
 """Names that mean something else."""
 LONGEST = 1 << 14
 """Elements that no block is longer than, along a dimension."""
@@ -68,13 +73,12 @@ def emit(function: Function, target: Target) -> Emitted:
     The same function gives the same text in every process. Raises `InternalError` on an
     op that no row covers and on blocks that are no powers of two long.
     """
-    kernel = _Kernel(function)
+    kernel = _Grids(function) if _parts(function) else _Kernel(function)
     text = kernel.text()
     buffers = (p.type for p in function.params if isinstance(p.type, Buffer))
     pointers = (f"*{_short(buffer.dtype)}" for buffer in buffers)
     types = (*pointers, *("i64" for _ in function.symbols))
-    constants = tuple((kernel.blocks[d], n) for d, n in kernel.extents.items())
-    return Emitted(text, types, constants)
+    return Emitted(text, types, kernel.constants)
 
 
 def _short(dtype: DType) -> str:
@@ -88,11 +92,31 @@ def _short(dtype: DType) -> str:
     return name
 
 
+class _Functions:
+    """The functions of a text, each distinct one once."""
+
+    def __init__(self) -> None:
+        self.named: dict[str, str] = {}
+        self.texts: list[str] = []
+
+    def name(self, base: str, taken: set[str], write: Callable[[str], str]) -> str:
+        """The name of a function that is called nothing else: `write` gives its text,
+        whatever it is called."""
+        key = write("")
+        if key not in self.named:
+            names = {*taken, *self.named.values()}
+            self.named[key] = _fresh(base, names)
+            self.texts.append(write(self.named[key]))
+        return self.named[key]
+
+
 class _Kernel:
     """The source of one kernel as it grows."""
 
-    def __init__(self, function: Function) -> None:
+    def __init__(self, function: Function, others: _Functions | None = None) -> None:
         self.function = function
+        self.others = others or _Functions()
+        """Those that it calls."""
         self.extents = _blocks(function)
         """The extent of blocks along each dimension that has one."""
         letters = _letters(function, self.extents)
@@ -109,14 +133,22 @@ class _Kernel:
         self.positive: set[Value] = set()
         """Numbers that are known to be no less than 1."""
         self.combines: dict[Monoid, str] = {}
-        self.helpers: list[str] = []
         self.places: dict[tuple[int, int, int], str] = {}
         """Coordinates by dimension, position and rank."""
         self.told = Loc.UNKNOWN
 
+    @property
+    def constants(self) -> tuple[tuple[str, int], ...]:
+        """The extents of blocks, as parameters."""
+        return tuple((self.blocks[d], n) for d, n in self.extents.items())
+
     def text(self) -> str:
-        name = self.function.name
-        self.taken.add(name)
+        definition = self.definition()
+        return _file([*self.others.texts, definition(self.function.name)])
+
+    def definition(self) -> Callable[[str], str]:
+        """The function, for any name."""
+        self.taken.add(self.function.name)
         self.sizes = {each: self.fresh(each.name) for each in self.function.symbols}
         params = [self.fresh(p.hint or "x") for p in self.function.params]
         self.names.update(zip(self.function.params, params, strict=True))
@@ -124,19 +156,13 @@ class _Kernel:
         body = [*self.head, *self.lines] or ["    pass"]
         constants = (f"{name}: tl.constexpr" for name in self.blocks.values())
         given = ", ".join([*params, *self.sizes.values(), *constants])
-        signature = f"@triton.jit\ndef {name}({given}):"
-        parts = [HEAD, *self.helpers, "\n".join([signature, *body])]
-        return "\n\n".join(parts) + "\n"
+        return lambda name: "\n".join([f"@triton.jit\ndef {name}({given}):", *body])
 
     # Text
 
     def fresh(self, hint: str) -> str:
         """A name that nobody has."""
-        base = re.sub(r"\W", "_", hint) or "x"
-        base = f"x{base}" if base[0].isdigit() else base
-        name, count = base, 1
-        while name in self.taken:
-            name, count = f"{base}_{count}", count + 1
+        name = _fresh(hint, self.taken)
         self.taken.add(name)
         return name
 
@@ -217,8 +243,10 @@ class _Kernel:
         """The name of a function that combines two states."""
         if monoid not in self.combines:
             base = re.sub(r"\W", "_", monoid.name.partition("<")[0])
-            name = self.combines[monoid] = self.fresh(f"combine_{base}")
-            self.helpers.append(_combine(name, monoid))
+            self.combines[monoid] = self.others.name(
+                f"combine_{base}", self.taken, partial(_combine, monoid)
+            )
+            self.taken.add(self.combines[monoid])
         return self.combines[monoid]
 
     # Blocks: of a tile, the dimensions of more than one place.
@@ -291,6 +319,69 @@ class _Kernel:
         far = isinstance(stride, int) and abs(stride) * LONGEST >= 1 << 31
         place = f"{place}.to(tl.int64)" if far else place
         return f"{place} * {self.size(stride)}"
+
+
+class _Grids(_Kernel):
+    """The source of a kernel that runs several grids: a function for each distinct one,
+    which gets the number of its program."""
+
+    def __init__(self, function: Function) -> None:
+        super().__init__(replace(function, body=replace(function.body, ops=())))
+        self.parts = _parts(function)
+        self.told_of: dict[tuple[str, tuple[int, ...]], list[str]] = {}
+        """The names of a part's constants, by its function and their values."""
+        self.values: dict[str, int] = {}
+
+    @property
+    def constants(self) -> tuple[tuple[str, int], ...]:
+        return tuple(self.values.items())
+
+    def definition(self) -> Callable[[str], str]:
+        self.taken.add(self.function.name)
+        self.sizes = {each: self.fresh(each.name) for each in self.function.symbols}
+        params = [self.fresh(p.hint or "x") for p in self.function.params]
+        self.names.update(zip(self.function.params, params, strict=True))
+        pid = self.fresh("pid")
+        self.line(f"{pid} = tl.program_id(0).to(tl.int64)")
+        for k, op in enumerate(self.parts):
+            end = _bare(self.size(op.first + op.programs))
+            last = k == len(self.parts) - 1
+            test = "else" if last else f"{'elif' if k else 'if'} {pid} < {end}"
+            self.line(f"{test}:")
+            first = self.size(op.first)
+            number = pid if first == "0" else f"{pid} - {first}"
+            self.lines.append(f"        {self.call(op, number)}")
+        constants = (f"{name}: tl.constexpr" for name in self.values)
+        given = ", ".join([*params, *self.sizes.values(), *constants])
+        lines = self.lines
+        return lambda name: "\n".join([f"@triton.jit\ndef {name}({given}):", *lines])
+
+    def call(self, op: Part, number: str) -> str:
+        """The call of a part's function."""
+        used = {v for inner in walk(op.body) for v in inner.operands}
+        params = [p for p in self.function.params if p in used]
+        body = replace(op.body, params=(*op.body.params, *params))
+        symbols = used_symbols(Block(tuple(params), op.body.ops, ()))
+        inner = _Kernel(replace(self.function, body=body, symbols=symbols), self.others)
+        name = self.others.name("part", self.taken, inner.definition())
+        self.taken.add(name)
+        given = [number, *(self.names[p] for p in params)]
+        given += [self.sizes[symbol] for symbol in symbols]
+        return f"{name}({', '.join([*given, *self.told_as(name, inner)])})"
+
+    def told_as(self, name: str, inner: _Kernel) -> list[str]:
+        """What the constants of a part are called here."""
+        values = tuple(value for _, value in inner.constants)
+        key = name, values
+        if key not in self.told_of:
+            names = [self.fresh(f"{n}_{len(self.told_of)}") for n, _ in inner.constants]
+            self.told_of[key] = names
+            self.values.update(zip(names, values, strict=True))
+        return self.told_of[key]
+
+
+def _parts(function: Function) -> list[Part]:
+    return [op for op in function.body.ops if isinstance(op, Part)]
 
 
 def _const(k: _Kernel, op: Const) -> None:
@@ -486,6 +577,22 @@ _DIVISIONS: dict[Any, str] = {ew.TruncDiv: "//", ew.Fmod: "%"}
 # Pieces of text.
 
 
+def _file(functions: Sequence[str]) -> str:
+    called = any("libdevice." in text for text in functions)
+    head = f"{HEAD}\n{LIBRARY}" if called else HEAD
+    return "\n\n\n".join([head, *functions]) + "\n"
+
+
+def _fresh(hint: str, taken: Collection[str]) -> str:
+    """A name like `hint` that is not taken."""
+    base = re.sub(r"\W", "_", hint) or "x"
+    base = f"x{base}" if base[0].isdigit() else base
+    name, count = base, 1
+    while name in taken:
+        name, count = f"{base}_{count}", count + 1
+    return name
+
+
 def _sum(dim: Dim, known: Mapping[Atom, str]) -> str:
     """A polynomial as an expression that needs no parentheses."""
     terms: list[str] = []
@@ -537,7 +644,7 @@ def _typed(dtype: DType, text: str) -> str:
     return f"tl.full((), {text}, {named(dtype)})"
 
 
-def _combine(name: str, monoid: Monoid) -> str:
+def _combine(monoid: Monoid, name: str) -> str:
     """A function of two states, for reductions and scans."""
     inner = _Kernel(monoid.combine)
     names = [inner.fresh(p.hint or "x") for p in monoid.combine.params]

@@ -1,10 +1,15 @@
 """How each elementwise op is spelled in Triton: the table that `supports` reads.
 
     (Add, FLOAT)   ->  x + y         (Maximum, FLOAT) ->  tl.where(x != x, …)
-    (Div, f32)     ->  tl.div_rn     (Exp, FLOAT)     ->  no row: Exp expands
+    (Div, f32)     ->  tl.div_rn     (Exp, f64)       ->  no row: Exp expands
 
 A row takes its operands as expressions that need no parentheses, and gives one. What
-is not exact on every device has no row, but the expansion that a CPU computes too.
+is not exact on every device has no row, but the expansion that a CPU computes too. The
+exceptions are eˣ and log x of f32. The devices' own libraries compute them in 8 and 24
+instructions on sm_90 instead of 19 and 63, and vendors name errors of 2 ulps at most.
+The instructions alone have no such bound: ex2.approx is off by 2^-22, up to 4 ulps, and
+lg2.approx has none near 1. Of most other functions of the libraries Triton has versions
+that flush subnormals.
 """
 
 from __future__ import annotations
@@ -42,6 +47,8 @@ def supports(op_class: Any, dtype: DType, target: Target) -> bool:
     """Whether the op has a row for operands of this dtype."""
     if op_class is Cast:
         return is_number(dtype)
+    if op_class in _LIBRARY and dtype is f32:
+        return True
     found = family(dtype)
     return found is not None and found in _TABLE.get(op_class, {})
 
@@ -60,6 +67,8 @@ def spelled(op: Op, dtypes: tuple[DType, ...], *xs: str) -> str:
         return bitcast(dtypes[0], dtypes[-1], xs[0])
     dtype = dtypes[1] if isinstance(op, ew.Select) else dtypes[0]
     kind: type[Op] = type(op)
+    if kind in _LIBRARY and dtype is f32:
+        return f"{_LIBRARY[kind]}({xs[0]})"
     found = family(dtype)
     row = _TABLE.get(kind, {}).get(found) if found else None
     if row is None:
@@ -250,6 +259,9 @@ def _bitwise(symbol: str) -> dict[Family, Row]:
 
 
 _NEGATED = _of("{0} * -1.0")  # 0 - x would lose the sign of 0
+
+_LIBRARY: dict[Any, str] = {ew.Exp: "libdevice.exp", ew.Log: "libdevice.log"}
+"""What the device's library computes, of f32."""
 
 _TABLE: dict[Any, dict[Family, Row]] = {
     ew.Add: _arithmetic("+"),

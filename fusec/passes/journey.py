@@ -1,7 +1,7 @@
 """The way of a graph through the passes, down to its host function and kernels.
 
     graph ─▶ loop ─▶ fused ─▶ recomputed ─▶ called ─▶ split ─▶ frozen
-    frozen ─▶ host + kernels        kernels ─▶ laid out
+    frozen ─▶ host + kernels        kernels ─▶ laid out        launches ─▶ joined
 
 The table of `pipeline` says which passes those are. Each stage is IR that runs.
 """
@@ -15,6 +15,7 @@ from fusec.analysis.fusion import Fusion, Refusal
 from fusec.ir.core import Function, Module
 from fusec.ir.types import Tensor
 from fusec.passes.assign_layouts import assign_layouts
+from fusec.passes.join_launches import Joined, join_launches
 from fusec.passes.lower_to_host import Lowered
 from fusec.passes.pipeline import PASSES, Setting, lowered_by
 from fusec.target import Target
@@ -32,6 +33,8 @@ class Journey:
     lowered: Lowered
     laid_out: Mapping[str, Function]
     """The kernels with a layout on every tile, by name."""
+    joined: Joined
+    """The program that runs: on a GPU, with launches that became one."""
     setting: Setting
     once: Journey | None = None
     """The end of the way of what makes, once, what the program is given besides its
@@ -49,8 +52,15 @@ class Journey:
 
     @property
     def kernels(self) -> Mapping[str, Function]:
-        """All kernels that are laid out: of what is made once, too."""
-        return {**self.laid_out, **(self.once.laid_out if self.once else {})}
+        """All kernels that are launched: of what is made once, too."""
+        return {**self.joined.kernels, **(self.once.kernels if self.once else {})}
+
+    @property
+    def apart(self) -> Joined:
+        """The program with a launch for each kernel."""
+        kernels = self.lowered.kernels.items()
+        schedules = {name: kernel.schedule for name, kernel in kernels}
+        return Joined(self.lowered.host, self.laid_out, schedules, {})
 
     @property
     def kept_bytes(self) -> int:
@@ -81,7 +91,7 @@ class Journey:
     @property
     def module(self) -> Module:
         """The program: the host function and the kernels that it launches."""
-        return Module((self.lowered.host, *self.laid_out.values()))
+        return self.joined.module
 
 
 def lower(function: Function, setting: Setting) -> Journey:
@@ -112,4 +122,5 @@ def _lowered(functions: Mapping[str, Function], setting: Setting) -> Journey:
     lowered = lowered_by(functions["frozen"], setting)
     kernels = lowered.kernels.items()
     laid_out = {name: assign_layouts(kernel.function) for name, kernel in kernels}
-    return Journey(functions, lowered, laid_out, setting)
+    joined = join_launches(lowered, laid_out, setting.target, setting.hints)
+    return Journey(functions, lowered, laid_out, joined, setting)

@@ -24,7 +24,7 @@ from fusec.analysis.staging import kept
 from fusec.errors import OptionError, UserError
 from fusec.ir.core import Function, Level, Module
 from fusec.ir.dims import Symbol
-from fusec.ir.ops.tile import For
+from fusec.ir.ops.tile import For, Part
 from fusec.ir.verifier import verify
 from fusec.passes.assign_layouts import assign_layouts
 from fusec.passes.call_libraries import call_libraries
@@ -122,7 +122,7 @@ def lowered_by(function: Function, setting: Setting) -> Lowered:
 
 def stripmined(function: Function, target: Target) -> Function:
     """A kernel with loops, dear values kept from sweep to sweep."""
-    if any(isinstance(op, For) for op in function.body.ops):
+    if any(isinstance(op, (For, Part)) for op in function.body.ops):
         return function  # a file may hold kernels that have their loops
     return stripmine(function, kept(function, target), peel=target.peels)
 

@@ -6,8 +6,13 @@ from typing import Any
 
 import gpu_static
 import pytest
+import torch
 from gpu_cases import KERNELS
 
+from fusec.build import gpu_binaries, gpu_jobs
+from fusec.compiler import setting_of
+from fusec.options import Options
+from fusec.passes.journey import lower
 from fusec.runtime import ahead
 from fusec.runtime.ahead import Binary, Failure, Job, Resources, compile_all
 from fusec.target import GPUS, SM_90
@@ -93,3 +98,18 @@ def test_occupancy_is_what_there_is_least_room_for() -> None:
     # Of each program's shared memory the system takes another KiB.
     assert Resources(32, 0, 113 << 10, 256).occupancy(SM_90) == 0.25
     assert Resources(32, 0, 114 << 10, 256).occupancy(SM_90) == 0.125
+
+
+@pytest.mark.parametrize("target", GPUS)
+def test_joined_launches_compile_and_spill_nothing(target: str) -> None:
+    def f(x: torch.Tensor, y: torch.Tensor, z: torch.Tensor) -> Any:
+        return y.sum(0), (z * 2).exp().t().contiguous(), y.cumsum(1), x.exp()
+
+    arguments = [torch.randn(shape) for shape in ((7, 33), (9, 40), (20, 30))]
+    (recorded,) = gpu_static.taken_in(f, *arguments)
+    found = lower(recorded.imported.function, setting_of(Options(target=target)))
+    assert found.joined.parts
+    jobs = gpu_jobs(found.joined, found.target)
+    for outcome in gpu_binaries(jobs).values():
+        assert isinstance(outcome, Binary), outcome
+        assert not outcome.resources.spilled

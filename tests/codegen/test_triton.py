@@ -27,7 +27,7 @@ from fusec.codegen.backend import Emitted
 from fusec.compiler import setting_of
 from fusec.ir.builder import Builder
 from fusec.ir.core import Function, Level, Module
-from fusec.ir.dtypes import DType, bool_, f32, i32, int_, parse_dtype
+from fusec.ir.dtypes import DType, bool_, f32, f64, i32, int_, parse_dtype
 from fusec.ir.interpreter import interpret
 from fusec.ir.opdef import REGISTRY
 from fusec.ir.ops import elementwise as ew
@@ -70,7 +70,7 @@ def same(
     agree(emulator.run(journey, copies), expected, ulps)
     # The interpreter of IR has poison where nothing exists, Triton's has zeros.
     kernels = (stripmined(k, journey.target) for k in journey.kernels.values())
-    module = Module((journey.lowered.host, *kernels))
+    module = Module((journey.joined.host, *kernels))
     copies = [np.array(x) if isinstance(x, np.ndarray) else x for x in arrays]
     agree(interpret(module.entry, copies, module=module), expected, ulps)
 
@@ -196,10 +196,37 @@ def test_loops_over_blocks_read_back() -> None:
     f, make = KERNELS["product"]
     journey, _ = journey_of(f, *make(70, 90))
     kernels = [stripmined(k, journey.target) for k in journey.kernels.values()]
-    text = format_module(Module((journey.lowered.host, *kernels)))
+    text = format_module(Module((journey.joined.host, *kernels)))
     assert "block_extent" in text
     assert "along=" in text
     assert format_module(parse_module(text)) == text
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_launches_that_became_one(dynamic: bool, emulator: Emulator) -> None:
+    """Like parts are one function; each has its own blocks and sizes."""
+
+    def f(x: torch.Tensor, y: torch.Tensor, z: torch.Tensor) -> Any:
+        return x - 0.1, y - 0.1, y.cumsum(1), z.exp().t().contiguous(), x.amax(0)
+
+    torch.manual_seed(0)
+    journey, arrays = journey_of(
+        f, rand(9, 7), rand(9, 40), rand(20, 30), dynamic=dynamic
+    )
+    assert journey.joined.parts
+    same(journey, arrays, emulator)
+
+
+def test_like_parts_are_one_function(emulator: Emulator) -> None:
+    def f(*xs: torch.Tensor) -> Any:
+        return [x * 3 for x in xs]
+
+    journey, arrays = journey_of(f, *(rand(n) for n in (30, 30, 30)))
+    (kernel,) = journey.kernels.values()
+    made = emitted(kernel, journey.target)
+    assert made.text.count("@triton.jit") == 2
+    assert len(made.constants) == 1
+    same(journey, arrays, emulator)
 
 
 def test_rows_too_long_to_hold(emulator: Emulator) -> None:
@@ -226,6 +253,20 @@ def test_running_products_of_negative_zeros(emulator: Emulator) -> None:
     journey, arrays = journey_of(lambda x: x.cumprod(-1), x)
     (result,) = emulator.run(journey, arrays)
     assert np.signbit(result[0, 5:]).all()
+
+
+@pytest.mark.parametrize("f", [torch.exp, torch.log], ids=["exp", "log"])
+def test_what_the_device_s_library_computes(f: Any, emulator: Emulator) -> None:
+    """Of f32, and of what computes in it; f64 is our own."""
+    special = [0.0, -0.0, 1e-40, -100.0, -120.0, 88.8, float("inf"), -float("inf")]
+    x = torch.tensor([*special, float("nan"), 1.0, 3.0])
+    for dtype, ours in ((torch.float32, False), (torch.float64, True)):
+        journey, arrays = journey_of(f, x.to(dtype))
+        (kernel,) = journey.kernels.values()
+        text = kernel_text(kernel, journey.target)
+        assert ("libdevice" in text) is not ours
+        (got,) = emulator.run(journey, arrays)
+        np.testing.assert_allclose(got, f(x.to(dtype)).numpy(), rtol=1e-6)
 
 
 def test_special_numbers(emulator: Emulator) -> None:
@@ -348,6 +389,8 @@ def test_casts(emulator: Emulator) -> None:
 
 def test_rows_say_what_they_support() -> None:
     assert triton_rows.supports(ew.Add, f32, SM_90)
-    assert not triton_rows.supports(ew.Exp, f32, SM_90)
+    assert triton_rows.supports(ew.Exp, f32, SM_90)
+    assert not triton_rows.supports(ew.Exp, f64, SM_90)
+    assert not triton_rows.supports(ew.Exp2, f32, SM_90)
     assert triton_rows.supports(Cast, i32, SM_90)
     assert not triton_rows.supports(Cast, parse_dtype("f8e5m2"), SM_90)

@@ -202,6 +202,20 @@ def test_arguments_are_overwritten(driver: EmulatedDriver) -> None:
     torch.testing.assert_close(x, wanted)
 
 
+def test_a_step_of_many_parameters(driver: EmulatedDriver) -> None:
+    """Small kernels of it start together."""
+
+    def step(xs: list[torch.Tensor], gs: list[torch.Tensor]) -> None:
+        torch._foreach_add_(xs, gs, alpha=-0.1)
+
+    xs = [torch.randn(n) for n in (3, 40, 40, 100, 7)]
+    gs = [torch.randn_like(x) for x in xs]
+    wanted = [x - 0.1 * g for x, g in zip(xs, gs, strict=True)]
+    compiled(step)(xs, gs)
+    torch.testing.assert_close(xs, wanted)
+    assert driver.launches == 1
+
+
 def test_a_gpu_s_code_does_not_run_on_the_cpu_s_memory(tmp_path: Path) -> None:
     torch._dynamo.reset()
     with pytest.raises(Exception, match="cannot run on this machine"):

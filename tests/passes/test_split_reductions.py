@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from texts import ops, read, same_meaning
 
+from fusec.analysis.cost import likely
+from fusec.compiler import setting_of
 from fusec.ir.core import Function
 from fusec.ir.dims import Symbol
+from fusec.ir.interpreter import interpret
 from fusec.ir.ops.checks import Check
 from fusec.ir.ops.loop import Region
+from fusec.options import Options
 from fusec.passes.fuse import fuse
+from fusec.passes.journey import lower
 from fusec.passes.lower_to_loops import lower_to_loops
 from fusec.passes.split_reductions import split_reductions
-from fusec.target import X86_64_V4
+from fusec.target import GPUS, X86_64_V4
 
 TARGET = replace(X86_64_V4, cores=8)
+SM_90 = Options(target="sm_90")
 HINTS = {Symbol("n"): 1 << 20}
 
 
@@ -44,6 +51,25 @@ def regions(function: Function) -> int:
 @pytest.mark.parametrize("n", [1 << 20, 1000003, 1048573])
 def test_a_long_row_is_shared_out(n: int) -> None:
     assert regions(split(total(f"{n}", "(0,)"))) == 2
+
+
+@pytest.mark.parametrize("target", GPUS)
+@pytest.mark.parametrize("n", ["16777216", "n"])
+def test_all_cores_of_a_gpu_share_a_sum(target: str, n: str) -> None:
+    """To one number: several programs to each core, then one kernel more."""
+    hints = {Symbol("n"): 1 << 24}
+    setting = setting_of(Options(target=target), hints)
+    found = lower(read(total(n, "(0,)", "sum<f32>")), setting)
+    first, second = found.lowered.kernels.values()
+    assert likely(first.schedule.programs, hints) >= 2 * setting.target.cores
+    assert second.schedule.programs == 1
+
+
+def test_what_the_cores_of_a_gpu_add_up() -> None:
+    found = lower(read(total("n", "(0,)", "sum<f32>")), setting_of(SM_90))
+    x = np.ones(5_000_001, np.float32)
+    (got,) = interpret(found.joined.host, [x], module=found.joined.module)
+    assert got == 5_000_001
 
 
 def test_few_columns_of_many_rows_are() -> None:

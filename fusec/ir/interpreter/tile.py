@@ -41,6 +41,7 @@ from fusec.ir.ops.tile import (
     Guard,
     IotaTile,
     LoadTile,
+    Part,
     ProgramId,
     Scratch,
     Stage,
@@ -78,6 +79,15 @@ def argument_of(param: Value, argument: Any) -> Array:
 
 def program_id(frame: Frame, op: ProgramId) -> tuple[Array]:
     return (np.asarray(frame.program, np.int64),)
+
+
+def part(frame: Frame, op: Part) -> tuple[()]:
+    number = frame.program - frame.size(op.first)
+    if 0 <= number < frame.size(op.programs):
+        (param,) = op.body.params
+        frame.values[param] = np.asarray(number, np.int64)
+        frame.run(op.body)
+    return ()
 
 
 def block_extent(frame: Frame, op: BlockExtent) -> tuple[Array]:
@@ -225,6 +235,7 @@ RULES: Mapping[type, Rule] = {
     **elements.RULES,
     ProgramId: program_id,
     BlockExtent: block_extent,
+    Part: part,
     BlockCount: block_count,
     LoadTile: load_tile,
     StoreTile: store_tile,

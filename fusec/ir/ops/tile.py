@@ -297,6 +297,26 @@ class For(Op, name="for", levels=TILE):
         return tuple(carried)
 
 
+class Part(Op, name="part", levels=TILE):
+    """The grid of one kernel within that of several: `programs` programs, from number
+    `first` on, run the block, which receives their number from 0."""
+
+    pure = False
+
+    first = attr(Dim)
+    programs = attr(Dim)
+    body = block()
+
+    @classmethod
+    def infer(
+        cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
+    ) -> tuple[Type, ...]:
+        (body,) = blocks
+        if [p.type for p in body.params] != [Scalar(i64)] or body.yields:
+            raise IllTyped("part: the block takes a program's number and yields none")
+        return ()
+
+
 class Scratch(Op, name="scratch", levels=TILE):
     """Memory for the time of one program."""
 
