@@ -116,7 +116,12 @@ class Prepared:
 
 
 def prepare(
-    name: str, direction: str, size: str, dtype: torch.dtype, compilers: tuple[str, ...]
+    name: str,
+    direction: str,
+    size: str,
+    dtype: torch.dtype,
+    compilers: tuple[str, ...],
+    device: str = "cpu",
 ) -> Prepared:
     """Raises AssertionError where a candidate's result is not close to eager's.
 
@@ -124,6 +129,7 @@ def prepare(
     """
     case = CASES[name]
     inputs = case.draw(case.shapes[SIZES.index(size)], dtype)
+    inputs = pytree.tree_map_only(Tensor, lambda x: x.to(device), inputs)
     make = forward if direction == "forward" else step
     calls = {"eager": make(case.function, inputs)}
     eager = outcome(case.function, inputs, make)

@@ -79,8 +79,7 @@ def told(graphs: Sequence[Recorded], target: str) -> list[Report]:
         setting = setting_of(Options(target=target), imported.hints)
         journey = lower(imported.function, setting)
         journeys.append(journey)
-        own = gpu_jobs(journey.lowered.kernels, journey.laid_out, journey.target)
-        jobs |= {(k, name): job for name, job in own.items()}
+        jobs |= {(k, name): job for name, job in gpu_jobs(journey).items()}
     binaries = gpu_binaries(jobs)
     return [
         explain(

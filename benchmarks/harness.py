@@ -23,7 +23,7 @@ import math
 import os
 import platform
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -191,10 +191,15 @@ def save(name: str, rows: Sequence[Any]) -> Path:
     """Write dataclasses `rows` and the environment to results/`name`.json."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    lines = ",\n".join(json.dumps(asdict(row)) for row in rows)
-    around = json.dumps(environment(), indent=1)
-    path.write_text(f'{{"environment": {around},\n"rows": [\n{lines}\n]}}\n')
+    write(path, environment(), rows)
     return path
+
+
+def write(path: Path, around: Mapping[str, Any], rows: Sequence[Any]) -> None:
+    """Write dataclasses `rows`, a line each, and what is `around` them."""
+    lines = ",\n".join(json.dumps(asdict(row)) for row in rows)
+    told = json.dumps(around, indent=1)
+    path.write_text(f'{{"environment": {told},\n"rows": [\n{lines}\n]}}\n')
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

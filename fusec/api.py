@@ -26,6 +26,7 @@ from fusec.logs import enable, forget_warnings, warn_once
 from fusec.options import Options
 from fusec.runtime.artifact import salt
 from fusec.runtime.cache import cache_at
+from fusec.runtime.gpus import facts_of
 
 if TYPE_CHECKING:
     from fusec import compiler
@@ -66,7 +67,8 @@ class Backend:
             warn_once("graph", _UNCOUNTED)
             chosen = replace(chosen, freeze=False)
         compile = partial(_compile, options=chosen)
-        return compile_dynamo_graph(gm, example_inputs, compile, _salt(chosen))
+        devices = _devices(example_inputs)
+        return compile_dynamo_graph(gm, example_inputs, compile, _salt(chosen, devices))
 
     def reset(self) -> None:
         """Called by `torch.compiler.reset`: fusec itself keeps nothing per model."""
@@ -85,7 +87,13 @@ def _compile(
     )
 
 
-def _salt(options: Options) -> str | None:
+def _devices(inputs: Sequence[Any]) -> list[str]:
+    """The devices of tensors, but for the CPU."""
+    tensors = (x for x in inputs if isinstance(x, torch.Tensor))
+    return sorted({str(x.device) for x in tensors} - {"cpu"})
+
+
+def _salt(options: Options, devices: Sequence[str] = ()) -> str | None:
     """For torch's cache of compiled graphs; None where it is not to be used."""
     if not options.cache or options.verify or not _is_kept():
         return None
@@ -95,6 +103,7 @@ def _salt(options: Options) -> str | None:
         target_of(options),
         torch.get_default_dtype(),
         metadata.version("llvmlite"),
+        *(facts_of(device, options) for device in devices),
     )
     return salt(cache_at(options.cache_dir), *facts)
 

@@ -4,10 +4,11 @@ objects an image, and the image code in this process.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, TypeVar
+from importlib.metadata import version
+from typing import Any, Protocol, TypeVar
 
 from fusec.codegen.backend import backend_of
 from fusec.codegen.llvm_gpu_host import emit_gpu_host
@@ -19,17 +20,17 @@ from fusec.errors import InternalError
 from fusec.ir.core import Function, Module
 from fusec.logs import logger
 from fusec.options import Options
-from fusec.passes.lower_to_host import Kernel
+from fusec.passes.journey import Journey
 from fusec.passes.pipeline import lower_kernel
-from fusec.runtime.ahead import Binary, Failure, Job, compile_all
+from fusec.runtime.ahead import Binary, Failure, Job, compile_all, require_triton
 from fusec.runtime.artifact import Artifact, GpuProgram
-from fusec.runtime.cache import cache_at, cache_key
+from fusec.runtime.cache import Cache, cache_at, cache_key
 from fusec.runtime.image import Code
 from fusec.runtime.launcher_cpu import PARALLEL, Linked, link, load
 from fusec.runtime.launcher_gpu import GpuKernel
 from fusec.runtime.launcher_torch import exported_shims
 from fusec.runtime.llvm import VERSION
-from fusec.runtime.plan import HostPlan, plan_host
+from fusec.runtime.plan import HostPlan, aligned, plan_host
 from fusec.runtime.write import write
 from fusec.target import Target, host
 
@@ -41,61 +42,112 @@ def kernel_text(kernel: Function, target: Target) -> str:
     return emitter.emit(lower_kernel(kernel, target, supports), target)
 
 
-def gpu_jobs(
-    kernels: Mapping[str, Kernel], laid_out: Mapping[str, Function], target: Target
-) -> dict[str, Job]:
-    """What is to be compiled of kernels for a GPU, by their names."""
+def gpu_jobs(journey: Journey) -> dict[str, Job]:
+    """What is to be compiled of a program's kernels for a GPU, by their names."""
+    target = journey.target
     emitter: Any = backend_of(target)
-    jobs = [
-        Job(
+    whole = aligned(plan_host(journey.lowered.host, apart=True))
+    jobs: dict[str, Job] = {}
+    for name, kernel in journey.laid_out.items():
+        schedule = journey.lowered.kernels[name].schedule
+        jobs[name] = Job(
             kernel_text(kernel, target),
             name,
             emitter.parameters(kernel),
+            whole[name],
             target.kind,
             target.cpu,
             target.lanes(32),
-            kernels[name].schedule.warps,
-            kernels[name].schedule.stages,
+            schedule.warps,
+            schedule.stages,
         )
-        for name, kernel in laid_out.items()
-    ]
-    return dict(zip(laid_out, jobs, strict=True))
+    return jobs
 
 
 K = TypeVar("K")
 
 
-def gpu_binaries(jobs: Mapping[K, Job]) -> dict[K, Binary | Failure]:
-    """What comes of compiling kernels, on all cores of this machine.
+def gpu_binaries(
+    jobs: Mapping[K, Job], kept: Cache | None = None
+) -> dict[K, Binary | Failure]:
+    """What comes of compiling kernels, on all cores of this machine; of those that were
+    compiled before, what is kept.
 
     Raises `UserError` where Triton is not installed.
     """
-    return dict(zip(jobs, compile_all([*jobs.values()], host().cores), strict=True))
+    require_triton()
+    keys = {k: cache_key("triton", version("triton"), repr(j)) for k, j in jobs.items()}
+    found: dict[K, Binary | Failure] = {}
+    for k, key in keys.items():
+        data = kept.get(key) if kept else None
+        binary = Binary.of(data) if data is not None else None
+        logger("cache").debug("%s %s", "hit" if binary else "miss", key)
+        if binary is not None:
+            found[k] = binary
+    missing = [k for k in jobs if k not in found]
+    made = compile_all([jobs[k] for k in missing], host().cores)
+    for k, binary in zip(missing, made, strict=True):
+        found[k] = binary
+        if kept and isinstance(binary, Binary):
+            kept.put(keys[k], binary.data, "binary")
+    return {k: found[k] for k in jobs}
 
 
-class Build:
-    """Makes the code of a program for a CPU; objects of it may be in the cache."""
+Callables = Mapping[str, Callable[..., Any]]
+
+
+class Build(Protocol):
+    """Makes the code of programs for one device."""
+
+    def artifact(self, module: Module, callables: Callables) -> tuple[Artifact, Code]:
+        """A host function and the kernels that follow it, and their code, loaded."""
+        ...
+
+
+class Objects:
+    """The object code of modules for a processor: compiled, or from the cache."""
+
+    def __init__(self, kept: Cache | None, target: Target) -> None:
+        self.target = target
+        self.cache = kept
+        self.hits: list[str] = []
+        """The keys of those that the cache had."""
+
+    def of(self, text: str, opt: int = 1, renew: bool = False) -> bytes:
+        """That of a module; with `renew`, not what the cache has."""
+        cpu, features = self.target.cpu, self.target.feature_string
+        key = cache_key("llvm-object", VERSION, text, cpu, features, str(opt))
+        kept = self.cache.get(key) if self.cache and not renew else None
+        logger("cache").debug("%s %s", "hit" if kept else "miss", key)
+        if kept is not None:
+            self.hits.append(key)
+            return kept
+        image = compile_object(text, cpu, features, opt)
+        if self.cache:
+            self.cache.put(key, image, "object")
+        return image
+
+
+class CpuBuild:
+    """Makes the code of programs for a processor."""
 
     def __init__(self, options: Options, target: Target) -> None:
         self.threads = options.threads
         self.target = target
-        self.cache = cache_at(options.cache_dir) if options.cache else None
-        self.kept: list[str] = []
-        """The keys of the objects that the cache had."""
+        self.objects = Objects(cache_of(options), target)
 
-    def artifact(
-        self, module: Module, callables: Mapping[str, Callable[..., Any]]
-    ) -> tuple[Artifact, Code]:
+    def artifact(self, module: Module, callables: Callables) -> tuple[Artifact, Code]:
         """A host function and the kernels that follow it, and their code, loaded."""
         host, *kernels = module.functions
         plan = plan_host(host, callable_natively(exported_shims()))
         try:
             image, code = self.linked(plan, kernels)
         except InternalError as error:
-            if not self.kept:
+            hits = self.objects.hits
+            if not hits:
                 raise
             reason = "made anew what the cache entries %s should hold: %s"
-            logger("cache").warning(reason, ", ".join(self.kept), error.what)
+            logger("cache").warning(reason, ", ".join(hits), error.what)
             image, code = self.linked(plan, kernels, renew=True)
         artifact = Artifact(write(plan), image, callables, self.threads)
         return artifact, code
@@ -104,7 +156,7 @@ class Build:
         self, plan: HostPlan, kernels: Sequence[Function], renew: bool = False
     ) -> tuple[Linked, Code]:
         """The code of a program; with `renew`, none of it from the cache."""
-        compiled = partial(self.object, renew=renew)
+        compiled = partial(self.objects.of, renew=renew)
         # LLVM lets Python go on meanwhile: it compiles one text as the next is written.
         with ThreadPoolExecutor(1, "fusec-llvm") as llvm:
             texts = (kernel_text(kernel, self.target) for kernel in kernels)
@@ -119,50 +171,41 @@ class Build:
         image = link(objects, [PARALLEL, *names])
         return image, load(image, exported_shims())
 
-    def object(self, text: str, opt: int = 1, renew: bool = False) -> bytes:
-        """The object code of a module; compiled if the cache does not have it."""
-        cpu, features = self.target.cpu, self.target.feature_string
-        key = cache_key("llvm-object", VERSION, text, cpu, features, str(opt))
-        kept = self.cache.get(key) if self.cache and not renew else None
-        logger("cache").debug("%s %s", "hit" if kept else "miss", key)
-        if kept is not None:
-            self.kept.append(key)
-            return kept
-        image = compile_object(text, cpu, features, opt)
-        if self.cache:
-            self.cache.put(key, image, "object")
-        return image
 
-
-class GpuBuild(Build):
+class GpuBuild:
     """Makes the code of a program for a GPU: its segments are this processor's."""
 
-    def __init__(
-        self, options: Options, target: Target, kernels: Mapping[str, Kernel]
-    ) -> None:
-        super().__init__(options, host())
-        self.gpu = target
-        self.kernels = kernels
+    def __init__(self, options: Options, journey: Journey, device: str) -> None:
+        self.cache = cache_of(options)
+        self.objects = Objects(self.cache, host())
+        self.journey = journey
+        self.device = device
 
-    def artifact(
-        self, module: Module, callables: Mapping[str, Callable[..., Any]]
-    ) -> tuple[Artifact, Code]:
+    def artifact(self, module: Module, callables: Callables) -> tuple[Artifact, Code]:
         """A host function and the kernels that follow it, and their code, loaded.
 
         Raises `UserError` without Triton, `InternalError` where it fails.
         """
         first, *kernels = module.functions
-        plan = plan_host(first)
-        laid_out = {kernel.name: kernel for kernel in kernels}
-        binaries = gpu_binaries(gpu_jobs(self.kernels, laid_out, self.gpu))
-        found: list[GpuKernel] = []
-        for name, binary in binaries.items():
+        plan = plan_host(first, apart=True)
+        names = {kernel.name: kernel for kernel in kernels}
+        text = emit_gpu_host(plan, names, self.objects.target)
+        objects = [self.objects.of(text, opt=0)]
+        image = link(objects, [each.name for each in plan.segments])
+        gpu = GpuProgram(self.device, tuple(self.kernels()))
+        artifact = Artifact(write(plan), image, callables, None, gpu=gpu)
+        return artifact, load(image)
+
+    def kernels(self) -> Iterator[GpuKernel]:
+        """The program's kernels, compiled."""
+        jobs = gpu_jobs(self.journey)
+        for name, binary in gpu_binaries(jobs, self.cache).items():
             if isinstance(binary, Failure):
                 raise InternalError(f"Triton did not compile {name}: {binary.what}")
             used = binary.resources
-            found.append(GpuKernel(name, binary.code, used.threads, used.shared))
-        text = emit_gpu_host(plan, laid_out, self.target)
-        image = link([self.object(text, opt=0)], [each.name for each in plan.segments])
-        gpu = GpuProgram(self.gpu.kind, tuple(found))
-        artifact = Artifact(write(plan), image, callables, self.threads, gpu=gpu)
-        return artifact, load(image)
+            yield GpuKernel(name, binary.code, used.threads, used.shared)
+
+
+def cache_of(options: Options) -> Cache | None:
+    """Where compiled code is kept, if it is."""
+    return cache_at(options.cache_dir) if options.cache else None

@@ -14,7 +14,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from fusec.build import Build, GpuBuild
+from fusec.build import Build, CpuBuild, GpuBuild
 from fusec.calibration import target_of
 from fusec.codegen.backend import backend_of
 from fusec.counters import Statistics, count
@@ -30,6 +30,7 @@ from fusec.options import Options
 from fusec.passes.journey import Journey, lower
 from fusec.passes.pipeline import PASSES, Setting, stripmined
 from fusec.runtime.artifact import Artifact, tell
+from fusec.runtime.gpus import calibrated_target as gpu
 from fusec.runtime.launcher_keeping import Keeping
 from fusec.runtime.launcher_torch import Program
 from fusec.runtime.verified import Stage, Verified
@@ -46,10 +47,18 @@ class Compilation(Made):
     journey: Journey
 
 
-def setting_of(options: Options, hints: Mapping[Symbol, int] = NO_HINTS) -> Setting:
+CPU = "cpu"
+
+
+def setting_of(
+    options: Options, hints: Mapping[Symbol, int] = NO_HINTS, device: str = CPU
+) -> Setting:
     """What the passes are told: the target, what its backend has rows for, and sizes
-    that symbols are likely to have."""
-    target = target_of(options)
+    that symbols are likely to have.
+
+    Raises `UnsupportedError` for a device that programs cannot run on.
+    """
+    target = target_of(options) if device == CPU else gpu(device, options)
     return Setting(target, partial(backend_of(target).supports, target=target), hints)
 
 
@@ -58,15 +67,17 @@ def compile_function(
     options: Options,
     hints: Mapping[Symbol, int] = NO_HINTS,
     callables: Mapping[str, Callable[..., Any]] = NO_CALLABLES,
+    device: str = CPU,
 ) -> Compilation:
-    """Compile a graph to a program for this machine.
+    """Compile a graph to a program for a device of this machine, as torch names it.
 
     `callables` are the externs that have no name in torch.
     """
-    journey = lower(function, setting_of(options, hints))
+    journey = lower(function, setting_of(options, hints, device))
 
     def compiled(journey: Journey) -> tuple[Program, Artifact]:
-        artifact, code = _build(options, journey).artifact(journey.module, callables)
+        build = _build(options, journey, device)
+        artifact, code = build.artifact(journey.module, callables)
         return artifact.bound(code), artifact
 
     program, artifact = compiled(journey)
@@ -86,24 +97,25 @@ def compile_module(
     """Compile a host function and the laid out kernels that follow it."""
     target = target_of(options)
     check_runs_here(target)
-    artifact, code = Build(options, target).artifact(module, callables)
+    artifact, code = CpuBuild(options, target).artifact(module, callables)
     return Made(artifact.bound(code), artifact)
 
 
-def _build(options: Options, journey: Journey) -> Build:
+def _build(options: Options, journey: Journey, device: str) -> Build:
     """What makes the code of a program, for the target of its journey."""
-    target = journey.target
-    check_runs_here(target)
-    if target.is_gpu:
-        return GpuBuild(options, target, journey.lowered.kernels)
-    return Build(options, target)
+    if device == CPU:
+        check_runs_here(journey.target)
+    if journey.target.is_gpu:
+        return GpuBuild(options, journey, device)
+    return CpuBuild(options, journey.target)
 
 
 def compile_graph(imported: Imported, options: Options) -> Compilation:
     """Compile what the frontend took in; with `verify`, to run beside its oracle."""
     function, hints = imported.function, imported.hints
     began = time.perf_counter()
-    made = compile_function(function, options, hints, imported.callables)
+    device = imported.device
+    made = compile_function(function, options, hints, imported.callables, device)
     runs, fallbacks = _runs(made.journey), imported.fallbacks
     tell(
         (runs, *map(str, fallbacks)), f"compiled in {time.perf_counter() - began:.2f} s"
@@ -112,7 +124,7 @@ def compile_graph(imported: Imported, options: Options) -> Compilation:
     if options.verify:
         stages = _stages(made.journey)
         oracle = imported.callables, imported.eager_yields
-        verified = Verified(made.program, stages, *oracle)
+        verified = Verified(made.program, stages, *oracle, device)
         return Compilation(verified, journey=made.journey)
     # Another program may find what is kept, and has other lines.
     told = (str(replace(each, where=Loc.UNKNOWN)) for each in fallbacks)

@@ -164,6 +164,11 @@ def environment_of_workers() -> dict[str, str]:
     return {**own, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
+def launches_block() -> bool:
+    """Whether each launch on a GPU is to be waited for: torch's own switch."""
+    return os.environ.get("CUDA_LAUNCH_BLOCKING", "0") not in ("", "0")
+
+
 _PREFIX = "FUSEC_"
 
 

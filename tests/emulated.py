@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import emulated_device
 import numpy as np
 import torch
 import triton.language as tl
@@ -30,11 +31,13 @@ from fusec.ir.dtypes import DType
 from fusec.ir.interpreter import host, interpret
 from fusec.ir.types import Buffer
 from fusec.passes.journey import Journey
-from fusec.runtime import artifact
+from fusec.runtime import gpus
 from fusec.runtime.ahead import Binary, Job, Resources
 from fusec.runtime.launcher_gpu import GpuKernel
+from fusec.runtime.recipe import VECTOR
 from fusec.runtime.tensors import torch_dtype
 from fusec.runtime.triton_source import loaded
+from fusec.target import SM_90
 
 
 class EmulatedDriver:
@@ -42,35 +45,72 @@ class EmulatedDriver:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.kernels: list[tuple[Any, list[str]]] = []
+        self.kernels: list[tuple[Any, Job]] = []
         self.launches = 0
-        self._callback = LAUNCH(self._launch)
-        self.launch = ctypes.cast(self._callback, ctypes.c_void_p).value
+        self.contexts: list[int] = []
+        """Those that are current, the last one on top."""
+        self.current = 1
+        """The stream."""
+        self.fails = 0
+        """The status of every launch."""
+        self._callbacks = LAUNCH(self._launch), ENTER(self._enter), ENTER(self._leave)
+        addresses = (ctypes.cast(f, ctypes.c_void_p).value for f in self._callbacks)
+        self.launch, self.enter, self.leave = (address or 0 for address in addresses)
 
-    def load(self, kernel: GpuKernel) -> int:
+    def context(self, device: torch.device) -> int:
+        return CONTEXT + (device.index or 0)
+
+    def load(self, kernel: GpuKernel, device: torch.device) -> int:
         """The number of a kernel, counted from 1."""
-        job = json.loads(kernel.code)
+        job = Job(**json.loads(kernel.code))
         path = self.folder / f"loaded_{len(self.kernels)}.py"
-        function = loaded(job["source"], kernel.name, path)
-        self.kernels.append((function, job["types"]))
+        function = loaded(job.source, kernel.name, path)
+        self.kernels.append((function, job))
         return len(self.kernels)
 
     def stream(self, device: torch.device) -> int:
-        return 1
+        return self.current
+
+    def words(self, count: int) -> torch.Tensor:
+        return torch.zeros(count, dtype=torch.int64)
+
+    def wait(self, device: torch.device) -> None:
+        pass
+
+    def failure(self, status: int) -> str:
+        return f"EMULATED_{status}"
+
+    def _enter(self, context: int) -> int:
+        assert context >= CONTEXT
+        self.contexts.append(context)
+        return 0
+
+    def _leave(self, before: int) -> int:
+        self.contexts.pop()
+        return 0
 
     def _launch(self, function: int, grid: int, *rest: Any) -> int:
         *_, stream, params, _ = rest
-        assert stream == 1
+        assert stream == self.current
+        assert len(self.contexts) == 1
         assert grid > 0
-        jit, types = self.kernels[function - 1]
+        if self.fails:
+            return self.fails
+        jit, job = self.kernels[function - 1]
         words = [
-            ctypes.c_int64.from_address(params[k]).value for k in range(len(types))
+            ctypes.c_int64.from_address(params[k]).value for k in range(len(job.types))
         ]
-        arguments = map(_argument, types, words)
+        for word, whole in zip(words, job.aligned, strict=False):
+            assert word % VECTOR == 0 or not whole
+        arguments = map(_argument, job.types, words)
         with _as_gpus_do():
             jit[(grid,)](*arguments)
         self.launches += 1
         return 0
+
+
+CONTEXT = 1 << 20
+"""The context of the first device."""
 
 
 LAUNCH = ctypes.CFUNCTYPE(
@@ -81,6 +121,7 @@ LAUNCH = ctypes.CFUNCTYPE(
     ctypes.POINTER(ctypes.c_int64),
     ctypes.c_void_p,
 )
+ENTER = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int64)
 SHORT = {
     "i1": torch.bool,
     "i8": torch.int8,
@@ -119,12 +160,14 @@ def uncompiled(jobs: Sequence[Job], workers: int) -> list[Binary]:
 
 @contextmanager
 def emulated(folder: Path) -> Iterator[EmulatedDriver]:
-    """Programs for GPUs run meanwhile, on tensors in the CPU's memory."""
+    """Programs for GPUs run meanwhile, on tensors in the CPU's memory: those of targets
+    that are named, and of tensors on the device of `emulated_device`."""
     driver = EmulatedDriver(folder)
+    kind = gpus.Kind(lambda device: SM_90, lambda: driver)
     with (
         patch.object(build, "compile_all", uncompiled),
         patch.object(compiler, "check_runs_here", lambda target: None),
-        patch.object(artifact, "driver_of", lambda kind: driver),
+        patch.dict(gpus.KINDS, dict.fromkeys(("cpu", emulated_device.NAME), kind)),
     ):
         yield driver
 

@@ -12,6 +12,9 @@ import compile_time
 import cpu_fused
 import fused_linear
 import gemm
+import gpu_fused
+import gpu_gemm
+import gpu_harness
 import harness
 import models
 import pytest
@@ -157,3 +160,25 @@ def test_each_block_is_right(block: Any, shape: tuple[int, ...]) -> None:
     with torch.no_grad():
         got = torch.compile(module, backend="fusec")(x)
         torch.testing.assert_close(got, module(x), rtol=1e-4, atol=1e-4)
+
+
+needs_inductor = pytest.mark.skipif(
+    "inductor" not in harness.compilers(), reason="it takes a C++ compiler"
+)
+
+
+@needs_inductor
+def test_benchmarks_of_gpus_run_without_one(tmp_path: Path) -> None:
+    row = gpu_fused.measure("swiglu", "forward", "f32", "cache", 2, "cpu")
+    product = gpu_gemm.measure("bias, gelu", "bf16", (9, 8, 16), 2, "cpu", False)
+    assert {*row.seconds} == {"eager", "inductor", "fusec", "roofline"}
+    assert {*product.seconds} == {"cuBLAS", "eager", "inductor", "fusec"}
+    harness.write(tmp_path / "gpu.json", {"device": "none"}, [row, row])
+    kept = json.loads((tmp_path / "gpu.json").read_text())
+    assert [each["case"] for each in kept["rows"]] == ["swiglu"] * 2
+
+
+def test_no_row_begins_after_the_deadline(tmp_path: Path) -> None:
+    over = gpu_harness.Deadline(-1.0)
+    assert gpu_fused.run("cpu", 1, tmp_path, quick=True, deadline=over) == []
+    assert gpu_gemm.run("cpu", 1, tmp_path, quick=True, deadline=over) == []

@@ -678,7 +678,7 @@ MISTAKES: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
         ("explain", "model.py:misfit"),
         ("same reduction dim, but got [3, 4]", "model.py:", "return y @ y"),
     ),
-    (("dump", "model.py:elsewhere"), ("on the device meta", ".cpu()")),
+    (("dump", "model.py:elsewhere"), ("on the device meta", "on the CPU or a GPU")),
     (("dump", "other.py:f"), ("there is no file other.py",)),
     (("dump", "no_such_module:f"), ("No module named 'no_such_module'",)),
     (("dump", "model.py"), ("write file.py:name",)),

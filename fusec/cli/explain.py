@@ -44,8 +44,7 @@ def _binaries(journey: Journey) -> Mapping[str, Binary | Failure]:
     kernels = journey.lowered.kernels
     try:
         with progress(f"compiling {counted(len(kernels), 'kernel')}"):
-            jobs = gpu_jobs(kernels, journey.laid_out, journey.target)
-            return gpu_binaries(jobs)
+            return gpu_binaries(gpu_jobs(journey))
     except UserError as error:
         note(f"what the kernels take of the GPU is not known: {error}")
         return NO_BINARIES

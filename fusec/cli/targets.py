@@ -21,7 +21,7 @@ from typing import Any
 
 from fusec.cli.arguments import chosen
 from fusec.cli.output import progress
-from fusec.compiler import compile_graph, setting_of
+from fusec.compiler import CPU, compile_graph, setting_of
 from fusec.errors import FusecError, Loc, UserError
 from fusec.frontend.record import Inputs, Recorded, Recording, record, with_arrays
 from fusec.ir.arguments import load_npz
@@ -54,8 +54,10 @@ def recording(arguments: Namespace) -> Recording:
 def lowered(recorded: Recorded, arguments: Namespace) -> Journey:
     """A graph at every stage."""
     options, imported = Options.from_mapping(chosen(arguments)), recorded.imported
+    # A target that is named need not be here.
+    device = CPU if options.target else imported.device
     with progress("lowering"):
-        return lower(imported.function, setting_of(options, imported.hints))
+        return lower(imported.function, setting_of(options, imported.hints, device))
 
 
 def _record(call: Call, options: Options, arguments: Namespace) -> Recording:

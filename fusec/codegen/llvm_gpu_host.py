@@ -7,10 +7,11 @@
                                i32 %shared, ptr %stream, ptr %params, null)
 
 A segment takes, where one on a CPU takes a number of threads, the address of a table
-that `runtime.launcher_gpu` fills: the stream; the driver's function that launches,
-cuLaunchKernel or hipModuleLaunchKernel, which take the same; then of each kernel its
-function, its threads and its bytes of shared memory. Launches of one stream run in
-their order, so none has to wait for others.
+that `runtime.launcher_gpu` fills: the stream; the driver's functions that launch and
+that make a context current; then of each kernel its function, its threads and its bytes
+of shared memory. Launches of one stream run in their order, so none has to wait for
+others. The context of the device is current meanwhile, whatever is so in the thread
+that calls.
 """
 
 from __future__ import annotations
@@ -23,7 +24,17 @@ from fusec.ir.core import Function
 from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.host import Launch
 from fusec.runtime.plan import HostPlan, Segment
-from fusec.runtime.recipe import HIDDEN, KERNEL_WORDS, LAUNCH_WORD, STREAM_WORD, TABLE
+from fusec.runtime.recipe import (
+    CONTEXT_WORD,
+    ENTER_WORD,
+    HIDDEN,
+    KERNEL_WORDS,
+    LAUNCH_WORD,
+    LEAVE_WORD,
+    STATUS_SLOT,
+    STREAM_WORD,
+    TABLE,
+)
 from fusec.target import Target
 
 
@@ -51,6 +62,18 @@ class _GpuSegment(SegmentText):
         super().__init__(plan, segment, kernels, target)
         self.order = order
 
+    def begin(self) -> None:
+        """Make the context of the device current."""
+        self.store(1, "%frame", STATUS_SLOT)
+        context = f"ptr {self.pointer(self.word(CONTEXT_WORD))}"
+        enter, leave = (self.pointer(self.word(k)) for k in (ENTER_WORD, LEAVE_WORD))
+        self.leave = f"call i32 {leave}(ptr {self.at(0)})"
+        self.check(self.writer.read(f"call i32 {enter}({context})", "status"))
+
+    def end(self) -> None:
+        """Make the one before it current again."""
+        self.writer.effect(self.leave)
+
     def rounds(self) -> Iterator[tuple[int, Sequence[Launch | Extern]]]:
         """Every op by itself, as the stream has them one after the other."""
         for number, op in enumerate(self.segment.ops, start=1):
@@ -66,11 +89,12 @@ class _GpuSegment(SegmentText):
         """Have the driver start a kernel, if it has any programs to run."""
         w, programs = self.writer, self.index(op.grid)
         if isinstance(op.grid, int):
-            self.check(self.start(op, programs))
+            self.check(self.start(op, programs), [self.leave])
             return
         arm = w.open_arm(self.lanes.test("icmp sgt", "i64", programs, "0"), "launch")
         status = self.start(op, programs)
-        self.check(*w.close_arm(arm, [("i32", status, "0")]))
+        (status,) = w.close_arm(arm, [("i32", status, "0")])
+        self.check(status, [self.leave])
 
     def start(self, op: Launch, programs: str) -> str:
         """The status that the driver gives."""

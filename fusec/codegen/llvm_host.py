@@ -75,6 +75,7 @@ class SegmentText:
         rounds = list(self.rounds())
         room = max(self.room(launches) for _, launches in rounds)
         self.scratch = self.writer.at_entry(f"alloca i64, i64 {room}", "scratch")
+        self.begin()
         for number, ops in rounds:
             self.store(number, "%frame", STATUS_SLOT)
             first = ops[0]
@@ -84,8 +85,15 @@ class SegmentText:
                 self.launch(first)
             else:
                 self.batch([op for op in ops if isinstance(op, Launch)])
+        self.end()
         self.store(0, "%frame", STATUS_SLOT)
         return self.writer
+
+    def begin(self) -> None:
+        """Emit what stands before the first op."""
+
+    def end(self) -> None:
+        """Emit what stands after the last one."""
 
     def rounds(self) -> Iterator[tuple[int, Sequence[Launch | Extern]]]:
         """Ops that run at the same time, with the number of the first among those

@@ -18,16 +18,17 @@ from typing import Any
 import torch
 from torch import fx
 
-from fusec.errors import InternalError, Unsupported, UnsupportedError, UserError
+from fusec.errors import InternalError, UnsupportedError, UserError
 from fusec.frontend.compiled import CompiledGraph, Made, boxed, compiled
 from fusec.frontend.intake import Imported, import_graph
-from fusec.frontend.meta import leaves, loc_of
 from fusec.frontend.outputs import Program
 from fusec.frontend.reproducer import write_reproducer
 from fusec.frontend.torch_private import static_inputs, unset_fake_temporarily
 from fusec.logs import logger, warn_once
 from fusec.options import Options
 
+_NOT_FROZEN = """nothing is frozen of graphs on {}: their weights are read as they lie
+  help: leave freeze out"""
 Compile = Callable[[Imported], Made]
 Tell = Callable[[str, str], None]
 """Is told of a graph that runs through ATen: which, and why."""
@@ -85,11 +86,12 @@ def _compiled(
     options: Options,
     role: str,
 ) -> Program:
-    _check_devices(gm)
     frozen = static_inputs() if options.freeze and role == "inference" else ()
     imported = import_graph(
         gm, example_inputs, name=role, numerics=options.numerics, frozen=frozen
     )
+    if frozen and imported.device != "cpu":
+        warn_once("graph", _NOT_FROZEN.format(imported.device))
     if imported.fallbacks and not options.fallback:
         raise UnsupportedError(imported.fallbacks)
     made = compile(imported)
@@ -102,15 +104,6 @@ def _compiled(
 def _is_negated(node: fx.Node) -> bool:
     value = node.meta.get("val") if node.op == "placeholder" else None
     return isinstance(value, torch.Tensor) and value.is_neg()
-
-
-def _check_devices(gm: fx.GraphModule) -> None:
-    for node in gm.graph.nodes:
-        for leaf in leaves(node.meta.get("val")):
-            if isinstance(leaf, torch.Tensor) and leaf.device.type != "cpu":
-                thing = f"a tensor on {leaf.device}"
-                reason = "fusec runs programs on the CPU only"
-                raise UnsupportedError([Unsupported(thing, reason, loc_of(node))])
 
 
 def _through_aten(gm: fx.GraphModule) -> Program:

@@ -29,13 +29,19 @@ from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.view import Restride
 from fusec.ir.types import Tensor, Type
 
+_ATTENTIONS = (
+    "flash_attention_for_cpu",
+    "flash_attention",
+    "efficient_attention",
+    "cudnn_attention",
+)
 BY_DESIGN = frozenset(
     f"aten.{name}"
     for name in (
         "_assert_scalar",
         "_local_scalar_dense",
-        "_scaled_dot_product_flash_attention_for_cpu",
-        "_scaled_dot_product_flash_attention_for_cpu_backward",
+        *(f"_scaled_dot_product_{kind}" for kind in _ATTENTIONS),
+        *(f"_scaled_dot_product_{kind}_backward" for kind in _ATTENTIONS),
         "convolution",
         "convolution_backward",
     )
@@ -65,7 +71,7 @@ class Externs:
             operands = Operands(e, env)
             target, inputs = self._keep(node, env, meta)
             arguments, keywords = operands.tree(inputs), ()
-        types = tuple(_result_type(node, leaf) for leaf in leaves(meta))
+        types = tuple(_result_type(e, node, leaf) for leaf in leaves(meta))
         hints = tuple(_defines(leaf) for leaf in leaves(meta))
         attrs = (target, arguments, keywords, types)
         values = e.b.emit(Extern, operands.values, attrs, hints=hints)
@@ -77,7 +83,7 @@ class Externs:
         The copy keeps what is later stored in place from reaching the original.
         """
         fresh = tensor.detach().clone()
-        known = type_of(fresh, loc_of(node))
+        known = type_of(fresh, loc_of(node), e.home)
         if isinstance(known, Tensor) and fresh.numel() == 1:
             return e.full(fresh.item(), known.shape, known.dtype)
         target = self._name(str(node.target), fresh.clone)
@@ -168,7 +174,7 @@ def restrided(x: Term, meta: Any) -> Term:
     """x stored with the strides that torch's fake tensor has."""
     if not isinstance(meta, torch.Tensor):
         return x
-    wanted = type_of(meta, x.e.b.loc)
+    wanted = type_of(meta, x.e.b.loc, x.e.home)
     if not isinstance(wanted, Tensor):
         return x
     if wanted.strides == x.strides:
@@ -185,9 +191,9 @@ def aliases(target: Any) -> bool:
     return any(r.alias_info is not None and not r.alias_info.is_write for r in returns)
 
 
-def _result_type(node: fx.Node, meta: Any) -> Type:
+def _result_type(e: Emitter, node: fx.Node, meta: Any) -> Type:
     """As torch traced it; what would alias an argument is copied, hence row-major."""
-    found = type_of(meta, loc_of(node))
+    found = type_of(meta, loc_of(node), e.home)
     if isinstance(found, Tensor) and aliases(node.target):
         return Tensor(found.dtype, found.shape)
     return found

@@ -16,7 +16,7 @@ import operator
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import fx
@@ -30,7 +30,9 @@ from fusec.frontend.aten.term import Emitter, Term, Undecided
 from fusec.frontend.dtypes import COMPUTED, from_torch
 from fusec.frontend.externs import BY_DESIGN, Externs, Found, restrided
 from fusec.frontend.meta import (
+    CPU,
     extents,
+    home_of,
     is_readable,
     leaves,
     loc_of,
@@ -57,9 +59,11 @@ from fusec.frontend.outputs import (
 from fusec.frontend.shapes import Sizes, Untranslatable, symbol_of, to_dim
 from fusec.frontend.torch_private import OpOverload
 from fusec.ir.builder import Builder, without_dead_ops
+from fusec.ir.calls import Named, Slot
 from fusec.ir.core import Function, Level, Value
 from fusec.ir.dims import Expr, Symbol, symbols
 from fusec.ir.dtypes import bool_, f64, i64
+from fusec.ir.ops.extern import Extern
 from fusec.ir.types import IllTyped, Opaque, Scalar, Tensor, Type
 
 
@@ -80,6 +84,8 @@ class Imported:
     """What runs through ATen though fusec would rather compile it."""
     outputs: tuple[Output, ...]
     """What each output of the graph is; yields that none names update a parameter."""
+    device: str
+    """Where its kernels run, as torch names it: cpu, cuda:0."""
     eager: Callable[..., Any]
     """The graph as traced, run by torch: what the function is compared with."""
 
@@ -134,7 +140,8 @@ class _Intake:
         default = from_torch(torch.get_default_dtype())
         assert default is not None
         builder = Builder(Level.GRAPH)
-        self.e = Emitter(builder, self.sizes.facts, numerics == "fast", default)
+        home = home_of(metas)
+        self.e = Emitter(builder, self.sizes.facts, numerics == "fast", default, home)
         self.gm = gm
         self.env: dict[fx.Node, Found] = {}
         self.arguments: dict[fx.Node, int] = {}
@@ -148,6 +155,10 @@ class _Intake:
         """The node that each of them is overwritten with."""
         self.bases: dict[fx.Node, fx.Node] = {}
         """Outputs that are views, and of what."""
+        self.moved: dict[fx.Node, Term] = {}
+        """Numbers on the CPU, where kernels on another device can read them."""
+        self.known: set[fx.Node] = set()
+        """Those of them that the graph alone tells."""
         self.externs = Externs()
         self.fallbacks: list[Unsupported] = []
         self.outputs: tuple[Any, ...] = ()
@@ -167,7 +178,7 @@ class _Intake:
     def _placeholder(self, node: fx.Node) -> Found:
         meta = node.meta["val"]
         self.arguments[node] = len(self.arguments)
-        type_ = type_of(meta, loc_of(node))
+        type_ = type_of(meta, loc_of(node), self.e.home)
         symbol = symbol_of(meta) if isinstance(meta, torch.SymInt) else None
         self.bound.update(dict.fromkeys(_symbols_of(meta)))
         value = self.e.b.param(type_, symbol.name if symbol else node.name)
@@ -176,9 +187,14 @@ class _Intake:
 
     def _attribute(self, node: fx.Node) -> Found:
         held = operator.attrgetter(str(node.target))(self.gm)
-        if isinstance(held, torch.Tensor):
-            return self.externs.constant(self.e, node, held)
-        return held
+        if not isinstance(held, torch.Tensor):
+            return held
+        if self.e.home != CPU and _is_number(held):
+            dtype = from_torch(held.dtype)
+            assert dtype is not None
+            self.known.add(node)
+            self.moved[node] = self.e.full(held.item(), (), dtype)
+        return self.externs.constant(self.e, node, held)
 
     def _call(self, node: fx.Node) -> Found:
         size = self._size(node.meta.get("val"))
@@ -200,21 +216,22 @@ class _Intake:
         """By a handler if one can, else by a call to torch."""
         meta = traced(node)
         metas = list(leaves(meta))
-        types = tuple(type_of(meta, loc_of(node)) for meta in metas)
+        types = tuple(type_of(meta, loc_of(node), self.e.home) for meta in metas)
         results = tuple(t for t in types if isinstance(t, Tensor))
-        e = replace(self.e, results=results, whole=_is_whole(node))
+        e = self._at(node, results)
         handler = _handler(node)
+        known = self._is_known(node, meta, handler)
         reason = "fusec has no such op"
         if not self.bound.keys() >= set(_symbols_of(meta)):
             reason = "how large its result is only the call finds out"
-        elif strange := self._strange(node, types):
+        elif strange := self._strange(node, metas, types):
             reason = strange
         elif handler is not None:
             found = self._handled(e, node, handler)
             if isinstance(found, (Term, tuple)):
                 return found
             reason = found
-        if _packet(node) not in BY_DESIGN:
+        if _packet(node) not in BY_DESIGN and not _moves(node) and not known:
             self.fallbacks.append(Unsupported(str(node.target), reason, loc_of(node)))
         found = self.externs.call(e, node, self.env)
         self.bound.update(dict.fromkeys(_symbols_of(meta)))
@@ -233,10 +250,20 @@ class _Intake:
             return None
         return dim if self.sizes.facts.divides_safely(dim) else None
 
-    def _strange(self, node: fx.Node, results: Sequence[Type]) -> str:
+    def _strange(
+        self, node: fx.Node, metas: Sequence[Any], results: Sequence[Type]
+    ) -> str:
         """What keeps kernels from a node: the type of an operand or result, or ""."""
-        terms = (self.env.get(x) for x in node.all_input_nodes)
-        types = [*results, *(x.value.type for x in terms if isinstance(x, Term))]
+        terms = {x: self._near(x) for x in node.all_input_nodes}
+        found = [(x.meta.get("val"), t) for x, t in terms.items()]
+        pairs = [(m, t.value.type) for m, t in found if isinstance(t, Term)]
+        pairs += zip(metas, results, strict=True)
+        types = [type_ for _, type_ in pairs]
+        for meta, type_ in pairs:
+            if isinstance(meta, torch.Tensor) and isinstance(type_, Opaque):
+                where, home = meta.device, self.e.home
+                if where != home:
+                    return f"a tensor of it is on {where}, the kernels are on {home}"
         if any(isinstance(type_, Opaque) for type_ in types):
             return (
                 "fusec does not read complex, sparse and quantized tensors, or objects"
@@ -245,12 +272,46 @@ class _Intake:
         others = sorted(dtype.name for dtype in dtypes - COMPUTED)
         return f"fusec does not compute in {others[0]} yet" if others else ""
 
+    def _near(self, node: fx.Node) -> Found:
+        """What a node stands for, where kernels can read it: a tensor of one number on
+        the CPU is copied to their device."""
+        found, meta = self.env.get(node), node.meta.get("val")
+        if self.e.home == CPU or not isinstance(found, Term) or not _is_number(meta):
+            return found
+        if node not in self.moved:
+            dtype = from_torch(meta.dtype)
+            assert dtype is not None
+            to = (("device", Named("device", str(self.e.home))),)
+            attrs = ("aten._to_copy.default", (Slot(0),), to, (Tensor(dtype, ()),))
+            (value,) = self.e.b.emit(Extern, (found.value,), attrs)
+            self.moved[node] = Term(self.e, value)
+        return self.moved[node]
+
+    def _is_known(self, node: fx.Node, meta: Any, handler: Handler | None) -> bool:
+        """Whether the graph alone tells a number on the CPU: then kernels on another
+        device have it at hand."""
+        if self.e.home == CPU or handler is None or not _is_number(meta):
+            return False
+        if not self.known.issuperset(node.all_input_nodes):
+            return False
+        e = self._at(node, (tensor_type(meta, loc_of(node)),))
+        found = self._handled(e, node, handler)
+        if isinstance(found, Term):
+            self.known.add(node)
+            self.moved[node] = found
+        return node in self.known
+
+    def _at(self, node: fx.Node, results: tuple[Tensor, ...]) -> Emitter:
+        """What a node's handler emits with."""
+        return replace(self.e, results=results, whole=_is_whole(node))
+
     def _handled(
         self, e: Emitter, node: fx.Node, handler: Handler
     ) -> Term | tuple[Found, ...] | str:
         """What a handler returns, as torch types it; or why there is nothing."""
         try:
-            made = handler(e, *self._known(node.args), **self._known(node.kwargs))
+            args, kwargs = map_arg((node.args, node.kwargs), self._near)
+            made = handler(e, *args, **kwargs)
             if made is None:
                 return "fusec has this op for other arguments only"
             if isinstance(made, Term):
@@ -273,11 +334,12 @@ class _Intake:
         if target not in self.arguments or not isinstance(source, fx.Node):
             raise _unsupported(node, "it writes to something other than an input")
         old, new = self.env[target], self.env[source]
-        if isinstance(old.value.type, Opaque):
-            raise _unsupported(node, "it writes to a tensor that fusec cannot read")
         if target.meta["val"].is_neg():
             raise _unsupported(node, "it writes to a tensor that is negated lazily")
         self.sources[target] = source
+        if isinstance(old.value.type, Opaque):
+            self.updates[target] = new
+            return new
         self.updates[target] = new.cast(old.dtype).broadcast(old.shape)
         return self.updates[target]
 
@@ -306,12 +368,14 @@ class _Intake:
             for k in frozen
             if k not in returns and isinstance(block.params[k].type, Tensor)
         )
+        same = same if self.e.home == CPU else ()
         return Imported(
             Function(name, Level.GRAPH, block, symbols, facts, tuple(returns), same),
             {s: n for s, n in self.sizes.hints.items() if s in self.bound},
             self.externs.callables,
             tuple(self.fallbacks),
             outputs,
+            str(self.e.home),
             self.gm.forward,
         )
 
@@ -392,6 +456,21 @@ def _is_whole(node: fx.Node) -> bool:
     return fills(first) and tensor_type(meta, loc_of(node)).strides is None  # type: ignore
 
 
+def _is_number(meta: Any) -> TypeGuard[torch.Tensor]:
+    """Whether a value is a tensor of one number, on the CPU."""
+    if not isinstance(meta, torch.Tensor) or meta.device != CPU or meta.dim():
+        return False
+    return is_readable(meta)
+
+
+def _moves(node: fx.Node) -> bool:
+    """Whether a node only brings a tensor from one device to another."""
+    if node.target is not torch.ops.aten._to_copy.default:
+        return False
+    devices = {x.meta["val"].device for x in (node, *node.all_input_nodes)}
+    return len(devices) > 1
+
+
 _IN_MEMORY = (
     torch.ops.aten.as_strided.default,
     torch.ops.aten.as_strided_copy.default,
@@ -415,7 +494,7 @@ def _handler(node: fx.Node) -> Handler | None:
     meta = node.meta.get("val")
     if node.op != "call_function" or not isinstance(meta, _NUMBERS):
         return None
-    type_ = type_of(meta, loc_of(node))
+    type_ = type_of(meta, loc_of(node), CPU)
     assert isinstance(type_, Scalar)
     target: Any = node.target
     return lambda e, *operands: symbolic(e, type_.dtype, target, *operands)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +31,28 @@ _FRAME = re.compile(r'File "(?P<file>.+)", line (\d+), in (.+)\n?(.*)')
 _TORCH = str(Path(torch.__file__).parent)
 
 
-def type_of(meta: Any, loc: Loc) -> Type:
+CPU = torch.device("cpu")
+
+
+def home_of(metas: Iterable[Any]) -> torch.device:
+    """The device that a graph's kernels run on: of those that its values are on, the
+    most frequent one that is not the CPU, if there is any."""
+    tensors = [x for meta in metas for x in leaves(meta) if isinstance(x, torch.Tensor)]
+    others = Counter(x.device for x in tensors if x.device.type not in ("cpu", "meta"))
+    return max(others, key=lambda device: others[device], default=CPU)
+
+
+def type_of(meta: Any, loc: Loc, home: torch.device) -> Type:
     """The type of what torch traced as `meta`: a fake tensor, a size, a number.
 
-    What the IR cannot read is opaque, and so are objects that calls to torch take, as
-    the mesh of a distributed tensor. Raises `UnsupportedError` for a size that the IR
-    lacks, and for what is none of these.
+    What the IR cannot read is opaque, and so are tensors elsewhere than on the device
+    `home`, and objects that calls to torch take, as the mesh of a distributed tensor.
+    Raises `UnsupportedError` for a size that the IR lacks, and for what is none of
+    these.
     """
     if isinstance(meta, torch.Tensor):
-        return tensor_type(meta, loc) if is_readable(meta) else Opaque()
+        readable = is_readable(meta) and meta.device == home
+        return tensor_type(meta, loc) if readable else Opaque()
     for kinds, dtype in _SCALARS:
         if isinstance(meta, kinds):
             return Scalar(dtype)

@@ -97,11 +97,11 @@ def record(
     """The graphs of `function(*inputs)`.
 
     `dynamic` leaves sizes open. `backward` also runs the gradient of the sum of the
-    results. Raises what the function raises, and `UserError` for tensors elsewhere
-    than in the memory of the CPU.
+    results. Raises what the function raises, and `UserError` for tensors that have
+    no memory.
     """
     named = dict(_tensors(function, inputs))
-    _require_cpu(named)
+    _require_memory(named)
     found = Recording()
 
     def keep(imported: Imported) -> Made:
@@ -200,12 +200,12 @@ def _tensors(
             yield name, leaf
 
 
-def _require_cpu(named: Mapping[str, torch.Tensor]) -> None:
+def _require_memory(named: Mapping[str, torch.Tensor]) -> None:
     for name, tensor in named.items():
-        if tensor.device.type != "cpu":
+        if tensor.device.type == "meta":
             raise UserError(
-                f"{name} is on the device {tensor.device}; fusec compiles for the CPU",
-                fix="move the inputs, and the module, with .cpu()",
+                f"{name} is on the device meta, where tensors have no memory",
+                fix="make the inputs, and the module, on the CPU or a GPU",
             )
 
 

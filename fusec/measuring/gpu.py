@@ -18,9 +18,11 @@ from typing import Any
 import torch
 
 from fusec.calibration import Machine
+from fusec.errors import UnsupportedError
 from fusec.measuring.library import products
 from fusec.measuring.timing import Call, Timed, rates
-from fusec.target import GPUS, Target
+from fusec.runtime.gpus import machine_of, target_of
+from fusec.target import Target
 
 ROUNDS = 20
 FAR = 8
@@ -32,7 +34,7 @@ LAUNCHES = 1000
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A GPU of this machine which there is a target for."""
+    """A GPU of this machine."""
 
     device: str
     """As torch names it."""
@@ -41,16 +43,15 @@ class Gpu:
 
 
 def gpus() -> list[Gpu]:
-    """One of each kind that is here."""
+    """One of each kind that is here and that programs can run on."""
     found: dict[Machine, Gpu] = {}
-    for k in range(torch.cuda.device_count()):
-        properties = torch.cuda.get_device_properties(k)
-        arch = getattr(properties, "gcnArchName", "").partition(":")[0]
-        name = arch or f"sm_{properties.major}{properties.minor}"
-        cores = properties.multi_processor_count
-        machine = Machine(properties.name, name, cores)
-        if name in GPUS:
-            found.setdefault(machine, Gpu(f"cuda:{k}", machine, GPUS[name]))
+    for device in (f"cuda:{k}" for k in range(torch.cuda.device_count())):
+        try:
+            target = target_of(device)
+        except UnsupportedError:
+            continue
+        machine = machine_of(device, target)
+        found.setdefault(machine, Gpu(device, machine, target))
     return [*found.values()]
 
 

@@ -29,6 +29,7 @@ from fusec.target import Target
 
 PATIENCE = 120.0
 """Seconds that a kernel may take to compile."""
+INSTALL = "pip install 'fusec[triton]'"
 WORKER = "fusec.runtime.triton_worker"
 
 
@@ -40,6 +41,8 @@ class Job:
     name: str
     types: tuple[str, ...]
     """Of its parameters, as Triton names them."""
+    aligned: tuple[bool, ...]
+    """Of its buffers, whether they begin at multiples of 16 bytes."""
     backend: str
     arch: str
     warp: int
@@ -80,6 +83,20 @@ class Binary:
     """A cubin, or an hsaco."""
     resources: Resources
 
+    @property
+    def data(self) -> bytes:
+        """All of it, to be kept: a line of JSON, then the code."""
+        return json.dumps(asdict(self.resources)).encode() + b"\n" + self.code
+
+    @staticmethod
+    def of(data: bytes) -> Binary | None:
+        """A binary that was kept; None where the bytes are none."""
+        line, _, code = data.partition(b"\n")
+        try:
+            return Binary(code, Resources(**json.loads(line)))
+        except (ValueError, TypeError):
+            return None
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -93,7 +110,7 @@ def require_triton() -> None:
     if find_spec("triton") is None:
         raise UserError(
             "Triton is not installed",
-            fix="pip install 'fusec[triton]' to compile for GPUs",
+            fix=f"{INSTALL} to compile for GPUs",
         )
 
 

@@ -47,11 +47,13 @@ def extern_calls(
     arguments: Sequence[Any],
     callables: Mapping[str, Callable[..., Any]] = MappingProxyType({}),
     tensors: Sequence[Any] = (),
+    device: str = "cpu",
 ) -> Callable[..., Any]:
     """What `interpret` calls for the externs of a function, in program order.
 
     `callables` are those that have no name in torch. `tensors` are the arguments as
-    they lie in memory, where a call may read what is between their elements.
+    they lie in memory, where a call may read what is between their elements. Calls are
+    given tensors on `device`.
     """
     sizes = bind_symbols(function, arguments)
     externs = (op for op in function.body.ops if isinstance(op, Extern))
@@ -60,7 +62,7 @@ def extern_calls(
     def operand(array: Any, value: Value) -> Any:
         if value in given and isinstance(value.type, Tensor):
             return duplicate(given[value])
-        return to_tensor(array, value.type, sizes)
+        return to_tensor(array, value.type, sizes, device)
 
     def run(target: str, arguments: Any, keywords: Any, passed: Any) -> list[Any]:
         op = next(externs)
@@ -73,7 +75,9 @@ def extern_calls(
     return run
 
 
-def to_tensor(array: Any, type_: Type, sizes: Mapping[Symbol, int]) -> Any:
+def to_tensor(
+    array: Any, type_: Type, sizes: Mapping[Symbol, int], device: str = "cpu"
+) -> Any:
     """The tensor, of the type's dtype and strides, that an array stands for."""
     if not isinstance(type_, Tensor):
         return array
@@ -84,15 +88,16 @@ def to_tensor(array: Any, type_: Type, sizes: Mapping[Symbol, int]) -> Any:
     strides = tuple(_value(stride, sizes) for stride in strides_of(type_))
     # Along a stride of 0 all elements share one place, which is written once.
     once = dense[tuple(slice(0, None if s else 1) for s in strides)]
-    made = torch.empty_strided(once.shape, strides, dtype=dense.dtype).copy_(once)
+    place = {"dtype": dense.dtype, "device": device}
+    made = torch.empty_strided(once.shape, strides, **place).copy_(once)
     return made.expand(dense.shape)
 
 
 def duplicate(x: torch.Tensor) -> torch.Tensor:
     """An equal tensor at the same place in a copy of the whole memory."""
-    storage = x.detach().untyped_storage().clone()
-    copy = torch.empty(0, dtype=x.dtype)
-    return copy.set_(storage, x.storage_offset(), x.shape, x.stride())
+    count = x.untyped_storage().nbytes() // x.itemsize
+    memory = x.detach().as_strided((count,), (1,), 0).clone()
+    return memory.as_strided(x.shape, x.stride(), x.storage_offset())
 
 
 def to_array(x: Any) -> Any:
@@ -101,7 +106,7 @@ def to_array(x: Any) -> Any:
         return x
     narrow = x.is_floating_point() and x.itemsize < 4 and x.dtype is not torch.float16
     x = in_memory(x.float() if narrow else x).detach()
-    return x.contiguous().resolve_neg().numpy()
+    return x.cpu().contiguous().resolve_neg().numpy()
 
 
 def _torch_dtype(dtype: DType) -> torch.dtype:

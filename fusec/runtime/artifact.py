@@ -20,9 +20,10 @@ from typing import Any
 from fusec.logs import logger
 from fusec.runtime.cache import Cache, cache_key
 from fusec.runtime.devices import CPU, Device
+from fusec.runtime.gpus import driver_of
 from fusec.runtime.image import Code
 from fusec.runtime.launcher_cpu import Linked, load
-from fusec.runtime.launcher_gpu import Gpu, GpuKernel, driver_of
+from fusec.runtime.launcher_gpu import Gpu, GpuKernel
 from fusec.runtime.launcher_keeping import Keeping
 from fusec.runtime.launcher_torch import Program, exported_shims
 from fusec.runtime.recipe import Recipe
@@ -34,7 +35,8 @@ _BEFORE = "compiled before, which was the time to tell; cache=0 compiles it anew
 class GpuProgram:
     """What a program has besides if it runs on a GPU."""
 
-    kind: str
+    device: str
+    """As torch names it: cuda:0."""
     kernels: tuple[GpuKernel, ...]
 
 
@@ -53,8 +55,6 @@ class Artifact:
     once: Artifact | None = None
     """What makes, once, what the program is given besides its arguments."""
     gpu: GpuProgram | None = None
-    device: str = "cpu"
-    """Where its tensors are, as torch names it."""
 
     def load(self) -> Program | Keeping:
         """The program, bound to addresses of this process.
@@ -78,7 +78,8 @@ class Artifact:
         """The program on its code, where its tensors are."""
         device: Device = CPU
         if self.gpu is not None:
-            device = Gpu(self.device, self.gpu.kernels, driver_of(self.gpu.kind))
+            driver = driver_of(self.gpu.device)
+            device = Gpu(self.gpu.device, self.gpu.kernels, driver)
         return Program(self.recipe, code, self.callables, self.threads, device)
 
 

@@ -18,7 +18,7 @@ import torch
 from fusec.runtime.image import Code
 from fusec.runtime.launcher_cpu import Launcher
 from fusec.runtime.memory import Arena
-from fusec.runtime.recipe import ALIGNMENT
+from fusec.runtime.recipe import ALIGNMENT, Recipe
 from fusec.runtime.tensors import made, maker
 
 Dims = tuple[int, ...]
@@ -35,6 +35,9 @@ class Blocks(Protocol):
 class Device(Protocol):
     """What a program asks of where it runs."""
 
+    alignment: int
+    """Bytes at whose multiples every tensor begins that kernels read or write."""
+
     def maker(
         self, shape: Dims, strides: Dims, dtype: torch.dtype
     ) -> Callable[[], torch.Tensor]:
@@ -49,6 +52,15 @@ class Device(Protocol):
         """Blocks of so many bytes."""
         ...
 
+    def flags(self, recipe: Recipe) -> int:
+        """Where the flags of a program's checks lie, if not in its frame: then they are
+        looked at by the device."""
+        ...
+
+    def settle(self) -> None:
+        """Raise what checks found whose flags lie apart, as far as that is known."""
+        ...
+
     def launcher(self, code: Code) -> Callable[[str, Any, int, int], None]:
         """What launches one kernel: its name, its arguments, programs, and the word."""
         ...
@@ -61,12 +73,19 @@ class Device(Protocol):
 class Cpu:
     """This machine's processor."""
 
+    alignment = 1
     maker = staticmethod(maker)
     made = staticmethod(made)
     launcher = staticmethod(Launcher)
 
     def arena(self, nbytes: int) -> Arena:
         return Arena(nbytes, ALIGNMENT)
+
+    def flags(self, recipe: Recipe) -> int:
+        return 0
+
+    def settle(self) -> None:
+        pass
 
     def word(self, threads: int | None) -> int:
         return threads or torch.get_num_threads()

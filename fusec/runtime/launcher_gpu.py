@@ -5,11 +5,21 @@
 Memory is torch's own, from its caching allocator, which knows of streams; a block for
 what lives only during a call is one more tensor. Kernels are started on torch's current
 stream, so that they run in order with everything else there.
+
+A check does not wait for the GPU. Its flag lies in memory of this machine that kernels
+can write to, and is looked at when a later call begins, or the process ends:
+
+    f(x, bad)       launches, and returns
+    f(x, good)      IndexError: index out of range, in an earlier call
+
+With CUDA_LAUNCH_BLOCKING=1, torch's own switch, each call waits and raises its own.
 """
 
 from __future__ import annotations
 
+import atexit
 import ctypes
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,20 +28,37 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import torch
 
 from fusec.errors import InternalError
+from fusec.logs import logger
+from fusec.options import launches_block
 from fusec.runtime.image import Code
-from fusec.runtime.recipe import HIDDEN, KERNEL_WORDS, LAUNCH_WORD, STREAM_WORD, TABLE
+from fusec.runtime.recipe import (
+    CONTEXT_WORD,
+    ENTER_WORD,
+    HIDDEN,
+    KERNEL_WORDS,
+    LAUNCH_WORD,
+    LEAVE_WORD,
+    STREAM_WORD,
+    TABLE,
+    VECTOR,
+    Raise,
+    Recipe,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fusec.runtime.devices import Dims
 
-_LAUNCH = ctypes.CFUNCTYPE(
+LAUNCH = ctypes.CFUNCTYPE(
     ctypes.c_int,
     ctypes.c_void_p,
     *[ctypes.c_uint] * 7,
     *[ctypes.c_void_p] * 3,
 )
+"""cuLaunchKernel."""
+ENTER = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
+"""cuCtxPushCurrent, which takes a context, and cuCtxPopCurrent, which gives one."""
 
 
 class GpuKernel(NamedTuple):
@@ -45,18 +72,69 @@ class GpuKernel(NamedTuple):
 
 
 class Driver(Protocol):
-    """What a GPU's driver does for programs."""
+    """What a GPU's driver does for programs. Functions are told by their addresses."""
 
     launch: int
-    """The address of cuLaunchKernel, or of what takes the same."""
+    """cuLaunchKernel, or what takes the same."""
+    enter: int
+    """cuCtxPushCurrent, likewise."""
+    leave: int
+    """cuCtxPopCurrent."""
 
-    def load(self, kernel: GpuKernel) -> int:
-        """The function of a kernel, on the current device."""
+    def context(self, device: torch.device) -> int:
+        """The context of a device that torch uses."""
+        ...
+
+    def load(self, kernel: GpuKernel, device: torch.device) -> int:
+        """The function of a kernel on a device. Raises `InternalError`."""
         ...
 
     def stream(self, device: torch.device) -> int:
         """Torch's current stream."""
         ...
+
+    def words(self, count: int) -> torch.Tensor:
+        """Zeros, as 64-bit integers in memory that both kernels and this machine reach
+        at the same address."""
+        ...
+
+    def wait(self, device: torch.device) -> None:
+        """Wait for all that was launched on a device."""
+        ...
+
+    def failure(self, status: int) -> str:
+        """What a status that is not 0 means."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class _Flags:
+    """The flags of a program's checks."""
+
+    words: torch.Tensor
+    check: Raise
+
+    def look(self) -> None:
+        """Raise the error of a check that failed, once."""
+        raised = self.words.tolist()
+        if any(raised):
+            self.words.zero_()
+            raise self.check.failure(raised)
+
+
+_watched: weakref.WeakSet[_Flags] = weakref.WeakSet()
+"""The flags of all programs, for the end of the process."""
+
+
+@atexit.register
+def tell_failures() -> None:
+    """Say which checks failed that no later call was there to raise for."""
+    for flags in [*_watched]:
+        try:
+            flags.look()
+        except Exception as error:
+            what = type(error).__name__, error
+            logger("graph").error("a call on a GPU went wrong: %s: %s", *what)
 
 
 @dataclass(slots=True, eq=False)
@@ -67,15 +145,19 @@ class Gpu:
     """As torch names it: cuda:0."""
     kernels: Sequence[GpuKernel]
     driver: Driver
+    alignment: int = VECTOR
     device: torch.device = field(init=False)
+    _context: int = field(init=False)
     _functions: dict[str, int] = field(default_factory=dict[str, int])
     _tables: dict[int, Any] = field(default_factory=dict[int, Any])
     """The table of each stream that the program ran on."""
+    _flags: _Flags | None = None
 
     def __post_init__(self) -> None:
         self.device = torch.device(self.name)
+        self._context = self.driver.context(self.device)
         for kernel in self.kernels:
-            self._functions[kernel.name] = self.driver.load(kernel)
+            self._functions[kernel.name] = self.driver.load(kernel, self.device)
 
     def maker(
         self, shape: Dims, strides: Dims, dtype: torch.dtype
@@ -88,10 +170,32 @@ class Gpu:
     def arena(self, nbytes: int) -> _Blocks:
         return _Blocks(nbytes, self.device)
 
+    def flags(self, recipe: Recipe) -> int:
+        """The address of the flags of a program's checks, or 0."""
+        if not recipe.flags:
+            return 0
+        (check,) = recipe.steps_of(Raise)
+        self._flags = _Flags(self.driver.words(recipe.flags), check)
+        _watched.add(self._flags)
+        return self._flags.words.data_ptr()
+
+    def settle(self) -> None:
+        """At the end of a call with checks: wait for them, if launches block."""
+        if self._flags is not None and launches_block():
+            self.driver.wait(self.device)
+            self._flags.look()
+
     def launcher(self, code: Code) -> Callable[[str, Any, int, int], None]:
         """Launches from Python, one at a time, on the stream of a table."""
-        launch = _LAUNCH(self.driver.launch)
+        launch = LAUNCH(self.driver.launch)
+        enter, leave = ENTER(self.driver.enter), ENTER(self.driver.leave)
         rows = {kernel.name: kernel for kernel in self.kernels}
+        before = ctypes.c_void_p()
+
+        def check(status: int, name: str) -> None:
+            if status != 0:
+                why = self.driver.failure(status)
+                raise InternalError(f"the GPU's driver failed at {name}: {why}")
 
         def run(name: str, args: Any, programs: int, table: int) -> None:
             words = [*args, *[0] * HIDDEN]
@@ -101,14 +205,18 @@ class Gpu:
             pointers = (ctypes.c_void_p * len(words))(*params)
             stream = ctypes.c_int64.from_address(table + 8 * STREAM_WORD).value
             grid = (programs, 1, 1, rows[name].threads, 1, 1, rows[name].shared)
+            check(enter(self._context), name)
             status = launch(self._functions[name], *grid, stream, pointers, None)
-            if status != 0:
-                raise InternalError(f"the GPU's driver failed with {status} at {name}")
+            leave(ctypes.addressof(before))
+            check(status, name)
 
         return run
 
     def word(self, threads: int | None) -> int:
-        """The address of the table of the current stream."""
+        """The address of the table of the current stream. Raises what a check of an
+        earlier call found."""
+        if self._flags is not None:
+            self._flags.look()
         stream = self.driver.stream(self.device)
         table = self._tables.get(stream)
         if table is None:  # the first one stays: native code may be reading it
@@ -118,6 +226,8 @@ class Gpu:
     def _table(self, stream: int) -> Any:
         words = [0] * (TABLE + KERNEL_WORDS * len(self.kernels))
         words[STREAM_WORD], words[LAUNCH_WORD] = stream, self.driver.launch
+        words[ENTER_WORD], words[LEAVE_WORD] = self.driver.enter, self.driver.leave
+        words[CONTEXT_WORD] = self._context
         for k, kernel in enumerate(self.kernels):
             row = (self._functions[kernel.name], kernel.threads, kernel.shared)
             words[TABLE + KERNEL_WORDS * k : TABLE + KERNEL_WORDS * (k + 1)] = row
@@ -136,8 +246,3 @@ class _Blocks:
     def checkout(self) -> Iterator[int]:
         block = torch.empty(self.nbytes, dtype=torch.uint8, device=self.device)
         yield block.data_ptr()
-
-
-def driver_of(kind: str) -> Driver:
-    """The driver of a kind of GPU. Raises `InternalError`: there is none yet."""
-    raise InternalError(f"fusec cannot run programs on GPUs of the kind {kind!r} yet")

@@ -14,14 +14,12 @@ import ctypes
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from itertools import compress, count
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.autograd import profiler
 
 from fusec import lazy
-from fusec.errors import CHECK_ERRORS
 from fusec.runtime.devices import Device
 from fusec.runtime.extern import Sizes, bind, evaluated, number
 from fusec.runtime.image import Code
@@ -45,7 +43,7 @@ from fusec.runtime.recipe import (
     Tell,
     View,
 )
-from fusec.runtime.tensors import in_memory, part, torch_dtype
+from fusec.runtime.tensors import copied, in_memory, part, torch_dtype
 
 if TYPE_CHECKING:
     from fusec.ir.interpreter import elements
@@ -67,6 +65,9 @@ class Frame:
     """An array of int64: what native code reads."""
     word: int
     """What native code is told besides (see `devices`)."""
+    moved: dict[int, tuple[torch.Tensor, torch.Tensor]]
+    """What kernels cannot read where it lies, by its number, and copies in its place.
+    """
 
 
 Action = Callable[[Frame], None]
@@ -79,15 +80,21 @@ def is_watched() -> bool:
 
 
 class Binder:
-    """Turns steps into closures on the code of this process."""
+    """Turns steps into closures on the code of this process; the flags of checks may
+    lie `apart` from the frame."""
 
     def __init__(
-        self, code: Code, callables: Mapping[str, Callable[..., Any]], device: Device
+        self,
+        code: Code,
+        callables: Mapping[str, Callable[..., Any]],
+        device: Device,
+        apart: bool,
     ) -> None:
         self.code = code
         self.callables = callables
         self.device = device
         self.launcher = device.launcher(code)
+        self.apart = apart
 
     def step(self, step: Step) -> Action:
         """A step as a closure."""
@@ -105,14 +112,18 @@ class Binder:
             case CopyInto():
                 return _copy_into(step)
             case Raise():
-                return _raise(step)
+                return self.settle() if self.apart else _raise(step)
             case Number():
                 return _number(step)
             case Compute():
                 return _compute(step)
 
+    def settle(self) -> Action:
+        settle = self.device.settle
+        return lambda frame: settle()
+
     def ask(self, step: Ask) -> Action:
-        call, told = bind(step.call, self.callables), tell(step.tell)
+        call, told = bind(step.call, self.callables), tell(step.tell, self.device)
         sources, targets = step.sources, step.targets
 
         def run(frame: Frame) -> None:
@@ -173,9 +184,9 @@ class Binder:
         return run
 
 
-def tell(step: Tell) -> Action:
+def tell(step: Tell, device: Device) -> Action:
     """What tells native code the addresses of tensors and sizes."""
-    tensors, sizes = step.tensors, step.sizes
+    tensors, sizes, beyond = step.tensors, step.sizes, device.alignment - 1
 
     def run(frame: Frame) -> None:
         for slot, at in tensors:
@@ -183,6 +194,11 @@ def tell(step: Tell) -> Action:
             if not address:  # nothing, or zeros that are nowhere
                 frame.tensors[at] = in_memory(frame.tensors[at])
                 address = frame.tensors[at].data_ptr()
+            if address & beyond:
+                given = frame.tensors[at]
+                frame.tensors[at] = copy = copied(given)
+                frame.moved[at] = given, copy
+                address = copy.data_ptr()
             frame.slots[slot] = address
         for slot, symbol in sizes:
             frame.slots[slot] = frame.sizes[symbol]
@@ -252,8 +268,7 @@ def _raise(step: Raise) -> Action:
     def run(frame: Frame) -> None:
         raised = frame.slots[flags]
         if any(raised):
-            k = next(compress(count(), raised))
-            raise CHECK_ERRORS[step.errors[k]](step.messages[k])
+            raise step.failure(raised)
 
     return run
 

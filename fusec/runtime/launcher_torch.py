@@ -21,6 +21,7 @@ from fusec.runtime.image import Code
 from fusec.runtime.launcher_steps import SEGMENT, Binder, Frame, is_watched, make, tell
 from fusec.runtime.recipe import (
     BASE_SLOT,
+    FLAGS_SLOT,
     STATUS_SLOT,
     Binding,
     Drop,
@@ -56,8 +57,9 @@ class Program:
         self._arena = device.arena(recipe.arena) if recipe.arena else None
         self._threads = threads
         self._bindings = [(b.symbol, _reader(b)) for b in recipe.bindings]
-        self._begin = tell(recipe.begin)
-        binder = Binder(code, callables, device)
+        self._flags = device.flags(recipe)
+        self._begin = tell(recipe.begin, device)
+        binder = Binder(code, callables, device, bool(recipe.flags))
         self._steps = [binder.step(step) for step in recipe.steps]
         self._blank = [None] * (recipe.values - recipe.params)
         self._slots = ctypes.c_int64 * recipe.frame
@@ -80,7 +82,8 @@ class Program:
         tensors = [*arguments, *self._blank]
         arguments.clear()
         word = self.device.word(self._threads)
-        frame = Frame(tensors, sizes, self._slots(), word)
+        frame = Frame(tensors, sizes, self._slots(), word, {})
+        frame.slots[FLAGS_SLOT] = self._flags
         if self._arena is None:
             return self._run(frame)
         with self._arena.checkout() as frame.slots[BASE_SLOT]:
@@ -96,6 +99,7 @@ class Program:
         native = SEGMENT(self.code[segment.name])
         new_slots, threads, arena = self._slots, self._threads, self._arena
         word_of, device = self.device.word, self.device
+        beyond = device.alignment - 1
         given, count = recipe.begin.tensors, recipe.params
         made = recipe.steps_of(Make)
         makes = [(make(step.form, device), step.slot) for step in made]
@@ -111,7 +115,8 @@ class Program:
             slots = new_slots()
             for slot, k in given:
                 slots[slot] = address = arguments[k].data_ptr()
-                if not address:  # nothing, or zeros that are nowhere
+                # Nothing, zeros that are nowhere, or where kernels do not read.
+                if not address or address & beyond:
                     return self(arguments)
             values = arguments.copy()
             for new, slot in makes:
@@ -136,6 +141,10 @@ class Program:
         self._begin(frame)
         for step in self._steps:
             step(frame)
+        if frame.moved:
+            for at in frame.moved.keys() & {*self._recipe.overwritten}:
+                original, copy = frame.moved[at]
+                original.copy_(copy)
         return [frame.tensors[k] for k in self._recipe.results]
 
 
@@ -153,7 +162,8 @@ def _is_straight(recipe: Recipe) -> bool:
     order = [Make] * len(made) + [Segment]
     yields = {*range(recipe.params), *(step.at for step in made)} >= {*recipe.results}
     known = all(step.form.is_known for step in made)
-    plain = not recipe.bindings and not recipe.changes and yields and known
+    plain = not (recipe.bindings or recipe.overwritten or recipe.flags)
+    plain = plain and yields and known
     return plain and kinds in (order, [*order, Raise])
 
 

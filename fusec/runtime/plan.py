@@ -15,7 +15,8 @@ own. Memory is made before the segment that needs it and let go after it:
 form a *frame* of 64-bit slots: the address of the arena block, what op is under way,
 then addresses of torch tensors and sizes. A tensor that only kernels touch needs no
 slot of its own: it lies in the arena, or is a view, some bytes into another; the flags
-of checks, which begin as zeros, are slots themselves.
+of checks, which begin as zeros, are slots themselves, or lie *apart*, where a device
+can write to them.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fusec.ir.core import Function, Op, Value
-from fusec.ir.dims import Symbol, product
+from fusec.ir.dims import Symbol, exact_div, product
 from fusec.ir.ops.cast import Cast
 from fusec.ir.ops.checks import Raise
 from fusec.ir.ops.constant import Const, SizeOf
@@ -37,7 +38,9 @@ from fusec.runtime.recipe import (
     ALIGNMENT,
     BASE_SLOT,
     FIRST_SLOT,
+    FLAGS_SLOT,
     FRAME,
+    VECTOR,
     WORD,
     Place,
 )
@@ -93,6 +96,8 @@ class HostPlan:
     that hold the flags of checks."""
     frame_size: int
     """Slots of a frame."""
+    apart: int
+    """Words of flags that lie apart; there is their first one counted."""
 
     @property
     def segments(self) -> tuple[Segment, ...]:
@@ -105,10 +110,13 @@ def nothing_native(op: Extern) -> bool:
 
 
 def plan_host(
-    function: Function, native: Callable[[Extern], bool] = nothing_native
+    function: Function,
+    native: Callable[[Extern], bool] = nothing_native,
+    apart: bool = False,
 ) -> HostPlan:
-    """Divide a host function into segments; `native` externs may be inside them."""
-    return _Planner(function, native).run()
+    """Divide a host function into segments; `native` externs may be inside them, and
+    flags lie `apart` from the frame."""
+    return _Planner(function, native, apart).run()
 
 
 @dataclass(slots=True)
@@ -118,6 +126,7 @@ class _Planner:
 
     function: Function
     native: Callable[[Extern], bool]
+    apart: bool
     steps: list[Step] = field(default_factory=list[Step])
     waiting: list[Launch | Extern] = field(default_factory=list["Launch | Extern"])
     dying: list[Value] = field(default_factory=list[Value])
@@ -143,7 +152,10 @@ class _Planner:
         while self.steps and isinstance(self.steps[-1], Drop):
             self.steps.pop()  # the frame goes anyway
         slots, places, size = self.addresses(arena)
-        return HostPlan(self.function, tuple(self.steps), arena, places, slots, size)
+        apart = sum(self.flags.values()) if self.apart else 0
+        return HostPlan(
+            self.function, tuple(self.steps), arena, places, slots, size, apart
+        )
 
     def place(self, op: Op, owned: set[Value], arena: ArenaPlan) -> None:
         """Make one op part of a segment, or a step, or nothing."""
@@ -213,18 +225,20 @@ class _Planner:
         """Slots for what segments read, the place of every tensor there, and how many
         slots there are."""
         slots: dict[Value | Symbol, int] = {}
-        size = FIRST_SLOT
+        size = 0 if self.apart else FIRST_SLOT
         for value, count in self.flags.items():
             slots[value] = size
             size += count
+        size = FIRST_SLOT if self.apart else size
         held = len(slots)
+        flags = FLAGS_SLOT if self.apart else FRAME
         views = {op.result: op for op in self.function.body.ops if isinstance(op, View)}
 
         def find(value: Value) -> Place:
             if value in arena.offsets:
                 return Place(BASE_SLOT, arena.offsets[value])
             if value in self.flags:
-                return Place(FRAME, slots[value] * WORD)
+                return Place(flags, slots[value] * WORD)
             if value not in views:
                 return Place(slots.setdefault(value, size + len(slots) - held), 0)
             view = views[value]
@@ -238,6 +252,19 @@ class _Planner:
         for symbol in self.function.symbols:
             slots[symbol] = size + len(slots) - held
         return slots, places, size + len(slots) - held
+
+
+def aligned(plan: HostPlan) -> dict[str, tuple[bool, ...]]:
+    """Of each kernel which buffers begin at multiples of `VECTOR` bytes in all of its
+    launches, if arguments and what torch makes do."""
+    found: dict[str, list[bool]] = {}
+    launches = [op for s in plan.segments for op in s.ops if isinstance(op, Launch)]
+    for op in launches:
+        offsets = (plan.places[value].offset for value in op.arguments)
+        whole = [exact_div(offset, VECTOR) is not None for offset in offsets]
+        before = found.setdefault(op.kernel, whole)
+        found[op.kernel] = [a and b for a, b in zip(before, whole, strict=True)]
+    return {name: tuple(whole) for name, whole in found.items()}
 
 
 def plan_arena(

@@ -15,9 +15,10 @@ of the arena block, what op is under way, then addresses of torch tensors and si
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import compress, count
 from typing import Any, NamedTuple
 
-from fusec.errors import Loc
+from fusec.errors import CHECK_ERRORS, Loc
 from fusec.ir.dims import Dim, Symbol
 
 ALIGNMENT = 64
@@ -26,13 +27,20 @@ ALIGNMENT = 64
 WORD = 8
 """Bytes of a slot."""
 
+VECTOR = 16
+"""Bytes at whose multiples buffers begin on a GPU, which can read as many at once."""
+
 BASE_SLOT = 0
 """The slot of the address of the arena block."""
 
 STATUS_SLOT = 1
 """The slot where a segment tells which of its ops failed, counted from 1, or 0."""
 
-FIRST_SLOT = 2
+FLAGS_SLOT = 2
+"""The slot of the address of the flags of checks, where a device has a place of its own
+for them."""
+
+FIRST_SLOT = 3
 """The first of those that a plan gives away."""
 
 FRAME = -1
@@ -41,8 +49,9 @@ FRAME = -1
 
 # A program for a GPU is told of its kernels by a table of words.
 
-STREAM_WORD, LAUNCH_WORD, TABLE = 0, 1, 2
-"""Where the table has the stream, the driver's function that launches, and its rows."""
+STREAM_WORD, LAUNCH_WORD, ENTER_WORD, LEAVE_WORD, CONTEXT_WORD, TABLE = range(6)
+"""Where the table has the stream; the driver's functions that launch, that make a
+context current and that make the one before current again; the context; its rows."""
 
 KERNEL_WORDS = 3
 """Words of a row: the kernel's function, its threads, its bytes of shared memory."""
@@ -143,6 +152,11 @@ class Raise(NamedTuple):
     messages: tuple[str, ...]
     errors: tuple[str, ...]
 
+    def failure(self, raised: Sequence[int]) -> Exception:
+        """The error of the first of these flags that is up."""
+        k = next(compress(count(), raised))
+        return CHECK_ERRORS[self.errors[k]](self.messages[k])
+
 
 class Number(NamedTuple):
     """A constant, or a size."""
@@ -225,8 +239,10 @@ class Recipe(NamedTuple):
     """Bytes of the arena block."""
     frame: int
     """Slots of the frame."""
-    changes: bool
-    """Whether it overwrites what it is given, so that it cannot be tried twice."""
+    flags: int
+    """Words of the flags of checks, where they lie apart from the frame."""
+    overwritten: tuple[int, ...]
+    """The parameters that it writes to: then it cannot be tried twice."""
 
     def steps_of(self, kind: type) -> Sequence[Any]:
         """The steps of one kind."""

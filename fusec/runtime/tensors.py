@@ -62,6 +62,13 @@ def in_memory(x: Any) -> Any:
     return x
 
 
+def copied(x: torch.Tensor) -> torch.Tensor:
+    """A tensor with the elements and strides of another, in memory of its own."""
+    reach = sum((n - 1) * s for n, s in zip(x.shape, x.stride(), strict=True))
+    line = x.detach().as_strided((reach + 1 if x.numel() else 0,), (1,))
+    return line.clone().as_strided(x.shape, x.stride())
+
+
 def _plain_empty_strided(
     shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype
 ) -> torch.Tensor:

@@ -23,7 +23,7 @@ from triton.compiler import ASTSource
 from fusec.runtime.triton_source import loaded
 
 ALIGNED = [["tt.divisibility", 16]]
-"""What is known of every buffer: it begins at a multiple of 16 bytes."""
+"""What is known of a buffer that begins at a multiple of 16 bytes."""
 
 
 def main() -> None:
@@ -42,8 +42,8 @@ def compiled(job: dict[str, Any], path: Path) -> dict[str, Any]:
     """The binary of a kernel, and what it takes. Raises what Triton raises."""
     function = loaded(job["source"], job["name"], path)
     types = dict(zip(function.arg_names, job["types"], strict=True))
-    pointers = [k for k, name in enumerate(types.values()) if name[0] == "*"]
-    source = ASTSource(function, types, {}, {(k,): ALIGNED for k in pointers})
+    known = {(k,): ALIGNED for k, whole in enumerate(job["aligned"]) if whole}
+    source = ASTSource(function, types, {}, known)
     arch = job["arch"].removeprefix("sm_")
     arch = int(arch) if arch.isdecimal() else arch
     target = GPUTarget(job["backend"], arch, job["warp"])

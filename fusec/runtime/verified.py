@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -51,11 +52,13 @@ class Verified:
     callables: Mapping[str, Callable[..., Any]]
     eager: Callable[[list[Any]], list[Any]] | None = None
     """Torch's own run of the graph: arguments to the function's yields."""
+    device: str = "cpu"
+    """Where the program runs, as torch names it."""
 
     def __call__(self, arguments: list[Any]) -> list[Any]:
         function = self.stages[0].function
         arguments[:] = map(in_memory, arguments)
-        random = torch.get_rng_state()
+        again = _same_random_numbers(self.device)
         given = zip(function.params, arguments, strict=True)
         arrays = [_array(param.type, argument) for param, argument in given]
         before, source = None, ""
@@ -63,12 +66,12 @@ class Verified:
             copies = [duplicate(a) if _is_tensor(a) else a for a in arguments]
             before, source = self.eager(copies), "torch"
         for stage in self.stages:
-            torch.set_rng_state(random)
+            again()
             after = self._interpret(stage, arrays, arguments)
             if before is not None:
                 _compare(stage.function, before, after, source, stage.made_by)
             before, source = after, stage.made_by
-        torch.set_rng_state(random)
+        again()
         results = self.program(arguments)
         last = self.stages[-1].function
         _compare(last, before or (), results, source, "code generation")
@@ -80,13 +83,31 @@ class Verified:
         copies = [a.copy() if hasattr(a, "copy") else a for a in arrays]
         if stage.once is not None:
             copies += map(to_array, self._interpret(stage.once, arrays, given))
-        extern = extern_calls(stage.function, copies, self.callables, given)
+        externs = copies, self.callables, given, self.device
+        extern = extern_calls(stage.function, *externs)
         try:
             return interpret(stage.function, copies, module=stage.module, extern=extern)
         except InterpretError as error:
             raise VerificationError(
                 f"{stage.made_by} made a program that goes wrong: {error}"
             ) from error
+
+
+def _same_random_numbers(device: str) -> Callable[[], None]:
+    """What makes torch draw the numbers again that it draws next."""
+    generators: list[tuple[Callable[..., None], torch.Tensor]] = [
+        (torch.set_rng_state, torch.get_rng_state())
+    ]
+    if device != "cpu":
+        own = torch.get_device_module(torch.device(device).type)
+        setter = partial(own.set_rng_state, device=device)
+        generators.append((setter, own.get_rng_state(device)))
+
+    def again() -> None:
+        for setter, state in generators:
+            setter(state)
+
+    return again
 
 
 def _is_tensor(x: Any) -> bool:

@@ -62,7 +62,8 @@ class _Writer:
             results,
             self.plan.arena.nbytes,
             self.plan.frame_size,
-            any(k is not None for k in function.returns_into),
+            self.plan.apart,
+            tuple(sorted({k for k in function.returns_into if k is not None})),
         )
 
     def number(self, value: Value) -> int:

@@ -28,7 +28,8 @@ def copied(x, y, n):
 
 def job(source: str = SOURCE, arch: str = "sm_90", **others: Any) -> Job:
     types = ("*fp32", "*fp32", "i64")
-    given = {"backend": "cuda", "warp": 32, "warps": 1, "stages": 1, **others}
+    given: dict[str, Any] = {"aligned": (True, True), "backend": "cuda", "warp": 32}
+    given |= {"warps": 1, "stages": 1, **others}
     return Job(source, "copied", types, arch=arch, **given)
 
 

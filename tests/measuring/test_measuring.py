@@ -6,17 +6,18 @@ import contextlib
 import ctypes
 from dataclasses import replace
 from itertools import groupby
-from types import SimpleNamespace
-from typing import Any
+from pathlib import Path
 
 import pytest
 import torch
 
-from fusec.calibration import RANGES, Machine
-from fusec.errors import UserError
+from fusec.calibration import RANGES, Calibration, Machine, keep
+from fusec.errors import Unsupported, UnsupportedError, UserError
 from fusec.measuring import cpu, gpu, kernels, library, timing
 from fusec.measuring.timing import Timed, interleave, rates
-from fusec.target import SM_90, TARGETS, Target, host
+from fusec.options import Options
+from fusec.runtime import gpus
+from fusec.target import SM_80, SM_90, TARGETS, Target, host
 
 HERE = [t for t in TARGETS.values() if {*t.features} <= {*host().features}]
 KIB = 1 << 10
@@ -139,26 +140,36 @@ def test_products_of_dtypes_that_torch_lacks_are_left_out(
 # GPUs that are not here.
 
 
-def properties(**others: Any) -> SimpleNamespace:
-    given = {"name": "H100", "major": 9, "minor": 0, "multi_processor_count": 132}
-    return SimpleNamespace(**{**given, **others})
-
-
 def test_one_of_each_kind_of_gpu_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    here = [
-        properties(),
-        properties(),
-        properties(name="GTX", major=6, minor=1),
-        properties(name="MI300X", gcnArchName="gfx942:sramecc+:xnack-"),
+    cards = {"cuda:0": SM_90, "cuda:1": SM_90, "cuda:3": SM_80}
+
+    def target(device: str) -> Target:
+        if device not in cards:
+            raise UnsupportedError([Unsupported(device, "it is too old")])
+        return cards[device]
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a card")
+    monkeypatch.setattr(gpu, "target_of", target)
+    assert [(g.device, g.machine) for g in gpu.gpus()] == [
+        ("cuda:0", Machine("a card", "sm_90", SM_90.cores)),
+        ("cuda:3", Machine("a card", "sm_80", SM_80.cores)),
     ]
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(here))
-    monkeypatch.setattr(torch.cuda, "get_device_properties", here.__getitem__)
-    found = gpu.gpus()
-    assert [(g.device, g.target.name) for g in found] == [
-        ("cuda:0", "sm_90"),
-        ("cuda:3", "gfx942"),
-    ]
-    assert found[0].machine == Machine("H100", "sm_90", 132)
+
+
+def test_a_gpu_has_what_was_measured_unless_a_target_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a card")
+    monkeypatch.setattr(gpus, "target_of", lambda name, wanted=None: SM_90)
+    options = Options(cache_dir=tmp_path)
+    before = gpus.facts_of("cuda:0", options)
+    measured = Calibration(gpus.machine_of("cuda:0", SM_90), {"launch": 7e-6})
+    keep(measured, tmp_path)
+    assert gpus.calibrated_target("cuda:0", options) == replace(SM_90, launch=7e-6)
+    named = replace(options, target="sm_90")
+    assert gpus.calibrated_target("cuda:0", named) is SM_90
+    assert gpus.facts_of("cuda:0", options) != before
 
 
 def test_what_copies_of_two_sizes_cost_besides_cancels_out(

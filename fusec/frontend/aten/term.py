@@ -14,6 +14,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from fusec.ir.builder import Builder
 from fusec.ir.core import Op, Value
 from fusec.ir.dims import Dim, Expr, Facts, product
@@ -44,6 +46,8 @@ class Emitter:
     """Keep the precision of intermediate f16 and bf16 instead of rounding as eager."""
     default_float: DType
     """The dtype of a float that no tensor decides."""
+    home: torch.device
+    """Where the function's kernels run."""
     results: tuple[Tensor, ...] = ()
     """The types that torch says the node's results have."""
     whole: bool = False

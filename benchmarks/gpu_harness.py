@@ -1,0 +1,146 @@
+"""Timing on a GPU, side by side: by events of its stream, with its caches emptied.
+
+    limit = Deadline(540)
+    samples = interleave({"eager": lambda: f(x), "fusec": lambda: g(x)}, 20, "cuda")
+
+Before each call a buffer that is larger than the second-level cache is written, as what
+is said of memory is said of memory. That takes longer than to launch what comes next,
+so that no call waits for Python. On "cpu", where nothing is to be said about GPUs, the
+same programs run by the clock, to see that they do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import harness
+import torch
+from torch import Tensor
+
+from fusec.measuring import timing
+from fusec.measuring.timing import Call, Samples
+
+FLUSHED = 256 << 20
+"""Bytes written before each call: twice the largest cache there is."""
+COPIED = 1 << 30
+"""Bytes that the copy has which sets the roofline."""
+WARM_UP = 3
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """So many seconds from now."""
+
+    seconds: float
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def is_over(self) -> bool:
+        return time.monotonic() - self.began > self.seconds
+
+
+NEVER = Deadline(float("inf"))
+
+
+def interleave(
+    candidates: Mapping[str, Call], rounds: int, device: str
+) -> dict[str, Samples]:
+    """Seconds of each call, a sample per round; each round starts with another one."""
+    samples: dict[str, Samples] = {name: [] for name in candidates}
+    names, seconds = list(candidates), _clock(device)
+    for call in candidates.values():
+        for _ in range(WARM_UP):
+            call()
+    for n in range(rounds):
+        first = n % len(names)
+        for name in names[first:] + names[:first]:
+            samples[name].append(seconds(candidates[name]))
+    return samples
+
+
+def _clock(device: str) -> Callable[[Call], float]:
+    if device == "cpu":
+        return lambda call: timing.seconds(call, 1)
+    flushed = torch.empty(FLUSHED, dtype=torch.int8, device=device)
+    first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+
+    def seconds(call: Call) -> float:
+        flushed.zero_()
+        first.record()
+        call()
+        last.record()
+        torch.cuda.synchronize()
+        return first.elapsed_time(last) / 1e3
+
+    return seconds
+
+
+def bandwidth(device: str) -> float:
+    """Bytes per second that torch's copy reads and writes together."""
+    count = COPIED if device != "cpu" else 1 << 20
+    source = torch.zeros(count, dtype=torch.int8, device=device)
+    target = torch.empty_like(source)
+    samples = interleave({"copy": lambda: target.copy_(source)}, 10, device)
+    return 2 * count / median(samples["copy"])
+
+
+def moved(tree: Any, device: str) -> Any:
+    """Arguments, nested, on a device."""
+    to = torch.utils._pytree.tree_map_only
+    return to(Tensor, lambda x: x.to(device), tree)
+
+
+def options(doc: str | None) -> argparse.ArgumentParser:
+    """What each benchmark of a GPU is asked for."""
+    parser = argparse.ArgumentParser(description=doc)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--quick", action="store_true", help="few, small rows")
+    parser.add_argument(
+        "--max-autotune", action="store_true", help="inductor's as well; it takes long"
+    )
+    parser.add_argument("--out", type=Path, default=harness.RESULTS)
+    return parser
+
+
+def compilers(max_autotune: bool) -> dict[str, Callable[[Any], Any]]:
+    """How a function is compiled by each candidate, but for eager."""
+
+    def by(**how: Any) -> Callable[[Any], Any]:
+        return lambda f: torch.compile(f, dynamic=False, **how)
+
+    found = {"inductor": by(backend="inductor"), "fusec": by(backend="fusec")}
+    if max_autotune:
+        found["max-autotune"] = by(backend="inductor", mode="max-autotune")
+    return found
+
+
+def environment(device: str) -> dict[str, Any]:
+    """What the timings depend on beside the code."""
+    name = torch.cuda.get_device_name(device) if device != "cpu" else "none"
+    return {
+        "device": name,
+        "torch": torch.__version__,
+        "triton": version("triton"),
+        "cuda": torch.version.cuda,
+        "date": date.today().isoformat(),
+    }
+
+
+def save(name: str, rows: Sequence[Any], device: str, folder: Path) -> None:
+    """Write what there is so far: the machine may be gone before the rest is."""
+    folder.mkdir(exist_ok=True, parents=True)
+    harness.write(folder / f"gpu_{name}.json", environment(device), rows)
+
+
+def told(header: Sequence[str], rows: Iterable[Any]) -> None:
+    """Print a table."""
+    print(f"\n{harness.markdown(header, [row.cells() for row in rows])}", flush=True)

@@ -1,0 +1,104 @@
+"""The golden kernels on a GPU, and what only a GPU shows: streams, threads, capture."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import fusec
+
+pytest.importorskip("triton")
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+from gpu_cases import KERNELS
+
+pytestmark = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="there is no GPU that torch can use"
+)
+SIZES = [(37, 70), (513, 1000), (3, 20_000)]
+
+
+@pytest.fixture(autouse=True)
+def anew() -> Iterator[None]:
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    yield
+    torch._dynamo.reset()
+
+
+def compiled(f: Any, **others: Any) -> Any:
+    options = {"fallback": False}
+    return torch.compile(f, backend=fusec.backend, options=options, **others)
+
+
+def moved(args: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
+    return [x.to("cuda") for x in args]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", KERNELS)
+def test_golden_kernels(name: str, size: tuple[int, int]) -> None:
+    f, make = KERNELS[name]
+    args = moved(make(*size))
+    exact = f(*(x.double() if x.is_floating_point() else x for x in args))
+    got = compiled(f)(*args)
+    torch.testing.assert_close(got, exact, rtol=2e-3, atol=2e-3, check_dtype=False)
+
+
+def test_kernels_run_on_the_current_stream() -> None:
+    f, x = compiled(lambda x: (x * 2).exp().sum(-1)), torch.randn(4096, 4096).cuda()
+    wanted = (x * 2).exp().sum(-1)
+    torch.testing.assert_close(f(x), wanted)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        y = torch.randn_like(x).mul_(0.5)
+        got, again = f(y), (y * 2).exp().sum(-1)
+    stream.synchronize()
+    torch.testing.assert_close(got, again)
+
+
+def test_threads_that_never_used_the_gpu() -> None:
+    f, x = compiled(lambda x: x.exp()), torch.randn(300, device="cuda")
+    f(x)
+    found: list[torch.Tensor] = []
+    threads = [threading.Thread(target=lambda: found.append(f(x))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4
+    for got in found:
+        torch.testing.assert_close(got, x.exp())
+
+
+def test_programs_can_be_captured() -> None:
+    f, x = compiled(lambda x: (x * 2).softmax(-1).sum(0)), torch.randn(64, 500).cuda()
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        f(x)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        got = f(x)
+    for _ in range(3):
+        x.copy_(torch.randn(64, 500))
+        graph.replay()
+        torch.testing.assert_close(got, (x * 2).softmax(-1).sum(0))
+
+
+def test_an_index_out_of_range_raises_in_the_next_call() -> None:
+    x, i = torch.randn(4, 6).cuda(), torch.zeros(4, 3, dtype=torch.int64).cuda()
+    f = compiled(lambda x, i: x.gather(1, i) + 1)
+    torch.testing.assert_close(f(x, i), x.gather(1, i) + 1)
+    f(x, i + 6)
+    torch.cuda.synchronize()
+    with pytest.raises(IndexError, match="out of"):
+        f(x, i)
+    torch.testing.assert_close(f(x, i), x.gather(1, i) + 1)
