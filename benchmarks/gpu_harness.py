@@ -23,8 +23,10 @@ from typing import Any
 
 import harness
 import torch
-from harness import Call, Samples
 from torch import Tensor
+
+from fusec.measuring import timing
+from fusec.measuring.timing import Call, Samples
 
 FLUSHED = 256 << 20
 """Bytes written before each call: twice the largest cache there is."""
@@ -66,7 +68,7 @@ def interleave(
 
 def _clock(device: str) -> Callable[[Call], float]:
     if device == "cpu":
-        return lambda call: harness.seconds(call, 1)
+        return lambda call: timing.seconds(call, 1)
     flushed = torch.empty(FLUSHED, dtype=torch.int8, device=device)
     first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
 

@@ -27,6 +27,11 @@ def is_possible() -> bool:
     return all(map(shutil.which, ("g++", "ninja")))
 
 
+def is_wanted() -> bool:
+    """Whether tests take it in place of a GPU, and can."""
+    return is_possible() and not torch.cuda.is_available()
+
+
 @cache
 def registered() -> None:
     """Make the device known to torch, for the rest of the process."""

@@ -7,9 +7,12 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gpu_cases
+import gpu_static
 import pytest
 
 from fusec import api, calibration
@@ -26,12 +29,15 @@ from fusec.calibration import (
     this_cpu,
     with_figures,
 )
+from fusec.codegen.backend import backend_of
 from fusec.errors import UserError
 from fusec.ir.core import Function
 from fusec.ir.dims import Facts
 from fusec.ir.ops.loop import Region
 from fusec.ir.parser import parse_function
 from fusec.options import Options
+from fusec.passes.journey import lower
+from fusec.passes.pipeline import Setting
 from fusec.target import SM_90, X86_64_V4, Target, host
 
 MACHINE = Machine("Imaginary 9000", "avx2 fma", 2)
@@ -251,3 +257,15 @@ loop @f(%x: i8[512, 512], %y: i8[512, 512]) -> (i32[512, 512]) {
         True,
         False,
     ]
+
+
+def test_what_overflows_a_cache_is_not_cut_in_parts_that_would_not() -> None:
+    # All of it is 6 MB, its two parts 4 MB each: apart they would seem to fit in the
+    # second-level caches, one after the other.
+    f, make = gpu_cases.KERNELS["residual and norm"]
+    (recorded,) = gpu_static.taken_in(f, *make(512, 1000))
+    steep = {"l2_rate": 1.2e11, "llc_rate": 2.3e10, "dram_rate_all": 3.3e10}
+    target = replace(with_figures(TARGET, {**FIGURES, **steep}), l2_bytes=2 << 20)
+    supports = partial(backend_of(target).supports, target=target)
+    journey = lower(recorded.imported.function, Setting(target, supports))
+    assert len(journey.lowered.kernels) == 1

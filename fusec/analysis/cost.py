@@ -61,11 +61,11 @@ def likely(dim: Dim, hints: Mapping[Symbol, int]) -> int:
     return evaluate(dim, {s: hints.get(s, MIDDLING) for s in symbols(dim)})
 
 
-def seconds(work: Work, target: Target) -> float:
-    """Predicted time of a kernel."""
+def seconds(work: Work, target: Target, among: int = 0) -> float:
+    """Predicted time of a kernel, one of several that move `among` bytes together."""
     cores = max(1, min(target.cores, work.programs))
     moved = work.read + work.written
-    memory = moved / bandwidth(moved, cores, target)
+    memory = moved / bandwidth(max(moved, among), cores, target)
     lanes = target.lanes(32) * target.vector_pipes
     compute = work.operations / (lanes * target.hertz * cores)
     issue = moved / (target.l2_rate * cores)

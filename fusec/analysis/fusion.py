@@ -132,9 +132,10 @@ class Fusion:
         return apart - together
 
     def _times(self, a: Group, b: Group, merged: Group) -> tuple[float, float]:
-        """Predicted seconds of two groups together, and apart."""
-        time = self.prices.time
-        return time(merged), time(a) + time(b)
+        """Predicted seconds of two groups together, and apart: then they move all that
+        they move together, so that no cache holds more for being walked in parts."""
+        time, moved = self.prices.time, self.prices.moved(merged)
+        return time(merged), time(a, moved) + time(b, moved)
 
     def _stands(self, a: Group, b: Group) -> bool:
         """Whether neither group has become another since, nor a way round appeared."""

@@ -29,17 +29,27 @@ class Prices:
         self.regions = groups.regions
         self.target = target
         self.hints = hints
-        self._times: dict[Group, float] = {}
+        self._times: dict[tuple[Group, int], float] = {}
+        self._moved: dict[Group, int] = {}
 
-    def time(self, group: Group) -> float:
-        """Predicted seconds of a group."""
-        if group.like not in self._times:
-            self._times[group.like] = self._time(group.like)
-        return self._times[group.like]
+    def time(self, group: Group, among: int = 0) -> float:
+        """Predicted seconds of a group; what else runs beside it, `among` bytes with
+        its own, takes its part of the caches."""
+        key = group.like, among
+        if key not in self._times:
+            self._times[key] = self._time(group.like, among)
+        return self._times[key]
 
-    def _time(self, group: Group) -> float:
+    def moved(self, group: Group) -> int:
+        """The bytes that a group reads and writes, each once."""
+        if group.like not in self._moved:
+            work = self.work(group.like)
+            self._moved[group.like] = work.read + work.written
+        return self._moved[group.like]
+
+    def _time(self, group: Group, among: int) -> float:
         """That of a kernel, or of a call that does the same."""
-        kernel = seconds(self.work(group), self.target)
+        kernel = seconds(self.work(group), self.target, among)
         if len(group.members) > 1 or not self.target.library:
             return kernel
         region = self.regions.ops[group.number]

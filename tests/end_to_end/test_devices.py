@@ -69,7 +69,6 @@ def driver(tmp_path: Path) -> Iterator[Launches]:
         with patch.dict(gpus.KINDS, {"cuda": kind}):
             yield driver
     else:
-        emulated_device.registered()
         with emulated(tmp_path) as driver:
             yield driver
     torch._dynamo.reset()
