@@ -7,12 +7,15 @@ writable by that group: it counts as us, as it does to Debian's ssh.
 
 from __future__ import annotations
 
+import fcntl
 import grp
 import os
 import pwd
 import stat
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -20,7 +23,11 @@ TEMPORARY = ".fusec-"
 """What names of files begin with that are being written."""
 
 # O_NOFOLLOW refuses a link, O_NONBLOCK does not wait on a pipe: either may be planted.
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_NO_TRAP = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_READ = os.O_RDONLY | _NO_TRAP
+
+_TURN = 0.05
+"""Seconds between looks whether a lock is free."""
 
 
 def make_private(folder: Path) -> None:
@@ -71,6 +78,35 @@ def write_private(path: Path, content: bytes) -> None:
     except BaseException:
         remove(Path(temporary))
         raise
+
+
+@contextmanager
+def locked(path: Path, is_late: Callable[[], bool]) -> Iterator[None]:
+    """Be the only one inside, among threads and processes, by a lock on a file; where
+    it gets late, or there can be no such file, go on without.
+
+    The lock of a process that ends is gone.
+    """
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | _NO_TRAP, 0o600)
+    except OSError:
+        yield
+        return
+    try:
+        while not _is_locked(handle) and not is_late():
+            time.sleep(_TURN)
+        yield
+    finally:
+        fcntl.flock(handle, fcntl.LOCK_UN)  # a child of a fork may hold the file open
+        os.close(handle)
+
+
+def _is_locked(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def remove(path: Path) -> bool:

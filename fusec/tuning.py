@@ -7,8 +7,8 @@
 What is found out is kept in the cache under the fingerprint of a kernel's region, the
 target, the number of threads and fusec's own sources: a compile of the same kernel, in
 whatever graph or process, measures nothing. A choice that is not among the candidates
-any more is as none. Where two processes measure the same kernel at once, the last one's
-choice stays; either is right.
+any more is as none. One process at a time measures, of those that share a cache: the
+others wait, and then find what it found out.
 
 What a kernel computes is the same by every candidate, but for the order of reductions.
 """
@@ -18,6 +18,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from fusec.analysis.accesses import Accesses, accesses
@@ -32,6 +33,7 @@ from fusec.analysis.cost import likely
 from fusec.build import Objects, cache_of, kernel_text
 from fusec.codegen.llvm_launcher import TEXT as LAUNCHER
 from fusec.errors import FusecError
+from fusec.files import locked
 from fusec.ir.calls import Slot
 from fusec.ir.core import Function
 from fusec.ir.dims import Dim, Facts, Symbol
@@ -55,8 +57,10 @@ BATCH = 8
 """Kernels whose candidates are compiled at a time: what is over when time is up."""
 MOST_BYTES = 2 << 30
 """What a kernel that is measured may need; beyond it has the default."""
+LOCK = "tuning.lock"
+"""A file in the cache's folder, which who measures holds."""
 
-_NO_DEVICE = """nothing is tuned for {}: there is no such device to measure on, and the
+_NO_DEVICE = """nothing is tuned for {}: as yet fusec measures on CPUs only, and the
 cost model chooses
   help: leave tune and mode="max-autotune" out"""
 _LOG = logger("tuning")
@@ -82,7 +86,7 @@ class Kept:
         try:
             return Choice.parse(payload.decode())
         except ValueError as error:
-            _LOG.warning("a kept schedule is ignored: %s", error)
+            warn_once("tuning", f"a kept schedule is ignored: {error}")
             return None
 
     def put(self, fingerprint: str, choice: Choice) -> None:
@@ -90,6 +94,12 @@ class Kept:
         self._here[fingerprint] = choice
         if self.cache is not None:
             self.cache.put(self.key(fingerprint), choice.text.encode(), "schedule")
+
+    def alone(self, is_late: Callable[[], bool]) -> AbstractContextManager[None]:
+        """While nobody else finds out anything, who would disturb the measurements."""
+        if self.cache is None or not self.cache.is_usable():
+            return nullcontext()
+        return locked(self.cache.root / LOCK, is_late)
 
     def key(self, fingerprint: str) -> str:
         """What a choice depends on."""
@@ -140,20 +150,26 @@ def tuned(journey: Journey, options: Options) -> Journey:
         return journey
     check_runs_here(target)
     assert isinstance(kept, Kept)
-    until = time.monotonic() + options.tune_seconds
     subjects = subjects_of(journey)
     if not subjects:
         return journey
+    until = time.monotonic() + options.tune_seconds
+
+    def is_late() -> bool:
+        return time.monotonic() >= until
+
     compiler = CandidateCompiler(
         Objects(cache_of(options), target), target, journey.setting.hints
     )
-    with Measuring(kept.threads) as measuring:
+    before = [kept(each.fingerprint) for each in subjects]  # none, or out of date
+    with kept.alone(is_late), Measuring(kept.threads) as measuring:
+        known = zip(subjects, before, strict=True)
         tune(
-            subjects,
+            [each for each, old in known if kept(each.fingerprint) == old],
             compile=compiler,
             race=measuring.race,
             keep=kept.put,
-            is_late=lambda: time.monotonic() >= until,
+            is_late=is_late,
         )
     return scheduled_anew(journey, journey.setting)
 

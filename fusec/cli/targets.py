@@ -11,7 +11,7 @@ import traceback
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
@@ -63,6 +63,8 @@ def lowered(recorded: Recorded, arguments: Namespace) -> Journey:
 def _record(call: Call, options: Options, arguments: Namespace) -> Recording:
     # The call runs here, whatever machine the code that is shown is for.
     own = Options.from_mapping({**chosen(arguments), "target": None})
+    if options.target is not None:  # what is measured here says nothing of it
+        own = replace(own, tune=False)
     compile = partial(compile_graph, options=own)
     with _users_code(arguments.target):
         return record(
