@@ -16,7 +16,7 @@ import models
 import torch
 from gpu_cases import KERNELS
 
-from fusec.build import gpu_binaries, gpu_jobs
+from fusec.build import Binaries, gpu_jobs
 from fusec.compiler import setting_of
 from fusec.explain import Report, explain
 from fusec.frontend.compiled import Made
@@ -81,7 +81,7 @@ def told(graphs: Sequence[Recorded], target: str) -> list[Report]:
         journeys.append(journey)
         own = gpu_jobs(journey.apart, journey.target)
         jobs |= {(k, name): job for name, job in own.items()}
-    binaries = gpu_binaries(jobs)
+    binaries = Binaries().of(jobs)
     return [
         explain(
             journey,

@@ -94,30 +94,38 @@ def _job(
 K = TypeVar("K")
 
 
-def gpu_binaries(
-    jobs: Mapping[K, Job], kept: Cache | None = None
-) -> dict[K, Binary | Failure]:
-    """What comes of compiling kernels, on all cores of this machine; of those that were
-    compiled before, what is kept.
+class Binaries:
+    """The code of kernels for GPUs: compiled, or from the cache."""
 
-    Raises `UserError` where Triton is not installed.
-    """
-    require_triton()
-    keys = {k: cache_key("triton", version("triton"), repr(j)) for k, j in jobs.items()}
-    found: dict[K, Binary | Failure] = {}
-    for k, key in keys.items():
-        data = kept.get(key) if kept else None
-        binary = Binary.of(data) if data is not None else None
-        logger("cache").debug("%s %s", "hit" if binary else "miss", key)
-        if binary is not None:
-            found[k] = binary
-    missing = [k for k in jobs if k not in found]
-    made = compile_all([jobs[k] for k in missing], host().cores)
-    for k, binary in zip(missing, made, strict=True):
-        found[k] = binary
-        if kept and isinstance(binary, Binary):
-            kept.put(keys[k], binary.data, "binary")
-    return {k: found[k] for k in jobs}
+    def __init__(self, kept: Cache | None = None) -> None:
+        self.cache = kept
+        self._known: dict[Job, Binary | Failure] = {}
+
+    def of(self, jobs: Mapping[K, Job]) -> dict[K, Binary | Failure]:
+        """What comes of compiling kernels, on all cores of this machine; each once.
+
+        Raises `UserError` where Triton is not installed.
+        """
+        require_triton()
+        keys = {job: _key(job) for job in jobs.values() if job not in self._known}
+        for job, key in keys.items():
+            data = self.cache.get(key) if self.cache else None
+            binary = Binary.of(data) if data is not None else None
+            logger("cache").debug("%s %s", "hit" if binary else "miss", key)
+            if binary is not None:
+                self._known[job] = binary
+        missing = [job for job in keys if job not in self._known]
+        made = compile_all(missing, host().cores)
+        for job, outcome in zip(missing, made, strict=True):
+            self._known[job] = outcome
+            if self.cache and isinstance(outcome, Binary):
+                self.cache.put(keys[job], outcome.data, "binary")
+        return {k: self._known[job] for k, job in jobs.items()}
+
+
+def _key(job: Job) -> str:
+    """What a kernel's code is kept under."""
+    return cache_key("triton", version("triton"), repr(job))
 
 
 Callables = Mapping[str, Callable[..., Any]]
@@ -224,9 +232,11 @@ class CpuBuild:
 class GpuBuild:
     """Makes the code of a program for a GPU: its segments are this processor's."""
 
-    def __init__(self, options: Options, journey: Journey, device: str) -> None:
-        self.cache = cache_of(options)
-        self.objects = Objects(self.cache, host())
+    def __init__(
+        self, options: Options, journey: Journey, binaries: Binaries, device: str
+    ) -> None:
+        self.objects = Objects(cache_of(options), host())
+        self.binaries = binaries
         self.journey = journey
         self.device = device
 
@@ -248,7 +258,7 @@ class GpuBuild:
     def kernels(self) -> Iterator[GpuKernel]:
         """The program's kernels, compiled."""
         jobs = gpu_jobs(self.journey.joined, self.journey.target)
-        for name, binary in gpu_binaries(jobs, self.cache).items():
+        for name, binary in self.binaries.of(jobs).items():
             if isinstance(binary, Failure):
                 raise InternalError(f"Triton did not compile {name}: {binary.what}")
             used = binary.resources

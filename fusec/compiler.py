@@ -15,11 +15,12 @@ from types import MappingProxyType
 from typing import Any
 
 from fusec.analysis.candidates import no_choices
-from fusec.build import Build, CpuBuild, GpuBuild
+from fusec.build import Binaries, Build, CpuBuild, GpuBuild, cache_of
 from fusec.calibration import target_of
 from fusec.codegen.backend import backend_of
 from fusec.counters import Statistics, count
 from fusec.errors import Loc
+from fusec.fitting import fitted
 from fusec.frontend.compiled import Made
 from fusec.frontend.intake import Imported
 from fusec.ir.core import Function, Module
@@ -77,12 +78,19 @@ def compile_function(
 
     `callables` are the externs that have no name in torch.
     """
-    journey = lower(function, setting_of(options, hints, device))
+    setting = setting_of(options, hints, device)
+    if device == CPU:
+        check_runs_here(setting.target)
+    journey = lower(function, setting)
     if options.tune:
         journey = tuned(journey, options)
 
+    binaries = Binaries(cache_of(options))
+    if journey.target.is_gpu:
+        journey = fitted(journey, binaries)
+
     def compiled(journey: Journey) -> tuple[Program, Artifact]:
-        build = _build(options, journey, device)
+        build = _build(options, journey, binaries, device)
         artifact, code = build.artifact(journey.module, callables)
         return artifact.bound(code), artifact
 
@@ -107,12 +115,12 @@ def compile_module(
     return Made(artifact.bound(code), artifact)
 
 
-def _build(options: Options, journey: Journey, device: str) -> Build:
+def _build(
+    options: Options, journey: Journey, binaries: Binaries, device: str
+) -> Build:
     """What makes the code of a program, for the target of its journey."""
-    if device == CPU:
-        check_runs_here(journey.target)
     if journey.target.is_gpu:
-        return GpuBuild(options, journey, device)
+        return GpuBuild(options, journey, binaries, device)
     return CpuBuild(options, journey.target)
 
 

@@ -28,7 +28,7 @@ LAYERS = (
     "analysis frontend runtime",
     "passes codegen",
     "build measuring",
-    "tuning",
+    "tuning fitting",
     "compiler stages explain",
     "api jitted",
     "cli",

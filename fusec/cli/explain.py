@@ -6,11 +6,12 @@ from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import asdict
 
-from fusec.build import gpu_binaries, gpu_jobs
+from fusec.build import Binaries, gpu_jobs
 from fusec.cli.output import Output, note, progress
 from fusec.cli.targets import lowered, recording
 from fusec.errors import UserError
 from fusec.explain import NO_BINARIES, Report, explain
+from fusec.fitting import fitted
 from fusec.frontend.record import Recorded
 from fusec.logs import counted
 from fusec.passes.journey import Journey
@@ -34,16 +35,20 @@ def run(arguments: Namespace) -> Output:
 
 def _report(recorded: Recorded, arguments: Namespace) -> Report:
     imported = recorded.imported
-    journey = lowered(recorded, arguments)
-    binaries = _binaries(journey) if journey.target.is_gpu else NO_BINARIES
-    return explain(journey, imported.hints, imported.fallbacks, binaries)
+    journey, made = lowered(recorded, arguments), NO_BINARIES
+    if journey.target.is_gpu:
+        journey, made = _compiled(journey)
+    return explain(journey, imported.hints, imported.fallbacks, made)
 
 
-def _binaries(journey: Journey) -> Mapping[str, Binary | Failure]:
-    """The kernels' code for a GPU, where there is what compiles it."""
+def _compiled(journey: Journey) -> tuple[Journey, Mapping[str, Binary | Failure]]:
+    """The kernels' code for a GPU, by schedules that fit it, where there is what
+    compiles it."""
+    binaries = Binaries()
     try:
         with progress(f"compiling {counted(len(journey.laid_out), 'kernel')}"):
-            return gpu_binaries(gpu_jobs(journey.apart, journey.target))
+            journey = fitted(journey, binaries)
+            return journey, binaries.of(gpu_jobs(journey.apart, journey.target))
     except UserError as error:
         note(f"what the kernels take of the GPU is not known: {error}")
-        return NO_BINARIES
+        return journey, NO_BINARIES

@@ -9,7 +9,7 @@ import pytest
 import torch
 from gpu_cases import KERNELS
 
-from fusec.build import gpu_binaries, gpu_jobs
+from fusec.build import Binaries, gpu_jobs
 from fusec.compiler import setting_of
 from fusec.options import Options
 from fusec.passes.journey import lower
@@ -110,6 +110,6 @@ def test_joined_launches_compile_and_spill_nothing(target: str) -> None:
     found = lower(recorded.imported.function, setting_of(Options(target=target)))
     assert found.joined.parts
     jobs = gpu_jobs(found.joined, found.target)
-    for outcome in gpu_binaries(jobs).values():
+    for outcome in Binaries().of(jobs).values():
         assert isinstance(outcome, Binary), outcome
         assert not outcome.resources.spilled
