@@ -111,3 +111,16 @@ def test_a_gpu_s_code_does_not_run_on_the_cpu_s_memory(tmp_path: Path) -> None:
     torch._dynamo.reset()
     with pytest.raises(Exception, match="cannot run on this machine"):
         compiled(lambda x: x + 1)(torch.ones(3))
+
+
+def test_each_stage_is_verified(driver: EmulatedDriver) -> None:
+    """Launches that became one, too."""
+
+    def f(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x * 3, y.exp().t().contiguous()
+
+    options = {"target": "sm_90", "cache": False, "verify": True}
+    x, y = torch.randn(40), torch.randn(5, 8)
+    got = torch.compile(f, backend=fusec.backend, options=options)(x, y)
+    torch.testing.assert_close(got, f(x, y))
+    assert driver.launches == 1
