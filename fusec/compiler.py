@@ -155,7 +155,8 @@ def compile_verified(function: Function, options: Options) -> Verified:
 def _runs(journey: Journey) -> str:
     """How many launches and calls a graph makes."""
     ops: tuple[Any, ...] = journey.loops.body.ops
-    launches = counted(sum(isinstance(op, Region) for op in ops), "launch", "launches")
+    started = sum(isinstance(op, Region) for op in ops) - journey.joined.saved
+    launches = counted(started, "launch", "launches")
     kernels = counted(len(journey.lowered.kernels), "kernel")
     calls = counted(sum(isinstance(op, Extern) for op in ops), "call")
     kept = f", {sized(journey.kept_bytes)} kept" if journey.once else ""
@@ -191,11 +192,14 @@ def _stages(journey: Journey) -> list[Stage]:
 def _lowered_stages(journey: Journey) -> list[Stage]:
     """Those with kernels."""
     lowered, host = journey.lowered, journey.joined.host
+    laid_out = Module((lowered.host, *journey.laid_out.values()))
+    joined = [Stage("join_launches", host, journey.module)]
     kernels = journey.joined.kernels.values()
     mined = Module((host, *(stripmined(k, journey.target) for k in kernels)))
     return [
         Stage("lower_to_host", lowered.host, lowered.module),
-        Stage("assign_layouts", host, journey.module),
+        Stage("assign_layouts", lowered.host, laid_out),
+        *(joined if journey.target.is_gpu else ()),
         Stage("stripmine", host, mined),
     ]
 

@@ -38,7 +38,6 @@ from fusec.ir.core import Block, Function, Op, Value, uses, walk
 from fusec.ir.dims import Symbol
 from fusec.ir.ops.constant import Const, SizeOf
 from fusec.ir.ops.extern import Extern
-from fusec.ir.ops.host import Launch
 from fusec.ir.ops.loop import Load, Region, Store, View
 from fusec.logs import counted, sized
 from fusec.passes.journey import Journey
@@ -179,10 +178,7 @@ def explain(
         for name, places in launched.items()
     )
     order = {k: name for name, places in launched.items() for k in places}
-    parts, host = journey.joined.parts, journey.joined.host
-    launches = [op.kernel for op in host.body.ops if isinstance(op, Launch)]
-    together = tuple(parts[name] for name in launches if name in parts)
-    saved = sum(len(names) - 1 for names in together) * journey.target.launch
+    saved = journey.joined.saved * journey.target.launch
     return Report(
         journey.graph.name,
         journey.target.name,
@@ -191,7 +187,7 @@ def explain(
         _externs(journey, hints, fallbacks),
         _refusals(journey, [order[k] for k in sorted(order)]),
         journey.kept_bytes,
-        together,
+        journey.joined.together,
     )
 
 

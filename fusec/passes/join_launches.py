@@ -55,6 +55,19 @@ class Joined:
         """All of it as one module, the host function first."""
         return Module((self.host, *self.kernels.values()))
 
+    @property
+    def together(self) -> tuple[tuple[str, ...], ...]:
+        """The kernels that each launch of several starts."""
+        launches = [op for op in self.host.body.ops if isinstance(op, Launch)]
+        return tuple(
+            self.parts[op.kernel] for op in launches if op.kernel in self.parts
+        )
+
+    @property
+    def saved(self) -> int:
+        """How many launches fewer there are."""
+        return sum(len(names) - 1 for names in self.together)
+
 
 def join_launches(
     lowered: Lowered,

@@ -235,3 +235,16 @@ def test_what_cannot_be_measured_has_the_default_and_says_so_once(
     (said,) = (each.getMessage() for each in records)
     assert "nothing is tuned for sm_90" in said
     assert "help: leave tune" in said
+
+
+def test_each_stage_is_verified(driver: EmulatedDriver) -> None:
+    """Launches that became one, too."""
+
+    def f(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x * 3, y.exp().t().contiguous()
+
+    options = {"target": "sm_90", "cache": False, "verify": True}
+    x, y = torch.randn(40), torch.randn(5, 8)
+    got = torch.compile(f, backend=fusec.backend, options=options)(x, y)
+    torch.testing.assert_close(got, f(x, y))
+    assert driver.launches == 1
