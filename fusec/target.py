@@ -99,6 +99,9 @@ class Target:
     of a whole row."""
     launch: float = 1.5e-6
     """Seconds to start a kernel and to join its threads."""
+    latency: float = 0.0
+    """Seconds that programs wait for memory before they have anything to do, and that
+    nothing else hides: on a GPU, where all begin at once."""
     library: tuple[tuple[str, float], ...] = ()
     """The products of matrices that torch's library does well, by the dtype of their
     factors: its multiply-adds for each that f32's peak has."""
@@ -186,6 +189,7 @@ def _gpu(
         peels=False,
         owns_rows=False,
         launch=2.5e-6,
+        latency=7e-7,
         library=products,
         gpu=core,
     )

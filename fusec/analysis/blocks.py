@@ -14,15 +14,15 @@ warps take part and what that costs is told by the size of the block alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from math import prod
 
 from fusec.analysis.accesses import Accesses
 from fusec.analysis.affine import axes_of
-from fusec.analysis.contraction import Contraction, contraction
-from fusec.analysis.cost import Work, bandwidth, likely, weigh
-from fusec.analysis.instructions import DotInstruction, instructions
-from fusec.analysis.schedule import Schedule, Split
+from fusec.analysis.block_products import multiplies, power, product_blocks, split
+from fusec.analysis.contraction import contraction
+from fusec.analysis.cost import Work, likely, weigh
+from fusec.analysis.schedule import Schedule
 from fusec.ir.dims import Dim, Symbol, product
 from fusec.ir.ops.loop import Store
 from fusec.ir.types import Axis
@@ -40,26 +40,17 @@ TURNED = 4
 """How many times as much is moved along another axis before squares do not pay."""
 COLUMNS = 64
 """Columns of a block whose rows are reduced: lines of memory."""
-LEAST, LEAST_BITS = 16, 256
-"""Extents of the smallest factors that a tensor core takes, and bits of what it sums up
-of each row at a time."""
 WARPS = (1, 8)
 """Warps of a program, at least and at most."""
 EACH = 8
 """Elements for each thread."""
-STAGES = 3
-"""Trips whose factors are under way at a time, at most: that hides memory's latency."""
-RESERVED = 3 << 10
-"""Bytes of a program's shared memory for what else needs some."""
-OURS = 0.85
-"""What Triton's products reach of the vendor's library."""
 
 
 def blocks(accesses: Accesses, target: Target, hints: Mapping[Symbol, int]) -> Schedule:
     """The schedule of a region in blocks."""
     c = contraction(accesses)
-    if c is not None and c.along is None and _multiplies(c, target):
-        return _Products(c, accesses, target, hints).schedule()
+    if c is not None and c.along is None and multiplies(c, target):
+        return product_blocks(c, accesses, target, hints)
     return _Blocks(accesses, target, hints).schedule()
 
 
@@ -79,30 +70,6 @@ def block_work(
         operations += weigh(op) * likely(product(a.extent for a in axes), hints)
     moved, programs = likely(accesses.bytes, hints), likely(schedule.programs, hints)
     return Work(moved, 0, operations * waste, programs)
-
-
-def block_seconds(
-    c: Contraction,
-    accesses: Accesses,
-    target: Target,
-    hints: Mapping[Symbol, int],
-    schedule: Schedule | None = None,
-) -> float:
-    """The seconds of a product, by its own schedule or another one: whole waves of
-    programs at the rate of the units that multiply, or memory's."""
-    if schedule is None:
-        schedule = _Products(c, accesses, target, hints).schedule()
-    rows, columns = schedule.tile[0], schedule.tile[-1]
-    inner = prod(likely(axis.extent, hints) for axis in c.summed)
-    waves = -(-likely(schedule.programs, hints) // target.cores)
-    done = waves * rows.chunk * columns.chunk * inner * len(c.products)
-    dtypes = {value.dtype.name for value in c.narrow.values()}
-    (name,) = dtypes if len(dtypes) == 1 else {"f32"}
-    rate = dict(target.library).get(name, 1.0) * OURS
-    lanes = target.lanes(32) * target.vector_pipes
-    moved = likely(accesses.bytes, hints)
-    memory = moved / bandwidth(moved, target.cores, target)
-    return target.launch + max(done / (lanes * rate * target.hertz), memory)
 
 
 class _Blocks:
@@ -134,15 +101,15 @@ class _Blocks:
         order = [inner, *(a for a in reversed(swept) if a is not inner)]
         room = HELD if down is None else ELEMENTS // COLUMNS
         held = all(isinstance(a.extent, int) for a in swept)
-        whole = prod(_power(self.size(a.extent)) for a in swept)
+        whole = prod(power(self.size(a.extent)) for a in swept)
         if not held or whole > room:
             room = min(room, WALKED)
         for axis in order:
-            extents[axis] = min(_power(self.size(axis.extent)), room)
+            extents[axis] = min(power(self.size(axis.extent)), room)
             room //= extents[axis]
             room = max(1, room)
         if down is not None:
-            extents[down] = min(_power(self.size(down.extent)), COLUMNS)
+            extents[down] = min(power(self.size(down.extent)), COLUMNS)
 
     def columns(self) -> Axis | None:
         """The free axis that memory is read along, where rows of it are reduced."""
@@ -169,7 +136,7 @@ class _Blocks:
         if first and both and not self.accesses.swept:
             extents[first] = min(extents[first], SQUARE)
             room = ELEMENTS // prod(extents.values())
-        wide = min(_power(self.size(axis.extent)), room)
+        wide = min(power(self.size(axis.extent)), room)
         if wide > 1:
             extents[axis] = wide
 
@@ -191,104 +158,13 @@ class _Blocks:
         """The schedule with blocks of these extents, dimensions in memory's order."""
         accesses = self.accesses
         tile = tuple(
-            _split(axis, extents[axis], axis in accesses.swept)
+            split(axis, extents[axis], axis in accesses.swept)
             for axis in accesses.axes
             if axis in extents
         )
         grid = tuple(axis for axis in accesses.grid if axis not in extents)
         warps = _warps(prod(extents.values()), self.target)
         return Schedule(grid, tile, warps=warps)
-
-
-def _multiplies(c: Contraction, target: Target) -> bool:
-    """Whether there are units that multiply matrices of these, or floats as wide as the
-    sums."""
-    return c.dtype.is_float or _unit(c, target) is not None
-
-
-def _unit(c: Contraction, target: Target) -> DotInstruction | None:
-    """What multiplies the factors, as narrow as they are."""
-    dtypes = {value.dtype for value in c.narrow.values()}
-    first, *others = (instructions(dtype, c.dtype, target) for dtype in dtypes)
-    return next((i for i in first if all(i in other for other in others)), None)
-
-
-class _Products:
-    """The choice for products of matrices: two sides of a block, and steps."""
-
-    def __init__(
-        self,
-        c: Contraction,
-        accesses: Accesses,
-        target: Target,
-        hints: Mapping[Symbol, int],
-    ) -> None:
-        self.c = c
-        self.accesses = accesses
-        self.target = target
-        self.hints = hints
-
-    def schedule(self) -> Schedule:
-        """Sides as long as leave each core a program, and registers for the sums."""
-        c = self.c
-        row, column, inner = c.rows[-1], c.columns[-1], c.summed[-1]
-        m, n, k = (self.size([axis]) for axis in (row, column, inner))
-        tiled = {row, column, *c.summed}
-        grid = tuple(axis for axis in self.accesses.axes if axis not in tiled)
-        points = self.size(grid)
-        high, wide = _side(m), _side(n)
-        while high * wide > LEAST * LEAST:
-            programs = points * -(-m // high) * -(-n // wide)
-            fits = high * wide * len(c.products) <= 128 * 128
-            if fits and programs >= self.target.cores:
-                break
-            high, wide = (high // 2, wide) if high >= wide else (high, wide // 2)
-            high, wide = max(LEAST, high), max(LEAST, wide)
-        # Vector units keep both factors of a step in registers.
-        unit = _unit(c, self.target)
-        most = 64 if unit and high * wide <= 64 * 128 else 32
-        least = max(LEAST, LEAST_BITS // unit.factor.bits if unit else 0)
-        step = max(least, min(most, _power(k)))
-        around = tuple(Split(axis, axis.extent) for axis in c.summed[:-1])
-        tile = (
-            _split(row, high, False),
-            *around,
-            _split(inner, step, True),
-            _split(column, wide, False),
-        )
-        warps = max(4, _warps(high * wide, self.target))
-        bits = max(value.dtype.bits for value in c.narrow.values())
-        trip = step * (high * len(c.xs) + wide * len(c.ys)) * bits // 8
-        assert self.target.gpu is not None
-        room = self.target.gpu.shared_of_program - RESERVED
-        stages = max(1, min(STAGES, room // trip))
-        return Schedule(
-            grid,
-            tile,
-            dot=c,
-            accesses=self.accesses,
-            instruction=unit,
-            warps=warps,
-            stages=stages,
-        )
-
-    def size(self, axes: Iterable[Axis]) -> int:
-        return max(1, likely(product(axis.extent for axis in axes), self.hints))
-
-
-def _split(axis: Axis, block: int, swept: bool) -> Split:
-    """An axis in blocks: walked by a program, or shared by programs."""
-    whole = swept or (isinstance(axis.extent, int) and axis.extent <= block)
-    return Split(axis, axis.extent if whole else block, block)
-
-
-def _side(extent: int) -> int:
-    return max(LEAST, min(128, _power(extent)))
-
-
-def _power(extent: int) -> int:
-    """The least power of two that is no less."""
-    return 1 << max(0, extent - 1).bit_length()
 
 
 def _warps(elements: int, target: Target) -> int:

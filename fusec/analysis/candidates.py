@@ -19,8 +19,8 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 
 from fusec.analysis.accesses import Accesses
+from fusec.analysis.block_products import block_seconds
 from fusec.analysis.blocking import ranked
-from fusec.analysis.blocks import block_seconds
 from fusec.analysis.choices import choose, ways, work
 from fusec.analysis.contraction import contraction
 from fusec.analysis.cost import seconds

@@ -15,8 +15,9 @@ from math import prod
 
 from fusec.analysis.accesses import Access, Accesses
 from fusec.analysis.affine import axes_of
+from fusec.analysis.block_products import block_seconds
 from fusec.analysis.blocking import blocked, predicted
-from fusec.analysis.blocks import block_seconds, block_work, blocks
+from fusec.analysis.blocks import block_work, blocks
 from fusec.analysis.coalesce import Extents, coalesced
 from fusec.analysis.contraction import Contraction, contraction
 from fusec.analysis.cost import Work, combining, likely, seconds, weigh

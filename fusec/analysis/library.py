@@ -110,7 +110,8 @@ def _seconds(
     lanes = target.lanes(32) * target.vector_pipes
     compute = multiplied / (lanes * rate * target.hertz * target.cores)
     moved = likely(found.bytes, hints)
-    return CALL + max(compute, moved / bandwidth(moved, target.cores, target))
+    memory = moved / bandwidth(moved, target.cores, target)
+    return CALL + target.latency + max(compute, memory)
 
 
 def _plain(region: Region, c: Contraction) -> tuple[Load, Load, Store] | None:

@@ -16,7 +16,8 @@ from dataclasses import replace
 from math import prod
 
 from fusec.analysis.accesses import Accesses
-from fusec.analysis.blocks import HELD, LEAST, LEAST_BITS, RESERVED, WARPS
+from fusec.analysis.block_products import LEAST, LEAST_BITS, RESERVED
+from fusec.analysis.blocks import HELD, WARPS
 from fusec.analysis.cost import likely
 from fusec.analysis.schedule import Schedule, Split
 from fusec.ir.dims import Symbol

@@ -229,11 +229,21 @@ class Chunks:
         number: float | int | bool,
     ) -> Value:
         """A chunk with a number where some dimensions have no elements any more."""
-        limited = tuple(d for d in sorted(dims) if d in scope.limits)
+        assert isinstance(value.type, Tile)
+        limits = self.limits(scope, value.type)
+        limited = tuple(d for d in sorted(dims) if d in limits)
         if not limited:
             return scope[value]
-        operands = scope[value], *(scope.limits[d] for d in limited)
+        operands = scope[value], *(limits[d] for d in limited)
         return scope.builder.emit(Guard, operands, (limited, number))[0]
+
+    def limits(self, scope: Scope, type_: Tile) -> dict[int, Value]:
+        """Up to where the elements of a chunk exist, in dimensions where not all do."""
+        shape = type_.shape
+        limits = {d: v for d, v in scope.limits.items() if shape[d] != 1}
+        # What is staged has a layout of its own, padded where others may not be.
+        padded = (d for d in _padded(type_) if d not in limits)
+        return limits | {d: scope.builder.size(shape[d]) for d in padded}
 
     def access(
         self, scope: Scope, op: LoadTile | StoreTile, type_: Tile
@@ -246,9 +256,7 @@ class Chunks:
                 step = b(Mul, counter, b.size(op.strides[loop.dim]))
                 offset = b(Add, offset, step)
         limits = {d: scope[v] for d, v in op.limits.items() if d not in scope.dims}
-        limits |= {d: v for d, v in scope.limits.items() if shape[d] != 1}
-        # What is staged has a layout of its own, padded where others may not be.
-        limits |= {d: b.size(shape[d]) for d in _padded(type_) if d not in limits}
+        limits |= self.limits(scope, type_)
         dims = tuple(sorted(limits))
         others = [scope[v] for v in op.rest[len(op.limited) :]]
         return offset, dims, [*(limits[d] for d in dims), *others]

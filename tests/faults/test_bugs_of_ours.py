@@ -33,7 +33,7 @@ PARTS: dict[str, tuple[Any, str]] = {
     "lowering to loops": (pipeline, "lower_to_loops"),
     "planning fusion": (Fusion, "run"),
     "fusing": (pipeline, "fuse"),
-    "lowering to the host": (journey, "lower_to_host"),
+    "lowering to the host": (pipeline, "lower_to_host"),
     "assigning layouts": (journey, "assign_layouts"),
     "lowering kernels": (build, "lower_kernel"),
     "emitting kernels": (build, "kernel_text"),

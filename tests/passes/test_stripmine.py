@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from texts import ops, read
@@ -18,16 +20,18 @@ from fusec.passes.fuse import fuse
 from fusec.passes.lower_to_host import lower_to_host
 from fusec.passes.lower_to_loops import lower_to_loops
 from fusec.passes.pipeline import stripmined
-from fusec.target import X86_64_V3
+from fusec.target import X86_64_V3, X86_64_V4, Target
 
 
-def mined(graph: Function, *sizes: int) -> list[Function]:
+def mined(
+    graph: Function, *sizes: int, target: Target = X86_64_V3, atol: float = 1e-3
+) -> list[Function]:
     """The kernels of a graph with their loops, which mean what the graph means, where
     its symbols are these sizes."""
-    loops = fuse(lower_to_loops(graph), X86_64_V3, {})
-    lowered = lower_to_host(loops, X86_64_V3, {})
+    loops = fuse(lower_to_loops(graph), target, {})
+    lowered = lower_to_host(loops, target, {})
     laid_out = [assign_layouts(k.function) for k in lowered.kernels.values()]
-    kernels = [stripmined(kernel, X86_64_V3) for kernel in laid_out]
+    kernels = [stripmined(kernel, target) for kernel in laid_out]
     module = Module((lowered.host, *kernels))
     verify(module)
     random = np.random.default_rng(0)
@@ -36,10 +40,48 @@ def mined(graph: Function, *sizes: int) -> list[Function]:
     values = [random.normal(size=shape).astype(np.float32) for shape in shapes]
     wanted = interpret(graph, [v.copy() for v in values])
     got = interpret(lowered.host, values, module=module)
-    atol = 1e-3 if any(ops(kernel, DotTile) for kernel in kernels) else 1e-6
+    atol = atol if any(ops(kernel, DotTile) for kernel in kernels) else 1e-6
     for a, b in zip(wanted, got, strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=atol)
     return kernels
+
+
+def _with(target: Target, *features: str) -> Target:
+    return replace(target, features=(*target.features, *features))
+
+
+PROCESSORS = {
+    "AVX2": X86_64_V3,
+    "AVX-VNNI": _with(X86_64_V3, "avxvnni"),
+    "AVX-512": X86_64_V4,
+    "AVX-512 with dots": _with(X86_64_V4, "avx512bf16", "avx512vnni"),
+}
+
+
+@pytest.mark.parametrize("k", [1, 2, 6, 16, 17, 24, 34, 66, 330])
+@pytest.mark.parametrize("m", [1, 6, 15])
+@pytest.mark.parametrize("name", PROCESSORS)
+@pytest.mark.parametrize("dtype", ["bf16", "f32"])
+def test_rows_are_reduced_before_they_are_multiplied(
+    dtype: str, name: str, m: int, k: int
+) -> None:
+    """Whatever lanes and groups of places the instruction of the product wants."""
+    graph = read(
+        f"""
+        graph @f(%x: f32[{m}, {k}], %w: f32[{k}, 24]) -> (f32[{m}, 24]) {{
+          %s = reduce_dims %x {{dims=(1,), monoid=sum<f32>}} : f32[{m}]
+          %r = reshape %s {{shape=({m}, 1)}} : f32[{m}, 1]
+          %b = broadcast %r {{shape=({m}, {k})}} : f32[{m}, {k}]
+          %y = sub %x, %b : f32[{m}, {k}]
+          %l = cast %y : {dtype}[{m}, {k}]
+          %v = cast %w : {dtype}[{k}, 24]
+          %p = matmul %l, %v {{dtype=f32}} : f32[{m}, 24]
+          yield %p
+        }}
+        """
+    )
+    # Of sums of tens, bfloat16 has the first eight bits.
+    mined(graph, target=PROCESSORS[name], atol=2.0 if dtype == "bf16" else 1e-2)
 
 
 SHAPES = [(2, 3, 70), (1, 5, 64), (3, 1, 33), (2, 2, 1), (1, 1, 200), (4, 40, 7)]
