@@ -27,6 +27,7 @@ from fusec.options import Options
 from fusec.runtime.artifact import salt
 from fusec.runtime.cache import cache_at
 from fusec.runtime.gpus import facts_of
+from fusec.target import host
 
 if TYPE_CHECKING:
     from fusec import compiler
@@ -67,7 +68,7 @@ class Backend:
             warn_once("graph", _UNCOUNTED)
             chosen = replace(chosen, freeze=False)
         compile = partial(_compile, options=chosen)
-        devices = _devices(example_inputs)
+        devices = _devices(gm, example_inputs)
         return compile_dynamo_graph(gm, example_inputs, compile, _salt(chosen, devices))
 
     def reset(self) -> None:
@@ -87,9 +88,12 @@ def _compile(
     )
 
 
-def _devices(inputs: Sequence[Any]) -> list[str]:
-    """The devices of tensors, but for the CPU."""
-    tensors = (x for x in inputs if isinstance(x, torch.Tensor))
+def _devices(gm: torch.fx.GraphModule, inputs: Sequence[Any]) -> list[str]:
+    """The devices of the tensors of a graph, but for the CPU."""
+    graph = getattr(gm, "graph", None)
+    nodes = graph.nodes if graph is not None else ()
+    made = (node.meta.get("example_value") for node in nodes)
+    tensors = (x for x in (*inputs, *made) if isinstance(x, torch.Tensor))
     return sorted({str(x.device) for x in tensors} - {"cpu"})
 
 
@@ -103,6 +107,7 @@ def _salt(options: Options, devices: Sequence[str] = ()) -> str | None:
         chosen,
         tuned,
         target_of(options),
+        host(),
         torch.get_default_dtype(),
         metadata.version("llvmlite"),
         *(facts_of(device, options) for device in devices),

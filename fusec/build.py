@@ -8,7 +8,6 @@ import base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from importlib.metadata import version
 from typing import Any, Protocol, TypeVar
 
 from fusec.analysis.schedule import Schedule
@@ -25,8 +24,15 @@ from fusec.options import Options
 from fusec.passes.join_launches import Joined
 from fusec.passes.journey import Journey
 from fusec.passes.pipeline import lower_kernel
-from fusec.runtime.ahead import Binary, Failure, Job, compile_all, require_triton
-from fusec.runtime.artifact import Artifact, GpuProgram
+from fusec.runtime.ahead import (
+    Binary,
+    Failure,
+    Job,
+    compile_all,
+    require_triton,
+    triton_version,
+)
+from fusec.runtime.artifact import Artifact, GpuProgram, sources
 from fusec.runtime.cache import Cache, cache_at, cache_key
 from fusec.runtime.image import Code
 from fusec.runtime.launcher_cpu import PARALLEL, Linked, link, load
@@ -125,7 +131,7 @@ class Binaries:
 
 def _key(job: Job) -> str:
     """What a kernel's code is kept under."""
-    return cache_key("triton", version("triton"), repr(job))
+    return cache_key("triton", triton_version(), sources(), repr(job))
 
 
 Callables = Mapping[str, Callable[..., Any]]
@@ -248,10 +254,14 @@ class GpuBuild:
         first, *kernels = module.functions
         plan = plan_host(first, apart=True)
         names = {kernel.name: kernel for kernel in kernels}
-        text = emit_gpu_host(plan, names, self.objects.target)
-        objects = [self.objects.of(text, opt=0)]
+        objects: list[bytes] = []
+        if plan.segments:
+            text = emit_gpu_host(plan, names, self.objects.target)
+            objects.append(self.objects.of(text, opt=0))
         image = link(objects, [each.name for each in plan.segments])
-        gpu = GpuProgram(self.device, tuple(self.kernels()))
+        made = {kernel.name: kernel for kernel in self.kernels()}
+        # The table of a program has its kernels in the order of the module's.
+        gpu = GpuProgram(self.device, tuple(made[name] for name in names))
         artifact = Artifact(write(plan), image, callables, None, gpu=gpu)
         return artifact, load(image)
 

@@ -203,7 +203,7 @@ def kept(target: Target, machine: Machine, folder: Path) -> Calibration | None:
     try:
         found = _read(read_private(path), machine)
         with_figures(target, found.figures)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
         logger("cache").warning(_IGNORED, path, error)

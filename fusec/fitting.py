@@ -12,7 +12,6 @@ taken. Nothing is measured, so that the choice is the same wherever it is made.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from fusec.analysis.accesses import Accesses, accesses
@@ -22,7 +21,6 @@ from fusec.errors import FusecError
 from fusec.logs import logger
 from fusec.passes.assign_layouts import assign_layouts
 from fusec.passes.journey import Journey, scheduled_anew
-from fusec.passes.lower_to_host import Kernel
 from fusec.passes.tile import tile
 from fusec.runtime.ahead import Binary, Failure, Job
 from fusec.target import Target
@@ -39,27 +37,31 @@ def fitted(journey: Journey, binaries: Binaries) -> Journey:
     """
     jobs = gpu_jobs(journey.joined, journey.target)
     found = binaries.of(jobs)
-    rejected = {
-        name: journey.lowered.kernels[name]
-        for name, outcome in found.items()
-        if name in journey.lowered.kernels and spilled(outcome, journey.target)
-    }
-    if not rejected:
+    wrong = {n for n, outcome in found.items() if spilled(outcome, journey.target)}
+    if not wrong.isdisjoint(journey.joined.parts):  # each by itself may fit
+        return fitted(replace(journey, joined=journey.apart), binaries)
+    if not wrong:
         return journey
+    others = {name: _others(journey, name, jobs[name]) for name in sorted(wrong)}
+    made = binaries.of(
+        {(n, k): each.job for n, all_ in others.items() for k, each in enumerate(all_)}
+    )
     choices: dict[str, Choice] = {}
-    for name, others in _others(journey, rejected, jobs).items():
-        made = binaries.of(dict(enumerate(each.job for each in others)))
-        outcomes = [found[name], *(made[k] for k in range(len(others)))]
-        best = min(
-            range(len(outcomes)), key=lambda k: spilled(outcomes[k], journey.target)
-        )
+    for name, rest in others.items():
+        outcomes = [found[name], *(made[name, k] for k in range(len(rest)))]
+        bytes_ = [spilled(outcome, journey.target) for outcome in outcomes]
+        best = bytes_.index(min(bytes_))
+        kernel = journey.lowered.kernels[name]
         if best:
-            _LOG.info("%s: %s spills, so it has another schedule", name, jobs[name])
-            choices[rejected[name].fingerprint.text] = others[best - 1].choice
-    setting = journey.setting
-    before = setting.choices
-    anew = replace(setting, choices=lambda text: choices.get(text) or before(text))
-    return scheduled_anew(journey, anew)
+            _LOG.info("%s: its code does not fit by %s", name, kernel.schedule)
+            choices[kernel.fingerprint.text] = rest[best - 1].choice
+    before = journey.setting.choices
+    anew = replace(
+        journey.setting, choices=lambda text: choices.get(text) or before(text)
+    )
+    again = scheduled_anew(journey, anew)
+    joins = bool(journey.joined.parts)
+    return again if joins else replace(again, joined=again.apart)
 
 
 def spilled(outcome: Binary | Failure, target: Target) -> float:
@@ -79,17 +81,12 @@ class _Other:
     job: Job
 
 
-def _others(
-    journey: Journey, rejected: dict[str, Kernel], jobs: dict[str, Job]
-) -> dict[str, Sequence[_Other]]:
-    """The candidates for each kernel, the best first."""
-    found: dict[str, Sequence[_Other]] = {}
-    for name, kernel in rejected.items():
-        reads = accesses(kernel.region)
-        _, *rest = candidates(reads, journey.target, journey.setting.hints)
-        made = (_other(journey, name, reads, each, jobs[name]) for each in rest[:MOST])
-        found[name] = [each for each in made if each is not None]
-    return found
+def _others(journey: Journey, name: str, job: Job) -> list[_Other]:
+    """The candidates for a kernel, the best first."""
+    reads = accesses(journey.lowered.kernels[name].region)
+    _, *rest = candidates(reads, journey.target, journey.setting.hints)
+    made = (_other(journey, name, reads, each, job) for each in rest[:MOST])
+    return [each for each in made if each is not None]
 
 
 def _other(
@@ -111,4 +108,4 @@ def _other(
         warps=schedule.warps,
         stages=schedule.stages,
     )
-    return _Other(Choice(described(schedule, reads), 1.0), changed)
+    return _Other(Choice(described(schedule, reads), None), changed)

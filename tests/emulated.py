@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -37,7 +37,7 @@ from fusec.passes.journey import Journey
 from fusec.runtime import gpus
 from fusec.runtime.ahead import Binary, Job, Resources
 from fusec.runtime.launcher_gpu import GpuKernel
-from fusec.runtime.recipe import VECTOR
+from fusec.runtime.recipe import HIDDEN, VECTOR
 from fusec.runtime.tensors import torch_dtype
 from fusec.runtime.triton_source import loaded
 from fusec.target import SM_90
@@ -56,9 +56,24 @@ class EmulatedDriver:
         """The stream."""
         self.fails = 0
         """The status of every launch."""
-        self._callbacks = LAUNCH(self._launch), ENTER(self._enter), ENTER(self._leave)
+        self.wrong: list[BaseException] = []
+        """What went wrong where nobody could be told."""
+        calls = (LAUNCH, self._launch), (ENTER, self._enter), (ENTER, self._leave)
+        self._callbacks = [kind(self._noting(call)) for kind, call in calls]
         addresses = (ctypes.cast(f, ctypes.c_void_p).value for f in self._callbacks)
         self.launch, self.enter, self.leave = (address or 0 for address in addresses)
+
+    def _noting(self, call: Callable[..., int]) -> Callable[..., int]:
+        """A call from native code: what it raises is raised in the end."""
+
+        def run(*given: Any) -> int:
+            try:
+                return call(*given)
+            except BaseException as error:
+                self.wrong.append(error)
+                return WRONG
+
+        return run
 
     def context(self, device: torch.device) -> int:
         return CONTEXT + (device.index or 0)
@@ -93,13 +108,16 @@ class EmulatedDriver:
         return 0
 
     def _launch(self, function: int, grid: int, *rest: Any) -> int:
-        *_, stream, params, _ = rest
+        *_, threads, _, _, shared, stream, params, _ = rest
         assert stream == self.current
         assert len(self.contexts) == 1
         assert grid > 0
         if self.fails:
             return self.fails
         jit, job = self.kernels[function - 1]
+        assert (threads, shared) == (job.warp * job.warps, 0)
+        hidden = range(len(job.types), len(job.types) + HIDDEN)
+        assert not any(ctypes.c_int64.from_address(params[k]).value for k in hidden)
         words = [
             ctypes.c_int64.from_address(params[k]).value for k in range(len(job.types))
         ]
@@ -112,6 +130,8 @@ class EmulatedDriver:
         return 0
 
 
+WRONG = 999
+"""The status of a call that went wrong."""
 CONTEXT = 1 << 20
 """The context of the first device."""
 
@@ -174,6 +194,8 @@ def emulated(folder: Path) -> Iterator[EmulatedDriver]:
         patch.dict(gpus.KINDS, dict.fromkeys(("cpu", emulated_device.NAME), kind)),
     ):
         yield driver
+    for error in driver.wrong:
+        raise error
 
 
 class Emulator:

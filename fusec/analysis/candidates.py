@@ -49,12 +49,12 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What was found out by measurement, as plain data."""
+    """What was found out, as plain data."""
 
     schedule: str
     """What `described` says of it, or `DEFAULT`."""
-    gain: float
-    """How many times as fast as the default it was."""
+    gain: float | None
+    """How many times as fast as the default it was, where it was measured."""
 
     @property
     def text(self) -> str:

@@ -31,6 +31,7 @@ from fusec.runtime.recipe import (
     KERNEL_WORDS,
     LAUNCH_WORD,
     LEAVE_WORD,
+    MOST_PROGRAMS,
     STATUS_SLOT,
     STREAM_WORD,
     TABLE,
@@ -99,6 +100,9 @@ class _GpuSegment(SegmentText):
     def start(self, op: Launch, programs: str) -> str:
         """The status that the driver gives."""
         w = self.writer
+        if not isinstance(op.grid, int) or op.grid > MOST_PROGRAMS:
+            many = self.lanes.test("icmp ugt", "i64", programs, str(MOST_PROGRAMS))
+            programs = self.lanes.select("i64", many, "0", programs)  # the driver fails
         values = [self.address(value) for value in op.arguments]
         values += [self.index(size) for size in op.sizes]
         values += ["0"] * HIDDEN

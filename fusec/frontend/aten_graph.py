@@ -18,9 +18,10 @@ from typing import Any
 import torch
 from torch import fx
 
-from fusec.errors import InternalError, UnsupportedError, UserError
+from fusec.errors import InternalError, Unsupported, UnsupportedError, UserError
 from fusec.frontend.compiled import CompiledGraph, Made, boxed, compiled
 from fusec.frontend.intake import Imported, import_graph
+from fusec.frontend.meta import leaves, loc_of
 from fusec.frontend.outputs import Program
 from fusec.frontend.reproducer import write_reproducer
 from fusec.frontend.torch_private import static_inputs, unset_fake_temporarily
@@ -86,6 +87,7 @@ def _compiled(
     options: Options,
     role: str,
 ) -> Program:
+    _check_memory(gm)
     frozen = static_inputs() if options.freeze and role == "inference" else ()
     imported = import_graph(
         gm, example_inputs, name=role, numerics=options.numerics, frozen=frozen
@@ -99,6 +101,14 @@ def _compiled(
     backward = role == "backward"
     negated = backward or any(map(_is_negated, gm.graph.nodes))
     return compiled(made, imported.outputs, backward=backward, negated=negated)
+
+
+def _check_memory(gm: fx.GraphModule) -> None:
+    for node in gm.graph.nodes:
+        for leaf in leaves(node.meta.get("val")):
+            if isinstance(leaf, torch.Tensor) and leaf.device.type == "meta":
+                thing, why = f"a tensor on {leaf.device}", "it has no memory"
+                raise UnsupportedError([Unsupported(thing, why, loc_of(node))])
 
 
 def _is_negated(node: fx.Node) -> bool:

@@ -35,11 +35,13 @@ CPU = torch.device("cpu")
 
 
 def home_of(metas: Iterable[Any]) -> torch.device:
-    """The device that a graph's kernels run on: of those that its values are on, the
-    most frequent one that is not the CPU, if there is any."""
+    """The device that a graph's kernels run on: the one that most of its tensors are on,
+    numbers left out, and of two with as many the one that is no CPU."""
     tensors = [x for meta in metas for x in leaves(meta) if isinstance(x, torch.Tensor)]
-    others = Counter(x.device for x in tensors if x.device.type not in ("cpu", "meta"))
-    return max(others, key=lambda device: others[device], default=CPU)
+    counts = Counter(x.device for x in tensors if x.dim())
+    if not counts:
+        counts = Counter(x.device for x in tensors if x.device != CPU)
+    return max(counts, key=lambda d: (counts[d], d != CPU), default=CPU)
 
 
 def type_of(meta: Any, loc: Loc, home: torch.device) -> Type:

@@ -11,7 +11,9 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from fusec.errors import UserError
@@ -96,6 +98,14 @@ class Failure:
     """Why a kernel was not compiled."""
 
     what: str
+
+
+def triton_version() -> str:
+    """The version of Triton, by whatever name it was installed."""
+    for name in ("triton", "pytorch-triton", "pytorch-triton-rocm"):
+        with suppress(PackageNotFoundError):
+            return version(name)
+    return "unknown"
 
 
 def require_triton() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
@@ -14,11 +13,13 @@ import torch
 from fusec.calibration import Machine, calibrated
 from fusec.errors import OptionError, Unsupported, UnsupportedError
 from fusec.options import Options
-from fusec.runtime.ahead import INSTALL
+from fusec.runtime.ahead import INSTALL, triton_version
 from fusec.runtime.cuda import Cuda
 from fusec.runtime.launcher_gpu import Driver
 from fusec.target import GPUS, Target, resolve
 
+ARCHITECTURES = 9
+"""The major capability from which on Triton's code is for exactly one architecture."""
 OLDEST = (8, 0)
 """The compute capability from which on kernels are written for CUDA."""
 
@@ -65,6 +66,8 @@ def _runs(target: Target, device: Target) -> bool:
     if target.kind != "cuda":
         return target.cpu == device.cpu
     (major, minor), (own, most) = _capability(target), _capability(device)
+    if major >= ARCHITECTURES:
+        return (major, minor) == (own, most)
     return major == own and minor <= most
 
 
@@ -77,7 +80,7 @@ def machine_of(name: str) -> Machine:
 def facts_of(name: str, options: Options) -> object:
     """What code for a GPU depends on: its target, and the version of Triton."""
     try:
-        return target_of(name, options), version("triton")
+        return target_of(name, options), triton_version()
     except UnsupportedError:
         return None
 

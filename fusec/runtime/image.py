@@ -65,6 +65,8 @@ class Image:
         Names are looked for in `imports`, then among the process's global symbols
         (libc, libm). Raises `InternalError` naming those that are found in neither.
         """
+        if not self.data:  # a program that only calls torch
+            return Code(None, {})
         memory = mmap.mmap(-1, len(self.data), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         memory[:] = self.data
         base = ctypes.addressof(ctypes.c_char.from_buffer(memory))

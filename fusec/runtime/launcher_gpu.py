@@ -19,15 +19,16 @@ from __future__ import annotations
 
 import atexit
 import ctypes
-import weakref
+import os
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 
-from fusec.errors import InternalError
+from fusec.errors import InternalError, UserError
 from fusec.logs import logger
 from fusec.options import launches_block
 from fusec.runtime.image import Code
@@ -38,6 +39,7 @@ from fusec.runtime.recipe import (
     KERNEL_WORDS,
     LAUNCH_WORD,
     LEAVE_WORD,
+    MOST_PROGRAMS,
     STREAM_WORD,
     TABLE,
     VECTOR,
@@ -113,24 +115,34 @@ class _Flags:
 
     words: torch.Tensor
     check: Raise
+    wait: Callable[[], None]
+    """Waits for all that was launched."""
 
-    def look(self) -> None:
-        """Raise the error of a check that failed, once."""
+    def look(self, call: str = "") -> None:
+        """Raise the error of a check that failed in a call, once."""
         raised = self.words.tolist()
         if any(raised):
             self.words.zero_()
-            raise self.check.failure(raised)
+            error = self.check.failure(raised)
+            raise type(error)(f"{error}{call}")
 
 
-_watched: weakref.WeakSet[_Flags] = weakref.WeakSet()
-"""The flags of all programs, for the end of the process."""
+EARLIER = """, in an earlier call
+  help: with CUDA_LAUNCH_BLOCKING=1 in the environment the call itself raises"""
+_watched: list[_Flags] = []
+"""The flags of all programs, for the end of the process; those of programs that are
+gone may still be raised."""
+_process = os.getpid()
 
 
 @atexit.register
 def tell_failures() -> None:
     """Say which checks failed that no later call was there to raise for."""
-    for flags in [*_watched]:
+    if os.getpid() != _process:  # a child's, which cannot reach the GPU
+        return
+    for flags in _watched:
         try:
+            flags.wait()
             flags.look()
         except Exception as error:
             what = type(error).__name__, error
@@ -175,8 +187,9 @@ class Gpu:
         if not recipe.flags:
             return 0
         (check,) = recipe.steps_of(Raise)
-        self._flags = _Flags(self.driver.words(recipe.flags), check)
-        _watched.add(self._flags)
+        wait = partial(self.driver.wait, self.device)
+        self._flags = _Flags(self.driver.words(recipe.flags), check, wait)
+        _watched.append(self._flags)
         return self._flags.words.data_ptr()
 
     def settle(self) -> None:
@@ -205,9 +218,16 @@ class Gpu:
             pointers = (ctypes.c_void_p * len(words))(*params)
             stream = ctypes.c_int64.from_address(table + 8 * STREAM_WORD).value
             grid = (programs, 1, 1, rows[name].threads, 1, 1, rows[name].shared)
+            if programs > MOST_PROGRAMS:
+                raise UserError(
+                    f"{name} would run {programs} programs, a GPU at most 2^31 - 1",
+                    fix="call it on parts of the arguments",
+                )
             check(enter(self._context), name)
-            status = launch(self._functions[name], *grid, stream, pointers, None)
-            leave(ctypes.addressof(before))
+            try:
+                status = launch(self._functions[name], *grid, stream, pointers, None)
+            finally:
+                leave(ctypes.addressof(before))
             check(status, name)
 
         return run
@@ -216,7 +236,7 @@ class Gpu:
         """The address of the table of the current stream. Raises what a check of an
         earlier call found."""
         if self._flags is not None:
-            self._flags.look()
+            self._flags.look(EARLIER)
         stream = self.driver.stream(self.device)
         table = self._tables.get(stream)
         if table is None:  # the first one stays: native code may be reading it

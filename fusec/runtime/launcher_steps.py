@@ -316,7 +316,7 @@ def _tensor(place: Place, form: Form) -> Callable[[Frame], torch.Tensor]:
         shape = evaluated(form.shape, frame.sizes)
         strides = evaluated(form.strides, frame.sizes)
         if 0 in shape:
-            return torch.empty_strided(shape, strides, dtype=dtype)
+            return torch.empty_strided(shape, strides, dtype=dtype, device="cpu")
         last = sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
         memory = (ctypes.c_char * ((last + 1) * dtype.itemsize)).from_address(
             pointer(frame)

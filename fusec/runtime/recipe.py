@@ -56,6 +56,9 @@ context current and that make the one before current again; the context; its row
 KERNEL_WORDS = 3
 """Words of a row: the kernel's function, its threads, its bytes of shared memory."""
 
+MOST_PROGRAMS = 2**31 - 1
+"""Of a launch, along the one axis of its grid."""
+
 HIDDEN = 2
 """Parameters that Triton's kernels have besides their own: two scratch memories."""
 

@@ -49,7 +49,7 @@ def made(
     shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype
 ) -> torch.Tensor:
     """A new tensor, on huge pages where it is large."""
-    tensor = torch.empty_strided(shape, strides, dtype=dtype)
+    tensor = torch.empty_strided(shape, strides, dtype=dtype, device="cpu")
     advise_huge(tensor.data_ptr(), tensor.untyped_storage().nbytes())
     return tensor
 
@@ -72,7 +72,7 @@ def copied(x: torch.Tensor) -> torch.Tensor:
 def _plain_empty_strided(
     shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype
 ) -> torch.Tensor:
-    return torch.empty_strided(shape, strides, dtype=dtype)
+    return torch.empty_strided(shape, strides, dtype=dtype, device="cpu")
 
 
 def _plain_part(

@@ -67,7 +67,11 @@ class Worker:
             raise Lost(f"it took more than {patience:.0f} s") from None
         if not line:
             raise Lost(self._end())
-        return json.loads(line)
+        try:
+            return json.loads(line)
+        except ValueError:  # what it runs printed something
+            self.close()
+            raise Lost(f"it answered {line.strip()[:80]!r}") from None
 
     def close(self) -> None:
         """End the process, and those that it started."""

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 import fusec
 from fusec.errors import OptionError
+from fusec.logs import forget_warnings
 from fusec.runtime import gpus
 from fusec.runtime.cuda import Cuda
 from fusec.runtime.launcher_gpu import LAUNCH
@@ -255,12 +256,35 @@ def test_a_program_checks_itself(driver: Launches) -> None:
 def test_weights_are_not_frozen(
     driver: Launches, caplog: pytest.LogCaptureFixture
 ) -> None:
+    forget_warnings()
     model, x = nn.Linear(9, 5).to(HERE), torch.randn(4, 9, device=HERE)
     f = compiled(model, freeze=True)
     with torch.no_grad():
         torch.testing.assert_close(f(x), model(x))
         model.weight.data.mul_(2)
         torch.testing.assert_close(f(x), model(x))
+    assert f"nothing is frozen of graphs on {HERE}" in caplog.text
+
+
+def test_graphs_without_kernels(driver: Launches) -> None:
+    x = torch.randn(4, 9, device=HERE)
+    same(lambda x: x.sort(-1).values, x, fallback=True)
+    same(lambda x: (x[1:], x.t()), x)
+
+
+def test_the_user_s_default_device_is_not_for_programs(driver: Launches) -> None:
+    x, y = torch.randn(900, 700), torch.randn(4, 9, device=HERE)
+    f, g = compiled(lambda x: x.exp() + 1), compiled(lambda y: y.cumsum(0).exp())
+    with torch.device("meta"):
+        got = f(x), g(y)
+    torch.testing.assert_close(got, (x.exp() + 1, y.cumsum(0).exp()))
+
+
+def test_a_graph_on_the_cpu_that_ends_elsewhere_is_the_cpu_s(driver: Launches) -> None:
+    x = torch.randn(4, 9)
+    got = same(lambda x: ((x * 2).exp().softmax(-1) + 1).to(HERE), x)
+    assert got.device == torch.device(HERE)
+    assert not driver.launches
 
 
 def test_a_processor_s_target_is_refused(driver: Launches) -> None:

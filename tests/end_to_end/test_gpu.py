@@ -93,7 +93,7 @@ def test_an_index_that_is_out_of_range_raises(driver: EmulatedDriver) -> None:
     wanted = x.gather(1, good) + 1
     torch.testing.assert_close(f(x, good), wanted)
     f(x, bad)  # nobody waits for the GPU
-    with pytest.raises(IndexError, match="out of"):
+    with pytest.raises(IndexError, match=r"out of .* in an earlier call"):
         f(x, good)
     torch.testing.assert_close(f(x, good), wanted)
 

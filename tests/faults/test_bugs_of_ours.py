@@ -97,7 +97,7 @@ def test_an_interrupt_is_the_users_and_the_next_call_compiles(
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(journey, "lower_to_host", interrupt)
+        patch.setattr(pipeline, "lower_to_host", interrupt)
         with pytest.raises(KeyboardInterrupt):
             right()
     right()

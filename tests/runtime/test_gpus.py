@@ -82,6 +82,16 @@ def test_code_for_a_target_that_is_wanted(wanted: str, runs: bool) -> None:
             gpus.target_of("cuda:1", Options(target=wanted))
 
 
+@pytest.mark.parametrize("capability", [(10, 3), (12, 0)])
+def test_code_of_new_cards_is_for_one_architecture(capability: tuple[int, int]) -> None:
+    card = gpus.described(properties(*capability), DEVICE)
+    with (
+        patch.dict(gpus.KINDS, {"cuda": kind(card)}),
+        pytest.raises(OptionError, match="cannot run on cuda:1"),
+    ):
+        gpus.target_of("cuda:1", Options(target="sm_100"))
+
+
 def test_what_was_measured_of_a_card_is_taken(tmp_path: Path) -> None:
     card = gpus.described(properties(8, 6), DEVICE)
     options = Options(cache_dir=tmp_path)
