@@ -32,7 +32,8 @@ PARTS: dict[str, tuple[Callable[..., Any], float]] = {
 
 def tested(seconds: float, out: Path) -> None:
     """Run the tests of GPUs; what they say is kept and printed."""
-    command = [sys.executable, "-m", "pytest", "-q", "--show-capture=no", *TESTS]
+    command = [sys.executable, "-m", "pytest", "-v", "--tb=short", *TESTS]
+    command.append("--show-capture=no")
     try:
         done = subprocess.run(
             command, cwd=ROOT, capture_output=True, text=True, timeout=seconds

@@ -108,7 +108,7 @@ KERNELS: dict[str, tuple[Callable[..., Any], Maker]] = {
         lambda m, n: (rand(m, 20).double(), rand(20, n).double()),
     ),
     "product of integers": (
-        lambda x, y: torch._int_mm(x, y).float() * 0.5,
+        lambda x, y: torch.ops.aten._int_mm(x, y).float() * 0.5,
         lambda m, n: (
             torch.randint(-100, 100, (m + 17, 40), dtype=torch.int8),
             torch.randint(-100, 100, (40, n - n % 8), dtype=torch.int8),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from statistics import median
 
@@ -64,7 +65,7 @@ def measure(
     made = cpu_fused.prepare(name, direction, size, DTYPES[dtype], backends, device)
     samples = gpu_harness.interleave(made.calls, rounds, device)
     seconds = {name: median(times) for name, times in samples.items()}
-    seconds["roofline"] = sum(made.moved) / gpu_harness.bandwidth(device)
+    seconds["roofline"] = sum(made.moved) / bandwidth(device)
     return Row(
         name,
         direction,
@@ -75,6 +76,12 @@ def measure(
     )
 
 
+@cache
+def bandwidth(device: str) -> float:
+    """That of the run, which all rows are held against."""
+    return gpu_harness.bandwidth(device)
+
+
 def run(
     device: str,
     rounds: int,
@@ -83,32 +90,21 @@ def run(
     quick: bool = False,
     deadline: Deadline = NEVER,
 ) -> list[Row]:
-    """The rows that there was time for; each is kept as soon as it is there."""
-    rows: list[Row] = []
+    """The rows that there was time for, forward and step of each case in turn."""
     size = "cache" if quick else "DRAM"
-    for direction in ("forward", "step"):
-        for dtype in dtypes:
-            for name in QUICK if quick else CASES:
-                if deadline.is_over:
-                    print("there was no time for the rest")
-                    return rows
-                if direction == "forward" or CASES[name].trains:
-                    rows += _row(name, direction, dtype, size, rounds, device)
-                    gpu_harness.save("fused", rows, device, out)
-    gpu_harness.told(HEADER, rows)
-    print(f"\nto inductor: {harness.mean_ratio([row.to_inductor for row in rows]):.2f}")
+    pairs = [
+        (name, direction, dtype)
+        for dtype in dtypes
+        for name in (QUICK if quick else CASES)
+        for direction in ("forward", "step")[: 1 + CASES[name].trains]
+    ]
+    tasks = (
+        (" ".join(what), partial(measure, *what, size, rounds, device))
+        for what in pairs
+    )
+    rows, failed = gpu_harness.measured("fused", tasks, device, out, deadline)
+    gpu_harness.told(HEADER, rows, failed)
     return rows
-
-
-def _row(name: str, *what: object) -> list[Row]:
-    """A row; none where a candidate fails, which is told."""
-    try:
-        row = measure(name, *what)  # type: ignore[arg-type]
-    except Exception as error:
-        print(f"   {name} {what}: {type(error).__name__}: {error}", flush=True)
-        return []
-    print("  ", *row.cells(), flush=True)
-    return [row]
 
 
 def main() -> None:

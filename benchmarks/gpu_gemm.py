@@ -21,6 +21,8 @@ from harness import Spread
 from torch import Tensor
 from torch.nn import functional as F
 
+from fusec.counters import statistics
+
 Size = tuple[int, int, int]
 """Rows, columns and what is summed over."""
 SIZES: list[Size] = [
@@ -66,13 +68,17 @@ class Row:
     size: Size
     seconds: dict[str, float]
     of_cublas: float
+    calls: int
+    """Of torch's library that fusec's program makes: with none, the kernel is ours."""
     to_inductor: Spread
 
     def cells(self) -> list[str]:
         m, n, k = self.size
         rates = [f"{2 * m * n * k / t / 1e12:.1f}" for t in self.seconds.values()]
         what = f"{self.epilogue} {self.dtype} {m}×{n}×{k}"
-        return [what, *rates, f"{self.of_cublas:.0%}", str(self.to_inductor)]
+        by = "cuBLAS" if self.calls else "fusec"
+        share = f"{self.of_cublas:.0%}"
+        return [what, *rates, share, by, str(self.to_inductor)]
 
 
 def measure(
@@ -93,7 +99,9 @@ def measure(
     for compiler, compiled in gpu_harness.compilers(max_autotune).items():
         calls[compiler] = partial(compiled(f), *args)
     exact = f(*(x.double() for x in args))
+    before = statistics().externs
     eager, ours = (calls[name]() for name in ("eager", "fusec"))
+    made = statistics().externs - before
     error, allowed = ((x.double() - exact).abs().max() for x in (ours, eager))
     assert error <= 2 * allowed + 1e-6, f"{error} off; eager is {allowed} off"
     samples = gpu_harness.interleave(calls, rounds, device)
@@ -104,6 +112,7 @@ def measure(
         size,
         seconds,
         seconds["cuBLAS"] / seconds["fusec"],
+        made,
         harness.ratio(samples["inductor"], samples["fusec"]),
     )
 
@@ -116,26 +125,18 @@ def run(
     max_autotune: bool = False,
     deadline: Deadline = NEVER,
 ) -> list[Row]:
-    """The rows that there was time for, each kept as soon as it is there."""
-    rows: list[Row] = []
-    for name in EPILOGUES:
-        for size in QUICK if quick else SIZES:
-            for dtype in DTYPES:
-                if deadline.is_over:
-                    print("there was no time for the rest")
-                    return rows
-                try:
-                    row = measure(name, dtype, size, rounds, device, max_autotune)
-                except Exception as error:
-                    told = type(error).__name__, error
-                    print(f"   {name} {dtype} {size}:", *told, flush=True)
-                    continue
-                print("  ", *row.cells(), flush=True)
-                rows.append(row)
-                gpu_harness.save("gemm", rows, device, out)
-    if rows:
-        header = "product", *rows[0].seconds, "of cuBLAS", "inductor/fusec"
-        gpu_harness.told(header, rows)
+    """The rows that there was time for, in TFLOP/s."""
+    sizes = QUICK if quick else SIZES
+    chosen = [(n, d, size) for size in sizes for n in EPILOGUES for d in DTYPES]
+    tasks = (
+        (f"{n} {d} {size}", partial(measure, n, d, size, rounds, device, max_autotune))
+        for n, d, size in chosen
+    )
+    rows, failed = gpu_harness.measured("gemm", tasks, device, out, deadline)
+    names = rows[0].seconds if rows else ()
+    rates = [f"{name} TFLOP/s" for name in names]
+    header = ("product", *rates, "of cuBLAS", "by", "inductor/fusec")
+    gpu_harness.told(header, rows, failed)
     return rows
 
 

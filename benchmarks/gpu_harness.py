@@ -3,10 +3,10 @@
     limit = Deadline(540)
     samples = interleave({"eager": lambda: f(x), "fusec": lambda: g(x)}, 20, "cuda")
 
-Before each call a buffer that is larger than the second-level cache is written, as what
-is said of memory is said of memory. That takes longer than to launch what comes next,
-so that no call waits for Python. On "cpu", where nothing is to be said about GPUs, the
-same programs run by the clock, to see that they do.
+Before each call a buffer that is larger than the second-level cache is read, as what is
+said of memory is said of memory; then the GPU sleeps for longer than Python needs to
+launch the call, so that no kernel waits for it. On "cpu", where nothing is to be said
+about GPUs, the same programs run by the clock, to see that they do.
 """
 
 from __future__ import annotations
@@ -23,13 +23,16 @@ from typing import Any
 
 import harness
 import torch
-from torch import Tensor
 
 from fusec.measuring import timing
 from fusec.measuring.timing import Call, Samples
 
 FLUSHED = 256 << 20
-"""Bytes written before each call: twice the largest cache there is."""
+"""Bytes read before each call: twice the largest cache there is."""
+SLEPT = 1.5
+"""For how many times as long as a call takes Python the GPU sleeps before it."""
+CYCLES = 2e9
+"""Of its clock in a second, about."""
 COPIED = 1 << 30
 """Bytes that the copy has which sets the roofline."""
 WARM_UP = 3
@@ -69,14 +72,20 @@ def interleave(
 def _clock(device: str) -> Callable[[Call], float]:
     if device == "cpu":
         return lambda call: timing.seconds(call, 1)
-    flushed = torch.empty(FLUSHED, dtype=torch.int8, device=device)
+    flushed = torch.zeros(FLUSHED // 4, device=device)
     first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    python: dict[int, float] = {}
+    """Seconds until a call had launched all that it does, at most."""
 
     def seconds(call: Call) -> float:
-        flushed.zero_()
+        torch.sum(flushed)
+        torch.cuda._sleep(int(CYCLES * SLEPT * python.get(id(call), 1e-2)))
+        began = time.perf_counter()
         first.record()
         call()
         last.record()
+        took = time.perf_counter() - began
+        python[id(call)] = max(took, python.get(id(call), 0.0))
         torch.cuda.synchronize()
         return first.elapsed_time(last) / 1e3
 
@@ -90,12 +99,6 @@ def bandwidth(device: str) -> float:
     target = torch.empty_like(source)
     samples = interleave({"copy": lambda: target.copy_(source)}, 10, device)
     return 2 * count / median(samples["copy"])
-
-
-def moved(tree: Any, device: str) -> Any:
-    """Arguments, nested, on a device."""
-    to = torch.utils._pytree.tree_map_only
-    return to(Tensor, lambda x: x.to(device), tree)
 
 
 def options(doc: str | None) -> argparse.ArgumentParser:
@@ -141,6 +144,46 @@ def save(name: str, rows: Sequence[Any], device: str, folder: Path) -> None:
     harness.write(folder / f"gpu_{name}.json", environment(device), rows)
 
 
-def told(header: Sequence[str], rows: Iterable[Any]) -> None:
-    """Print a table."""
-    print(f"\n{harness.markdown(header, [row.cells() for row in rows])}", flush=True)
+def told(header: Sequence[str], rows: Sequence[Any], failed: Sequence[Failed]) -> None:
+    """Print a table, and what it lacks."""
+    if rows:
+        print(
+            f"\n{harness.markdown(header, [row.cells() for row in rows])}", flush=True
+        )
+        mean = harness.mean_ratio([row.to_inductor for row in rows])
+        print(f"\ninductor/fusec: geometric mean {mean:.2f} of {len(rows)} rows")
+    for each in failed:
+        print(f"failed: {each.row}: {each.error}", flush=True)
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A row that is not there, and why."""
+
+    row: str
+    error: str
+
+
+def measured(
+    name: str,
+    tasks: Iterable[tuple[str, Callable[[], Any]]],
+    device: str,
+    folder: Path,
+    deadline: Deadline,
+) -> tuple[list[Any], list[Failed]]:
+    """The rows of a benchmark that there was time for, kept as soon as each is there,
+    those that failed with their errors."""
+    rows: list[Any] = []
+    failed: list[Failed] = []
+    for what, task in tasks:
+        if deadline.is_over:
+            print("there was no time for the rest")
+            break
+        try:
+            rows.append(task())
+            print("  ", *rows[-1].cells(), flush=True)
+        except Exception as error:
+            failed.append(Failed(what, f"{type(error).__name__}: {error}"))
+            print(f"   {what}: {failed[-1].error}", flush=True)
+        save(name, [*rows, *failed], device, folder)
+    return rows, failed

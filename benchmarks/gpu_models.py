@@ -6,8 +6,9 @@ The models are those of `models`; those whose weights are not installed are left
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,6 +23,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 QUICK = ("mixer block",)
+FORWARD_ONLY = ("SmolLM2, prefill of 512", "SmolLM2, decoding")
 DTYPES = {"bf16": torch.bfloat16, "f32": torch.float32}
 
 
@@ -34,7 +36,7 @@ class Row:
     dtype: str
     seconds: dict[str, float]
     first: dict[str, float]
-    """Seconds of the first call."""
+    """Seconds of the first call, with what caches the compilers have by then."""
     to_inductor: Spread
     to_eager: Spread
 
@@ -72,8 +74,8 @@ def measure(name: str, direction: str, dtype: str, rounds: int, device: str) -> 
     calls["eager"] = models.call_of(model, model.module, direction)
     wanted = models.results(model, calls["eager"]())
     first: dict[str, float] = {}
+    torch.compiler.reset()
     for backend, compiled in gpu_harness.compilers(False).items():
-        torch.compiler.reset()
         call = models.call_of(model, compiled(model.module), direction)
         began = time.perf_counter()
         made = call()
@@ -103,27 +105,24 @@ def run(
     quick: bool = False,
     deadline: Deadline = NEVER,
 ) -> list[Row]:
-    """The rows that there was time for; each is kept as soon as it is there."""
-    rows: list[Row] = []
+    """The rows that there was time for."""
+    rows, failed = gpu_harness.measured(
+        "models", _tasks(rounds, device, dtypes, quick), device, out, deadline
+    )
+    gpu_harness.told(HEADER, rows, failed)
+    return rows
+
+
+def _tasks(
+    rounds: int, device: str, dtypes: Sequence[str], quick: bool
+) -> Iterator[tuple[str, Callable[[], Row]]]:
     for dtype in dtypes:
         for name in QUICK if quick else models.MODELS:
             for direction in ("forward", "step"):
-                if deadline.is_over:
-                    print("there was no time for the rest")
-                    return rows
-                try:
-                    if direction == "step" and not models.MODELS[name]().trains:
-                        continue
-                    row = measure(name, direction, dtype, rounds, device)
-                except Exception as error:
-                    told = type(error).__name__, error
-                    print(f"   {name} {direction} {dtype}:", *told, flush=True)
+                if direction == "step" and name in FORWARD_ONLY:
                     continue
-                print("  ", *row.cells(), flush=True)
-                rows.append(row)
-                gpu_harness.save("models", rows, device, out)
-    gpu_harness.told(HEADER, rows)
-    return rows
+                what = name, direction, dtype
+                yield " ".join(what), partial(measure, *what, rounds, device)
 
 
 def main() -> None:

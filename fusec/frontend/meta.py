@@ -35,8 +35,8 @@ CPU = torch.device("cpu")
 
 
 def home_of(metas: Iterable[Any]) -> torch.device:
-    """The device that a graph's kernels run on: the one that most of its tensors, but for
-    numbers, are on; and of two with as many the one that is no CPU."""
+    """The device that a graph's kernels run on: the one that most of its tensors are
+    on, numbers left out, and of two with as many the one that is no CPU."""
     tensors = [x for meta in metas for x in leaves(meta) if isinstance(x, torch.Tensor)]
     counts = Counter(x.device for x in tensors if x.dim())
     if not counts:
