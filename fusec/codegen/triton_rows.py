@@ -236,7 +236,8 @@ def _fmod(dtype: DType, x: str, y: str) -> str:
     quotient says, which f64 tells exactly of f32, up to quotients of 2⁵³."""
     if dtype is f64:
         return f"({x} % {y})"
-    return f"({x}.to(tl.float64) % {y}.to(tl.float64)).to(tl.float32)"
+    # Either may be a number, which has no methods.
+    return f"(tl.cast({x}, tl.float64) % tl.cast({y}, tl.float64)).to(tl.float32)"
 
 
 def _comparison(symbol: str, of_bools: str) -> dict[Family, Row]:

@@ -163,6 +163,27 @@ def test_one_text_serves_several_blocks(
     assert [n for n, _ in first.constants] == [n for n, _ in second.constants]
 
 
+BINARY = [torch.remainder, torch.fmod, torch.floor_divide, torch.div, torch.pow]
+BINARY += [torch.maximum, torch.minimum, torch.atan2, torch.copysign, torch.hypot]
+BINARY += [torch.add, torch.sub, torch.mul, torch.eq, torch.lt, torch.nextafter]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("op", BINARY, ids=lambda op: op.__name__)
+def test_numbers_on_either_side(
+    op: Any, dtype: torch.dtype, emulator: Emulator
+) -> None:
+    """What a row does to a variable it does to a number, too."""
+
+    def f(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        two = torch.full_like(x, 2.5)
+        return op(x, two), op(two, x)
+
+    torch.manual_seed(0)
+    journey, arrays = journey_of(f, torch.randn(3, 20).to(dtype) * 3)
+    same(journey, arrays, emulator)
+
+
 @pytest.mark.parametrize("name", KERNELS)
 def test_no_name_hides_another(name: str) -> None:
     """Of Python's or of Triton's, in kernels and in functions that combine."""

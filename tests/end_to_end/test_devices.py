@@ -253,6 +253,21 @@ def test_a_program_checks_itself(driver: Launches) -> None:
     torch.testing.assert_close(got, wanted)
 
 
+def test_a_program_checks_itself_among_devices(driver: Launches) -> None:
+    def f(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        z = x * 2
+        return z.cpu() + y, y.mul_(2), z + 1, y[1:]
+
+    x, y = torch.randn(4, 9, device=HERE), torch.randn(4, 9)
+    same(f, x, y, fallback=True, verify=True)
+
+
+@on_two
+def test_a_program_with_results_elsewhere_checks_itself(driver: Launches) -> None:
+    x = torch.randn(4, 9, device=HERE)
+    same(lambda x: (x * 2).to(THERE), x, verify=True)
+
+
 def test_weights_are_not_frozen(
     driver: Launches, caplog: pytest.LogCaptureFixture
 ) -> None:

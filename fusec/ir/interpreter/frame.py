@@ -221,7 +221,10 @@ def bind(
 def _equations(
     value: Value, array: Any, by_name: Mapping[str, Symbol]
 ) -> Iterable[tuple[Dim, int]]:
-    type_, shape = value.type, _shape(array)
+    type_ = value.type
+    if isinstance(type_, Opaque):
+        return []
+    shape = _shape(array)
     if isinstance(type_, Scalar) and shape != ():
         raise InterpretError(f"{value} is a scalar, not an array of shape {shape}")
     if isinstance(type_, Scalar) and type_.dtype is i64 and value.hint in by_name:

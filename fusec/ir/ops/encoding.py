@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fusec.ir.core import Value
-from fusec.ir.dtypes import Specials, bool_, f32, f64, int_
+from fusec.ir.dtypes import DType, Specials, bool_, f32, f64, int_
 from fusec.ir.opdef import operand
 from fusec.ir.ops.comparison import Ne
 from fusec.ir.ops.formula import Term, power_of_two
@@ -104,6 +104,20 @@ class Nextafter(Binary, name="nextafter"):
     @staticmethod
     def numpy(x: Any, y: Any) -> Any:
         return np.nextafter(x, y)
+
+    @classmethod
+    def reference(cls, dtype: DType, *arrays: Any) -> Any:
+        """Of what has a wider carrier the neighbour among its own numbers, whose codes
+        are in the order of magnitudes."""
+        x, y = np.broadcast_arrays(*arrays)
+        if dtype.carrier == dtype.storage:
+            return cls.numpy(x, y)
+        codes, one = dtype.encode(x), np.ones((), dtype.storage)
+        away = (y > x) == (x > 0)
+        stepped = dtype.decode(np.where(away, codes + one, codes - one))
+        least = np.copysign(dtype.decode(one), y)
+        found = np.where(x == y, y, np.where(x == 0, least, stepped))
+        return np.where(np.isnan(x) | np.isnan(y), np.nan, found).astype(dtype.carrier)
 
     @classmethod
     def expand(cls, b: Any, *xs: Value) -> Value | None:

@@ -90,6 +90,11 @@ class Elementwise(Op):
     """The reference, on arrays in the carriers of their dtypes."""
 
     @classmethod
+    def reference(cls, dtype: DType, *arrays: Any) -> Any:
+        """The result, which has this dtype, of arrays in the carriers of theirs."""
+        return dtype.quantize(np.asarray(cls.numpy(*arrays)))
+
+    @classmethod
     def infer(
         cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
     ) -> tuple[Type, ...]:
@@ -171,7 +176,7 @@ def fold(op: Any, builder: Any, operands: Values) -> Values | None:
     (type_,) = op.infer(operands, (), ())
     arrays = [np.asarray(d.value).astype(d.dtype.carrier) for d in known]
     with np.errstate(all="ignore"):
-        result = type_.dtype.quantize(np.asarray(op.numpy(*arrays)))
+        result = op.reference(type_.dtype, *arrays)
     return (builder.const(result.item(), type_.dtype),)
 
 
