@@ -107,10 +107,10 @@ class Nextafter(Binary, name="nextafter"):
 
     @classmethod
     def reference(cls, dtype: DType, *arrays: Any) -> Any:
-        """Of what has a wider carrier the neighbour among its own numbers, whose codes
-        are in the order of magnitudes."""
+        """The neighbour among the numbers of the type itself, which may have a wider
+        carrier: their codes are in the order of magnitudes."""
         x, y = np.broadcast_arrays(*arrays)
-        if dtype.carrier == dtype.storage:
+        if dtype in (f32, f64):  # numpy's of halves takes the sign of the wrong zero
             return cls.numpy(x, y)
         codes, one = dtype.encode(x), np.ones((), dtype.storage)
         away = (y > x) == (x > 0)
