@@ -112,7 +112,8 @@ class Nextafter(Binary, name="nextafter"):
         x, y = np.broadcast_arrays(*arrays)
         if dtype in (f32, f64):  # numpy's of halves takes the sign of the wrong zero
             return cls.numpy(x, y)
-        codes, one = dtype.encode(x), np.ones((), dtype.storage)
+        codes = dtype.encode(x)
+        one = np.ones((), codes.dtype)
         away = (y > x) == (x > 0)
         stepped = dtype.decode(np.where(away, codes + one, codes - one))
         least = np.copysign(dtype.decode(one), y)
