@@ -126,7 +126,9 @@ class _Products:
     def all(self) -> Iterator[Schedule]:
         """Blocks that registers and shared memory have room for, the smaller ones
         first; there is one at least."""
-        area = max(LEAST * LEAST, MOST_AREA // len(self.c.products))
+        count = len(self.c.products)
+        # Each product's sums leave room for what becomes of them together.
+        area = MOST_AREA if count == 1 else max(LEAST * LEAST, MOST_AREA // (2 * count))
         for high, wide in pairs(self.sides(self.row), self.sides(self.column)):
             if high * wide > area:
                 continue

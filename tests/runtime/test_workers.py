@@ -33,8 +33,8 @@ def test_a_worker_that_hangs_ends_with_all_that_it_started(tmp_path: Path) -> No
     question = {"do": "hang", "pid": str(file)}
     with Worker(WORKER) as worker:
         worker.ask(answer(0), 60.0)
-        with pytest.raises(Lost, match="took more than 1 s"):
-            worker.ask(question, 1.0)
+        with pytest.raises(Lost, match="took more than 5 s"):
+            worker.ask(question, 5.0)
     state = Path(f"/proc/{file.read_text()}/stat")
     assert not state.exists() or state.read_text().split()[2] in "ZX"
 
