@@ -126,9 +126,7 @@ class _Products:
     def all(self) -> Iterator[Schedule]:
         """Blocks that registers and shared memory have room for, the smaller ones
         first; there is one at least."""
-        count = len(self.c.products)
-        # Each product's sums leave room for what becomes of them together.
-        area = MOST_AREA if count == 1 else max(LEAST * LEAST, MOST_AREA // (2 * count))
+        area = max(LEAST * LEAST, self.area())
         for high, wide in pairs(self.sides(self.row), self.sides(self.column)):
             if high * wide > area:
                 continue
@@ -136,6 +134,13 @@ class _Products:
                 fitting = [n for n in STAGES if self.fits(high, wide, step, n)]
                 for stages in fitting or STAGES[:1]:
                     yield self.made(high, wide, step, stages)
+
+    def area(self) -> int:
+        """Sums of each product, at most: several leave room for what becomes of them
+        together, vector units for the factors of a step."""
+        count = len(self.c.products)
+        alone = MOST_AREA if self.unit else MOST_AREA // 4
+        return alone if count == 1 else alone // (2 * count)
 
     def sides(self, axis: Axis) -> list[int]:
         """Extents that are no longer than it takes to have all of an axis."""
@@ -147,6 +152,7 @@ class _Products:
         least = max(LEAST, LEAST_BITS // self.unit.factor.bits if self.unit else 0)
         whole = max(least, power(self.size([self.inner])))
         steps = STEPS if self.unit else STEPS_OF_VECTORS
+        steps = steps if self.unit or len(self.c.products) == 1 else steps[:1]
         return [step for step in steps if least <= step <= whole] or [least]
 
     def fits(self, high: int, wide: int, step: int, stages: int) -> bool:
