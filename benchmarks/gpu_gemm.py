@@ -141,7 +141,11 @@ def run(
 
 
 def main() -> None:
-    given = gpu_harness.options(__doc__).parse_args()
+    parser = gpu_harness.options(__doc__)
+    parser.add_argument(
+        "--max-autotune", action="store_true", help="inductor's as well; it takes long"
+    )
+    given = parser.parse_args()
     run(given.device, given.rounds, given.out, given.quick, given.max_autotune)
 
 

@@ -107,9 +107,6 @@ def options(doc: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--quick", action="store_true", help="few, small rows")
-    parser.add_argument(
-        "--max-autotune", action="store_true", help="inductor's as well; it takes long"
-    )
     parser.add_argument("--out", type=Path, default=harness.RESULTS)
     return parser
 

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
+from fusec.analysis.accesses import Accesses
 from fusec.analysis.schedule import Schedule
 from fusec.codegen.backend import Emitted, backend_of
 from fusec.codegen.llvm_gpu_host import emit_gpu_host
@@ -17,13 +18,16 @@ from fusec.codegen.llvm_host import emit_host
 from fusec.codegen.llvm_launcher import TEXT as LAUNCHER
 from fusec.codegen.llvm_object import compile_object
 from fusec.codegen.native_calls import callable_natively
-from fusec.errors import InternalError
+from fusec.errors import FusecError, InternalError
 from fusec.ir.core import Function, Module
+from fusec.ir.dims import Facts
 from fusec.logs import logger
 from fusec.options import Options
+from fusec.passes.assign_layouts import assign_layouts
 from fusec.passes.join_launches import Joined
 from fusec.passes.journey import Journey
 from fusec.passes.pipeline import lower_kernel
+from fusec.passes.tile import tile
 from fusec.runtime.ahead import (
     Binary,
     Failure,
@@ -59,6 +63,18 @@ def emitted(kernel: Function, target: Target) -> Emitted:
     emitter = backend_of(target)
     supports = partial(emitter.supports, target=target)
     return emitter.emit(lower_kernel(kernel, target, supports), target)
+
+
+def attempted(
+    reads: Accesses, schedule: Schedule, name: str, facts: Facts, target: Target
+) -> Emitted | None:
+    """What the backend makes of a region by a schedule that is tried; None, with a line
+    in the log, where fusec has a bug in that."""
+    try:
+        return emitted(assign_layouts(tile(reads, schedule, name, facts)), target)
+    except FusecError as error:
+        logger("tuning").warning("no code for %s: %s", schedule, error)
+        return None
 
 
 def gpu_jobs(program: Joined, target: Target) -> dict[str, Job]:

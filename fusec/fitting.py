@@ -16,12 +16,9 @@ from dataclasses import dataclass, replace
 
 from fusec.analysis.accesses import Accesses, accesses
 from fusec.analysis.candidates import Candidate, Choice, candidates, described
-from fusec.build import Binaries, emitted, gpu_jobs
-from fusec.errors import FusecError
+from fusec.build import Binaries, attempted, gpu_jobs
 from fusec.logs import logger
-from fusec.passes.assign_layouts import assign_layouts
 from fusec.passes.journey import Journey, scheduled_anew
-from fusec.passes.tile import tile
 from fusec.runtime.ahead import Binary, Failure, Job
 from fusec.target import Target
 
@@ -55,6 +52,8 @@ def fitted(journey: Journey, binaries: Binaries) -> Journey:
         if best:
             _LOG.info("%s: its code does not fit by %s", name, kernel.schedule)
             choices[kernel.fingerprint.text] = rest[best - 1].choice
+    if not choices:
+        return journey
     before = journey.setting.choices
     anew = replace(
         journey.setting, choices=lambda text: choices.get(text) or before(text)
@@ -92,13 +91,10 @@ def _others(journey: Journey, name: str, job: Job) -> list[_Other]:
 def _other(
     journey: Journey, name: str, reads: Accesses, candidate: Candidate, job: Job
 ) -> _Other | None:
-    """A candidate's code to be; None where fusec has a bug in making it."""
-    schedule = candidate.schedule
-    try:
-        kernel = assign_layouts(tile(reads, schedule, name, journey.loops.facts))
-        made = emitted(kernel, journey.target)
-    except FusecError as error:
-        _LOG.warning("no code for %s: %s", schedule, error)
+    """A candidate's code to be, if there is any."""
+    schedule, facts = candidate.schedule, journey.loops.facts
+    made = attempted(reads, schedule, name, facts, journey.target)
+    if made is None:
         return None
     changed = replace(
         job,

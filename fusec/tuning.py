@@ -30,9 +30,8 @@ from fusec.analysis.candidates import (
     described,
 )
 from fusec.analysis.cost import likely
-from fusec.build import Objects, cache_of, kernel_text
+from fusec.build import Objects, attempted, cache_of
 from fusec.codegen.llvm_launcher import TEXT as LAUNCHER
-from fusec.errors import FusecError
 from fusec.files import locked
 from fusec.ir.calls import Slot
 from fusec.ir.core import Function
@@ -41,11 +40,9 @@ from fusec.ir.ops.host import Launch
 from fusec.ir.types import Buffer, Tensor
 from fusec.logs import counted, logger, warn_once
 from fusec.options import Options
-from fusec.passes.assign_layouts import assign_layouts
 from fusec.passes.journey import Journey, scheduled_anew
-from fusec.passes.tile import tile
 from fusec.runtime.artifact import sources
-from fusec.runtime.cache import Cache, cache_at, cache_key
+from fusec.runtime.cache import Cache, cache_key
 from fusec.runtime.devices import CPU
 from fusec.runtime.measuring import Code, Drawn, Inputs, Measuring, Verdict
 from fusec.runtime.workers import Lost
@@ -60,7 +57,7 @@ MOST_BYTES = 2 << 30
 LOCK = "tuning.lock"
 """A file in the cache's folder, which who measures holds."""
 
-_NO_DEVICE = """nothing is tuned for {}: as yet fusec measures on CPUs only, and the
+_ON_CPUS_ONLY = """nothing is tuned for {}: as yet fusec measures on CPUs only, and the
 cost model chooses
   help: leave tune and mode="max-autotune" out"""
 _LOG = logger("tuning")
@@ -109,8 +106,7 @@ class Kept:
 
 def kept_choices(options: Options, target: Target) -> Kept:
     """The choices for a target, on as many threads as programs run on."""
-    cache = cache_at(options.cache_dir) if options.cache else None
-    return Kept(cache, target, CPU.word(options.threads))
+    return Kept(cache_of(options), target, CPU.word(options.threads))
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +142,7 @@ def tuned(journey: Journey, options: Options) -> Journey:
     """
     target, kept = journey.target, journey.setting.choices
     if target.is_gpu:
-        warn_once("tuning", _NO_DEVICE.format(target.name))
+        warn_once("tuning", _ON_CPUS_ONLY.format(target.name))
         return journey
     check_runs_here(target)
     assert isinstance(kept, Kept)
@@ -255,13 +251,10 @@ class CandidateCompiler:
         return [[next(rest) for _ in subject.candidates] for subject in subjects]
 
     def text(self, subject: Subject, candidate: Candidate) -> str:
-        """A candidate's LLVM code; "" where fusec has a bug in making it."""
-        kernel = subject.accesses, candidate.schedule, subject.name, subject.facts
-        try:
-            return kernel_text(assign_layouts(tile(*kernel)), self.target)
-        except FusecError as error:
-            _LOG.warning("no code for %s: %s", candidate.schedule, error)
-            return ""
+        """A candidate's LLVM code; "" where there is none."""
+        what = subject.accesses, candidate.schedule, subject.name, subject.facts
+        made = attempted(*what, self.target)
+        return made.text if made else ""
 
 
 def subjects_of(journey: Journey, best: int = BEST) -> list[Subject]:

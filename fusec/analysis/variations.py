@@ -16,7 +16,15 @@ from dataclasses import replace
 from math import prod
 
 from fusec.analysis.accesses import Accesses
-from fusec.analysis.block_products import LEAST, LEAST_BITS, RESERVED
+from fusec.analysis.block_products import (
+    LEAST,
+    LEAST_BITS,
+    MOST_AREA,
+    RESERVED,
+    SIDES,
+    STAGES,
+    STEPS,
+)
 from fusec.analysis.blocks import HELD, WARPS
 from fusec.analysis.cost import likely
 from fusec.analysis.schedule import Schedule, Split
@@ -30,10 +38,6 @@ FACTORS = (2.0, 0.5, 4.0, 0.25)
 """What the extent of a block is varied by."""
 ROWS = (4, 16)
 """Rows that a program may have instead of one."""
-MOST_STAGES = 4
-MOST_SIDE, MOST_AREA = 256, 128 * 256
-"""Elements along a side, and of a block, of sums that a GPU keeps in registers."""
-MOST_STEP = 128
 
 
 def variations(
@@ -147,7 +151,7 @@ def _of_blocks(
         if least <= warps <= most:
             yield replace(schedule, warps=warps)
     stages = (schedule.stages + 1, schedule.stages - 1)
-    others = (replace(schedule, stages=n) for n in stages if 1 <= n <= MOST_STAGES)
+    others = (replace(schedule, stages=n) for n in stages if 1 <= n <= STAGES[-1])
     yield from _fitting(others, target)
 
 
@@ -170,8 +174,8 @@ def _fitting(schedules: Iterable[Schedule], target: Target) -> Iterator[Schedule
         least = max(LEAST, LEAST_BITS // unit.factor.bits if unit else 0)
         bits = max(value.dtype.bits for value in c.narrow.values())
         trip = step * (rows * len(c.xs) + columns * len(c.ys)) * bits // 8
-        sides = LEAST <= min(rows, columns) <= max(rows, columns) <= MOST_SIDE
+        sides = LEAST <= min(rows, columns) <= max(rows, columns) <= SIDES[-1]
         area = rows * columns * len(c.products) <= MOST_AREA
         room = schedule.stages * trip <= target.l2_bytes - RESERVED
-        if sides and area and room and least <= step <= MOST_STEP:
+        if sides and area and room and least <= step <= STEPS[-1]:
             yield schedule

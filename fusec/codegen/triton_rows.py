@@ -6,9 +6,9 @@
 A row takes its operands as expressions that need no parentheses, and gives one. What
 is not exact on every device has no row, but the expansion that a CPU computes too. The
 exceptions are eˣ and log x of f32. The devices' own libraries compute them in 8 and 24
-instructions on sm_90 instead of 19 and 63, and vendors name errors of 2 ulps at most.
-The instructions alone have no such bound: ex2.approx is off by 2^-22, up to 4 ulps, and
-lg2.approx has none near 1. Of most other functions of the libraries Triton has versions
+instructions on sm_90 instead of 19 and 63, as accurately as the vendor made them. The
+instructions alone do worse: ex2.approx is off by 2^-22, up to 4 ulps; lg2.approx has
+no bound of ulps near 1. Of most other functions of the libraries Triton has versions
 that flush subnormals.
 """
 

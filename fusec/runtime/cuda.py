@@ -36,8 +36,6 @@ class Cuda:
         self.leave = self._address("cuCtxPopCurrent_v2")
         self._contexts: dict[int, int] = {}
         self._loaded: dict[tuple[int, GpuKernel], int] = {}
-        self._words: list[torch.Tensor] = []
-        """Kernels may be writing to them, whoever else let go."""
         self._lock = threading.Lock()
 
     def context(self, device: torch.device) -> int:
@@ -68,9 +66,7 @@ class Cuda:
 
     def words(self, count: int) -> torch.Tensor:
         """Zeros in pinned memory, which kernels reach at the same address."""
-        zeros = torch.zeros(count, dtype=torch.int64, device="cpu", pin_memory=True)
-        self._words.append(zeros)
-        return zeros
+        return torch.zeros(count, dtype=torch.int64, device="cpu", pin_memory=True)
 
     def wait(self, device: torch.device) -> None:
         """Wait for all that was launched on a device."""

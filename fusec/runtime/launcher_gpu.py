@@ -130,8 +130,8 @@ class _Flags:
 EARLIER = """, in an earlier call
   help: with CUDA_LAUNCH_BLOCKING=1 in the environment the call itself raises"""
 _watched: list[_Flags] = []
-"""The flags of all programs, for the end of the process; those of programs that are
-gone may still be raised."""
+"""The flags of all programs, for the end of the process: kernels of programs that are
+gone may still be writing to them."""
 _process = os.getpid()
 
 
