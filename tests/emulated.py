@@ -5,6 +5,8 @@ results = emulator.run(journey, arrays)         # what the host function gives
 
 Triton's interpreter cuts the last bits off where floats become bfloat16, on which GPUs
 round to the nearest, and multiplies matrices of their bits: here it does as GPUs do.
+Before Triton 3.9 it has no constants of bfloat16, and in Triton 3.6 no loop whose bound
+is a number of numpy 2.4's.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import numpy as np
 import torch
 import triton.language as tl
 from triton.language.extra import libdevice
+from triton.runtime import interpreter
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
 from fusec import build, compiler
@@ -236,9 +239,8 @@ class Emulator:
 
 
 _CAST = InterpreterBuilder.cast_impl
-
-
 _DOT = InterpreterBuilder.create_dot
+_PATCH = interpreter._patch_lang_tensor
 
 
 @contextmanager
@@ -249,6 +251,8 @@ def _as_gpus_do() -> Iterator[None]:
         patch.object(InterpreterBuilder, "cast_impl", _cast),
         patch.object(InterpreterBuilder, "create_dot", _dot),
         patch.object(InterpreterBuilder, "create_splat", _splat),
+        patch.object(InterpreterBuilder, "get_bf16", _bfloat16, create=True),
+        patch.object(interpreter, "_patch_lang_tensor", _indexable),
         patch.object(libdevice, "exp", partial(_in_double, np.exp)),
         patch.object(libdevice, "log", partial(_in_double, np.log)),
     ):
@@ -260,6 +264,16 @@ def _in_double(f: Any, x: Any) -> Any:
     with np.errstate(all="ignore"):
         made = f(x.handle.data.astype(np.float64)).astype(np.float32)
     return tl.tensor(TensorHandle(made, tl.float32), x.type)
+
+
+def _bfloat16(self: Any, value: float) -> Any:
+    return _cast(self, self.get_fp32(value), tl.bfloat16)
+
+
+def _indexable(tensor: Any, scope: Any) -> None:
+    """Methods of tensors while kernels are interpreted."""
+    _PATCH(tensor, scope)
+    scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
 
 
 def _splat(self: Any, type_: Any, x: Any) -> Any:
