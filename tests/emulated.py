@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -53,8 +54,9 @@ class EmulatedDriver:
         self.folder = folder
         self.kernels: list[tuple[Any, Job]] = []
         self.launches = 0
-        self.contexts: list[int] = []
-        """Those that are current, the last one on top."""
+        self._of_thread = threading.local()
+        self._one = threading.Lock()
+        """Triton's interpreter runs one kernel at a time."""
         self.current = 1
         """The stream."""
         self.fails = 0
@@ -65,6 +67,11 @@ class EmulatedDriver:
         self._callbacks = [kind(self._noting(call)) for kind, call in calls]
         addresses = (ctypes.cast(f, ctypes.c_void_p).value for f in self._callbacks)
         self.launch, self.enter, self.leave = (address or 0 for address in addresses)
+
+    @property
+    def contexts(self) -> list[int]:
+        """Those that are current in this thread, the last one on top."""
+        return self._of_thread.__dict__.setdefault("contexts", [])
 
     def _noting(self, call: Callable[..., int]) -> Callable[..., int]:
         """A call from native code: what it raises is raised in the end."""
@@ -127,9 +134,9 @@ class EmulatedDriver:
         for word, whole in zip(words, job.aligned, strict=False):
             assert word % VECTOR == 0 or not whole
         arguments = map(_argument, job.types, words)
-        with _as_gpus_do():
+        with self._one, _as_gpus_do():
             jit[(grid,)](*arguments, **dict(job.constants))
-        self.launches += 1
+            self.launches += 1
         return 0
 
 
