@@ -59,6 +59,8 @@ class EmulatedDriver:
         """Triton's interpreter runs one kernel at a time."""
         self.current = 1
         """The stream."""
+        self.tape: list[Callable[[], Any]] | None = None
+        """What takes launches in place of the GPU while they are captured."""
         self.fails = 0
         """The status of every launch."""
         self.wrong: list[BaseException] = []
@@ -99,11 +101,14 @@ class EmulatedDriver:
     def stream(self, device: torch.device) -> int:
         return self.current
 
+    def is_capturing(self, device: torch.device) -> bool:
+        return self.tape is not None
+
     def words(self, count: int) -> torch.Tensor:
         return torch.zeros(count, dtype=torch.int64)
 
     def wait(self, device: torch.device) -> None:
-        pass
+        assert self.tape is None, "nobody may wait while launches are captured"
 
     def failure(self, status: int) -> str:
         return f"EMULATED_{status}"
@@ -133,11 +138,17 @@ class EmulatedDriver:
         ]
         for word, whole in zip(words, job.aligned, strict=False):
             assert word % VECTOR == 0 or not whole
+        if self.tape is not None:
+            self.tape.append(partial(self._run, jit, job, grid, words))
+            return 0
+        self._run(jit, job, grid, words)
+        return 0
+
+    def _run(self, jit: Any, job: Job, grid: int, words: Sequence[int]) -> None:
         arguments = map(_argument, job.types, words)
         with self._one, _as_gpus_do():
             jit[(grid,)](*arguments, **dict(job.constants))
             self.launches += 1
-        return 0
 
 
 WRONG = 999
