@@ -10,7 +10,7 @@ import inspect
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -159,7 +159,8 @@ def forget_cuda_graphs() -> None:
     """Free what was captured, as torch does of itself from 2.13 on."""
     trees = sys.modules.get("torch._inductor.cudagraph_trees")
     if trees is not None:
-        trees.reset_cudagraph_trees()
+        with suppress(AssertionError):  # as in `_holder`: then there is nothing to free
+            trees.reset_cudagraph_trees()
 
 
 _keys_are_ours: ContextVar[bool] = ContextVar("keys_are_ours", default=False)

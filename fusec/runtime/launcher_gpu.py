@@ -124,6 +124,10 @@ class _Flags:
     wait: Callable[[], None]
     """Waits for all that was launched."""
 
+    def are_raised(self) -> bool:
+        """Whether a check failed in a call."""
+        return any(self.words.tolist())
+
     def look(self, call: str = "") -> None:
         """Raise the error of a check that failed in a call, once."""
         raised = self.words.tolist()
@@ -204,8 +208,9 @@ class Gpu:
     def look(self) -> None:
         """Raise what a check of an earlier call found; not during a capture, which it
         would spoil: then the next call does."""
-        if self._flags is not None and not self.is_capturing():
-            self._flags.look(EARLIER)
+        flags = self._flags
+        if flags is not None and flags.are_raised() and not self.is_capturing():
+            flags.look(EARLIER)
 
     def settle(self) -> None:
         """At the end of a call with checks: wait for them, if launches block."""

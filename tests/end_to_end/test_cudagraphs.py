@@ -278,7 +278,7 @@ def test_results_in_the_memory_of_arguments(
     graphs: Graphs, dynamic: bool, counted: Any
 ) -> None:
     def f(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
-        return x[1:], x * 2, y, y.t()[2:], (x + y)[1:]
+        return x[1:], x * 2, y, y.t()[2:], (x + y)[1:], x[x.shape[0] // 2 :]
 
     g = compiled(f, dynamic=dynamic)
     for start in (3, 2, 3, 2, 3, 2):  # where in its memory an argument begins
@@ -287,6 +287,7 @@ def test_results_in_the_memory_of_arguments(
         torch.testing.assert_close(got, f(x, y))
         assert got[0].data_ptr() == x[1:].data_ptr()
         assert got[2] is y
+        assert got[5].data_ptr() == x[2:].data_ptr()
         got[3].fill_(0)
         assert not y[:, 2:].any()
     assert counts(graphs) == counted
@@ -368,8 +369,12 @@ def test_a_thread_that_torch_gives_no_graphs(
         raise AssertionError
 
     monkeypatch.setattr(cudagraph_trees, "get_container", get_container)
+    monkeypatch.setattr(
+        cudagraph_trees, "reset_cudagraph_trees", lambda: get_container(0)
+    )
     same(lambda x: x.exp(), (randn(3, 4),), (randn(3, 4),))
     assert counts(graphs) == (0, 0, 0, 0)
+    torch.compiler.reset()
 
 
 def test_what_torch_s_cache_revives_is_captured(graphs: Graphs) -> None:
