@@ -28,6 +28,10 @@ from weakref import WeakKeyDictionary
 
 from fusec.frontend.outputs import Program
 from fusec.frontend.torch_private import CudaGraphs, cuda_graphs
+from fusec.logs import warn_once
+
+_NO_GRAPHS = """nothing is captured as a CUDA graph in a thread that torch did not start
+  help: call the model in the main thread, or take torch 2.13"""
 
 
 class Device(Protocol):
@@ -83,7 +87,10 @@ class Capture:
         def call(arguments: list[Any]) -> list[Any]:
             device.look()
             holder = graphs.holder(self.device)
-            if holder is None or device.is_capturing():  # it is somebody else's graph
+            if holder is None:
+                warn_once("graph", _NO_GRAPHS)
+                return run(arguments)
+            if device.is_capturing():  # somebody else's graph
                 return run(arguments)
             captured = made.by_holder.get(holder)
             if captured is None:

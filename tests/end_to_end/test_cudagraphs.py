@@ -363,7 +363,7 @@ def test_each_thread_has_graphs_of_its_own(graphs: Graphs) -> None:
 
 
 def test_a_thread_that_torch_gives_no_graphs(
-    graphs: Graphs, monkeypatch: pytest.MonkeyPatch
+    graphs: Graphs, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def get_container(device: int) -> Any:
         raise AssertionError
@@ -374,6 +374,7 @@ def test_a_thread_that_torch_gives_no_graphs(
     )
     same(lambda x: x.exp(), (randn(3, 4),), (randn(3, 4),))
     assert counts(graphs) == (0, 0, 0, 0)
+    assert caplog.text.count("in a thread that torch did not start") == 1
     torch.compiler.reset()
 
 
