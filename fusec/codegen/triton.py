@@ -136,6 +136,8 @@ class _Kernel:
         self.places: dict[tuple[int, int, int], str] = {}
         """Coordinates by dimension, position and rank."""
         self.told = Loc.UNKNOWN
+        self.filling: dict[Value, str] = {}
+        """What loads give where nothing exists, of those that a guard follows."""
 
     @property
     def constants(self) -> tuple[tuple[str, int], ...]:
@@ -193,6 +195,7 @@ class _Kernel:
     # Ops
 
     def block(self, block: Block) -> None:
+        self.filling.update(_filling(block))
         for op in block.ops:
             if isinstance(op, (ew.Elementwise, Cast, Bitcast)):
                 self.comment(op)
@@ -412,6 +415,8 @@ def _load(k: _Kernel, op: LoadTile) -> None:
     pointers, whole, extras = k.access(op, op.result)
     if op.other is not None:
         extras.append(f"other={k.aligned(op.other, _dims(op.result))}")
+    elif extras and op.result in k.filling:
+        extras.append(f"other={k.filling[op.result]}")
     text = f"tl.load({', '.join([pointers, *extras])})"
     shape = k.shape(op.result)
     k.define(op.result, text if whole else f"tl.broadcast_to({text}, {shape})", "x")
@@ -451,10 +456,12 @@ def _convert(k: _Kernel, op: Convert) -> None:
 
 
 def _guard(k: _Kernel, op: Guard) -> None:
+    if op.x in k.filling and k.filling[op.x] == _nothing(op):
+        k.names[op.result] = k.names[op.x]
+        return
     limits = zip(op.limited, op.limits, strict=True)
     there = k.existing(limits, _dims(op.result))
-    nothing = literal(dtype_of(op.x), op.identity)
-    text = f"tl.where({_all(there)}, {k.names[op.x]}, {nothing})"
+    text = f"tl.where({_all(there)}, {k.names[op.x]}, {_nothing(op)})"
     k.define(op.result, text if there else k.names[op.x])
 
 
@@ -653,6 +660,30 @@ def _combine(monoid: Monoid, name: str) -> str:
     yields = ", ".join(inner.tensor(v) for v in monoid.combine.body.yields)
     lines = [f"@triton.jit\ndef {name}({', '.join(names)}):", *inner.lines]
     return "\n".join([*lines, f"    return {yields}"])
+
+
+def _nothing(op: Guard) -> str:
+    return literal(dtype_of(op.x), op.identity)
+
+
+def _filling(block: Block) -> dict[Value, str]:
+    """What loads, and conversions of them, may as well give where nothing exists: what
+    the guard that follows would put there. Copies that run ahead can do that, so that
+    products find factors where those put them."""
+    loads: dict[Value, LoadTile] = {}
+    found: dict[Value, str] = {}
+    for op in block.ops:
+        if isinstance(op, LoadTile) and not op.masked:
+            loads[op.result] = op
+        elif isinstance(op, Convert) and op.x in loads:
+            loads[op.result] = loads[op.x]
+        elif isinstance(op, Guard) and op.x in loads:
+            load = loads[op.x]
+            own = zip(op.limited, op.limits, strict=True)
+            if {*own} <= {*load.limits.items()}:
+                text = found.setdefault(load.result, _nothing(op))
+                found[op.x] = text
+    return found
 
 
 def _extents(value: Value) -> list[int]:
