@@ -103,5 +103,6 @@ def _other(
         constants=made.constants,
         warps=schedule.warps,
         stages=schedule.stages,
+        scratch=made.scratch,
     )
     return _Other(Choice(described(schedule, reads), None), changed)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from fusec.analysis.descriptors import scratch_of
 from fusec.codegen.llvm_host import SegmentText
 from fusec.codegen.llvm_text import module
 from fusec.ir.core import Function
@@ -35,6 +36,7 @@ from fusec.runtime.recipe import (
     STATUS_SLOT,
     STREAM_WORD,
     TABLE,
+    hidden,
 )
 from fusec.target import Target
 
@@ -104,8 +106,9 @@ class _GpuSegment(SegmentText):
             many = self.lanes.test("icmp ugt", "i64", programs, str(MOST_PROGRAMS))
             programs = self.lanes.select("i64", many, "0", programs)  # the driver fails
         values = [self.address(value) for value in op.arguments]
+        memory = hidden(scratch_of(self.kernels[op.kernel]), values)
         values += [self.index(size) for size in op.sizes]
-        values += ["0"] * HIDDEN
+        values += map(str, memory)
         self.fill(0, values)
         places = [self.number_of(self.at(k)) for k in range(len(values))]
         params = self.fill(len(values), places)

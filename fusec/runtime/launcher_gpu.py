@@ -37,7 +37,6 @@ from fusec.runtime.image import Code
 from fusec.runtime.recipe import (
     CONTEXT_WORD,
     ENTER_WORD,
-    HIDDEN,
     KERNEL_WORDS,
     LAUNCH_WORD,
     LEAVE_WORD,
@@ -47,6 +46,7 @@ from fusec.runtime.recipe import (
     VECTOR,
     Raise,
     Recipe,
+    hidden,
 )
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ class GpuKernel(NamedTuple):
     threads: int
     shared: int
     """Bytes."""
+    scratch: int | None = None
+    """Which of its arguments is scratch memory that it makes tensor descriptors in."""
 
 
 class Driver(Protocol):
@@ -232,7 +234,7 @@ class Gpu:
                 raise InternalError(f"the GPU's driver failed at {name}: {why}")
 
         def run(name: str, args: Any, programs: int, table: int) -> None:
-            words = [*args, *[0] * HIDDEN]
+            words = [*args, *hidden(rows[name].scratch, args)]
             held = (ctypes.c_int64 * len(words))(*words)
             base = ctypes.addressof(held)
             params = [base + 8 * k for k in range(len(words))]
