@@ -44,7 +44,7 @@ def may_describe(schedule: Schedule, accesses: Accesses, target: Target) -> bool
         return False
     found = described(schedule, accesses, None)
     rows, columns = schedule.tile[0].chunk, schedule.tile[-1].chunk
-    written = rows * columns * _narrowest(accesses)
+    written = rows * columns * _narrowest(accesses) // 8
     return bool(found) and SHARE * DESCRIPTOR * len(found) <= written
 
 
@@ -114,9 +114,9 @@ def _is_at_least(low: Dim, high: Dim, facts: Facts | None) -> bool:
 
 
 def _narrowest(accesses: Accesses) -> int:
-    """Bytes of an element of the narrowest result."""
+    """Bits of an element of the narrowest result."""
     stored = [a for a in accesses.all if not isinstance(a.op, Load)]
-    return min(a.buffer.dtype.itembytes for a in stored)
+    return min(a.buffer.dtype.bits for a in stored)
 
 
 def scratch_of(kernel: Function) -> int | None:

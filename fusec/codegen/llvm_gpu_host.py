@@ -9,9 +9,10 @@
 A segment takes, where one on a CPU takes a number of threads, the address of a table
 that `runtime.launcher_gpu` fills: the stream; the driver's functions that launch and
 that make a context current; then of each kernel its function, its threads and its bytes
-of shared memory. Launches of one stream run in their order, so none has to wait for
-others. The context of the device is current meanwhile, whatever is so in the thread
-that calls.
+of shared memory. A kernel that makes tensor descriptors is told twice where: as one of
+its arguments, and behind them, where Triton wants it. Launches of one stream run in
+their order, so none has to wait for others. The context of the device is current
+meanwhile, whatever is so in the thread that calls.
 """
 
 from __future__ import annotations

@@ -719,15 +719,18 @@ def _nothing(op: Guard) -> str:
 def _filling(block: Block) -> dict[Value, str]:
     """What loads, and conversions of them, may as well give where nothing exists: what
     the guard that follows would put there. Copies that run ahead can do that, so that
-    products find factors where those put them."""
+    tensor cores find factors where those put them; vector units, which have them in
+    registers anyway, would run out of those sooner."""
     loads: dict[Value, LoadTile] = {}
+    dots = [op for op in block.ops if isinstance(op, DotTile)]
+    held = {v for op in dots for v in (op.x, op.y) if v.dtype is op.state.dtype}
     found: dict[Value, str] = {}
     for op in block.ops:
         if isinstance(op, LoadTile) and not op.masked:
             loads[op.result] = op
         elif isinstance(op, Convert) and op.x in loads:
             loads[op.result] = loads[op.x]
-        elif isinstance(op, Guard) and op.x in loads:
+        elif isinstance(op, Guard) and op.x in loads and op.result not in held:
             load = loads[op.x]
             own = zip(op.limited, op.limits, strict=True)
             if {*own} <= {*load.limits.items()}:

@@ -117,7 +117,8 @@ class _Lowering:
         self.escaping = _escaping(function)
         self.last_use = _last_uses(function)
         self.held = _held(function)
-        self.shifted = _shifted(function)
+        described = target.has("descriptors")
+        self.shifted = _shifted(function) if described else set[Value]()
         views = (op.result for op in function.body.ops if isinstance(op, View))
         self.replacing = replaced_in_place(function)
         self.borrowed = {*function.params, *views, *self.replacing}
@@ -252,8 +253,8 @@ def _shifted(function: Function) -> set[Value]:
     found: set[Value] = set()
     for op in function.body.ops:
         if isinstance(op, View):
-            offset = op.offset * op.type.dtype.itembytes
-            if op.x in found or not function.facts.divides(UNIT, offset):
+            bits = op.offset * op.type.dtype.bits
+            if op.x in found or not function.facts.divides(8 * UNIT, bits):
                 found.add(op.result)
     return found
 

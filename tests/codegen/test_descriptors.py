@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 from codegen.test_triton import journey_of, same, sized
 from end_to_end.test_gpu import compiled, shifted
+from gpu_descriptors import ours
 from gpu_static import taken_in
 from texts import ops, read
 
+from fusec import build
 from fusec.analysis import block_products, blocks
 from fusec.analysis.accesses import accesses
 from fusec.analysis.candidates import Choice, candidates, described
@@ -30,8 +33,10 @@ from fusec.build import Binaries, gpu_jobs
 from fusec.codegen import llvm_gpu_host
 from fusec.compiler import setting_of
 from fusec.errors import InternalError
+from fusec.fitting import fitted
 from fusec.ir.core import Module, walk
 from fusec.ir.dims import Facts
+from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.host import Alloc, Launch
 from fusec.ir.ops.loop import Region
 from fusec.ir.ops.tile import DESCRIPTOR, FetchTile
@@ -42,7 +47,7 @@ from fusec.passes.journey import Journey, lower, scheduled_anew
 from fusec.passes.lower_to_host import lower_to_host
 from fusec.passes.pipeline import stripmined
 from fusec.passes.tile import tile
-from fusec.runtime.ahead import Binary, Failure, compile_all
+from fusec.runtime.ahead import Binary, Failure, Job, Resources, compile_all
 from fusec.runtime.arrays import to_array
 from fusec.target import GPUS, SM_80, SM_90, Target
 
@@ -447,3 +452,30 @@ def instructions(binary: Binary, path: Path) -> str:
     path.write_bytes(binary.code)
     tool = [knobs.nvidia.nvdisasm.path, "-c", str(path)]
     return subprocess.run(tool, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("chosen", [False, True])
+def test_what_the_benchmark_compares(chosen: bool) -> None:
+    """Kernels of our own, with descriptors or without."""
+    with ours(chosen):
+        journey, _ = journey_of(torch.matmul, half(512, 520), half(520, 4096))
+    assert len(fetched(journey)) == 2 * chosen
+    assert not ops(journey.joined.host, Extern)
+
+
+@pytest.mark.usefixtures("always")
+def test_candidates_in_its_place_are_told_what_is_aligned() -> None:
+    """Memory for descriptors is one more buffer, and not of all of them."""
+    seen: list[Job] = []
+
+    def spilling(jobs: Sequence[Job], workers: int) -> list[Binary]:
+        seen.extend(jobs)
+        return [Binary(b"", Resources(8, 96, 0, 128)) for _ in jobs]
+
+    with patch.object(build, "compile_all", spilling):
+        fitted(lowered(product, half(1024, 512), half(512, 1024)), Binaries())
+    assert {bool(job.scratch) for job in seen} == {False, True}
+    for job in seen:
+        pointers = [kind for kind in job.types if kind.startswith("*")]
+        assert job.aligned == (True,) * len(pointers)
+        assert len(pointers) == 3 + bool(job.scratch)

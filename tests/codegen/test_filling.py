@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
+import torch
+from codegen.test_triton import journey_of
 
 from fusec.build import kernel_text
 from fusec.ir.parser import parse_module
@@ -81,3 +83,15 @@ def test_what_a_mask_leaves_out_stays_as_it_is() -> None:
     found = text(MASKED, guarded("0"))
     assert found.count("other=") == 1
     assert found.count("tl.where") == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_vector_units_have_factors_in_registers(dtype: torch.dtype) -> None:
+    """Those of tensor cores go past them."""
+    x, w = torch.randn(40, 37).to(dtype), torch.randn(37, 40).to(dtype)
+    journey, _ = journey_of(lambda x, w: (x @ w) * 0.5, x, w)
+    (kernel,) = journey.kernels.values()
+    found = kernel_text(kernel, journey.target)
+    narrow = dtype is torch.bfloat16
+    assert found.count("other=") == 2 * narrow
+    assert found.count("t = tl.where(") == (not narrow)
