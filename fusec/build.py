@@ -44,7 +44,8 @@ from fusec.runtime.launcher_gpu import GpuKernel
 from fusec.runtime.launcher_torch import exported_shims
 from fusec.runtime.llvm import VERSION
 from fusec.runtime.plan import HostPlan, aligned, plan_host
-from fusec.runtime.workers import Lost, ask_all
+from fusec.runtime.pool import ask_all
+from fusec.runtime.workers import Lost
 from fusec.runtime.write import write
 from fusec.target import Target, host
 
@@ -237,7 +238,8 @@ class CpuBuild:
         """The code of a program; with `renew`, none of it from the cache."""
         compiled = partial(self.objects.of, renew=renew)
         # LLVM lets Python go on meanwhile: it compiles one text as the next is written.
-        with ThreadPoolExecutor(1, "fusec-llvm") as llvm:
+        llvm = ThreadPoolExecutor(1, "fusec-llvm")
+        try:
             texts = (kernel_text(kernel, self.target) for kernel in kernels)
             found = [llvm.submit(compiled, text) for text in texts]
             objects = [compiled(LAUNCHER)]
@@ -246,6 +248,8 @@ class CpuBuild:
                 # It runs each instruction once, between calls: they need not be best.
                 objects.append(compiled(text, opt=0))
             objects += [future.result() for future in found]
+        finally:  # who interrupts it waits for one of them
+            llvm.shutdown(cancel_futures=True)
         names = [each.name for each in (*plan.segments, *kernels)]
         image = link(objects, [PARALLEL, *names])
         return image, load(image, exported_shims())

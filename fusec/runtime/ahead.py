@@ -17,7 +17,8 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from fusec.errors import UserError
-from fusec.runtime.workers import Answer, Lost, ask_all
+from fusec.runtime.pool import ask_all
+from fusec.runtime.workers import Answer, Lost
 from fusec.target import Target
 
 PATIENCE = 120.0
