@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -91,6 +92,30 @@ def gpu_jobs(program: Joined, target: Target) -> dict[str, Job]:
         )
         for name, kernel in program.kernels.items()
     }
+
+
+def tried(
+    job: Job, reads: Accesses, schedule: Schedule, facts: Facts, target: Target
+) -> Job | None:
+    """The same kernel by another schedule; None, with a line in the log, where fusec
+    has a bug in that."""
+    made = attempted(reads, schedule, job.name, facts, target)
+    if made is None:
+        return None
+    return replace(
+        job,
+        source=made.text,
+        types=made.types,
+        constants=made.constants,
+        warps=schedule.warps,
+        stages=schedule.stages,
+    )
+
+
+def kernel_of(name: str, binary: Binary) -> GpuKernel:
+    """A kernel as programs have it."""
+    used = binary.resources
+    return GpuKernel(name, binary.code, used.threads, used.shared)
 
 
 def _job(
@@ -291,8 +316,7 @@ class GpuBuild:
         for name, binary in self.binaries.of(jobs).items():
             if isinstance(binary, Failure):
                 raise InternalError(f"Triton did not compile {name}: {binary.what}")
-            used = binary.resources
-            yield GpuKernel(name, binary.code, used.threads, used.shared)
+            yield kernel_of(name, binary)
 
 
 def cache_of(options: Options) -> Cache | None:

@@ -101,6 +101,16 @@ class Failure:
     what: str
 
 
+def spilled(outcome: Binary | Failure, target: Target) -> float:
+    """Bytes of each thread that found no register; infinite for what cannot run on a
+    GPU."""
+    assert target.gpu is not None
+    if isinstance(outcome, Failure):
+        return float("inf")
+    fits = outcome.resources.shared <= target.gpu.shared_of_program
+    return outcome.resources.spilled if fits else float("inf")
+
+
 def triton_version() -> str:
     """The version of Triton, by whatever name it was installed."""
     for name in ("triton", "pytorch-triton", "pytorch-triton-rocm"):
