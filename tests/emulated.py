@@ -5,12 +5,15 @@ results = emulator.run(journey, arrays)         # what the host function gives
 
 Triton's interpreter cuts the last bits off where floats become bfloat16, on which GPUs
 round to the nearest, and multiplies matrices of their bits: here it does as GPUs do.
+Before Triton 3.9 it has no constants of bfloat16, and in Triton 3.6 no loop whose bound
+is a number of numpy 2.4's.
 """
 
 from __future__ import annotations
 
 import ctypes
 import json
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -24,6 +27,7 @@ import numpy as np
 import torch
 import triton.language as tl
 from triton.language.extra import libdevice
+from triton.runtime import interpreter
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
 from fusec import build
@@ -55,8 +59,9 @@ class EmulatedDriver:
         self.busy = 0.0
         """Seconds, by a clock that is the same everywhere: all programs of a launch run
         at once, and the more they are the less each one has to do."""
-        self.contexts: list[int] = []
-        """Those that are current, the last one on top."""
+        self._of_thread = threading.local()
+        self._one = threading.Lock()
+        """Triton's interpreter runs one kernel at a time."""
         self.current = 1
         """The stream."""
         self.fails = 0
@@ -67,6 +72,11 @@ class EmulatedDriver:
         self._callbacks = [kind(self._noting(call)) for kind, call in calls]
         addresses = (ctypes.cast(f, ctypes.c_void_p).value for f in self._callbacks)
         self.launch, self.enter, self.leave = (address or 0 for address in addresses)
+
+    @property
+    def contexts(self) -> list[int]:
+        """Those that are current in this thread, the last one on top."""
+        return self._of_thread.__dict__.setdefault("contexts", [])
 
     def _noting(self, call: Callable[..., int]) -> Callable[..., int]:
         """A call from native code: what it raises is raised in the end."""
@@ -137,11 +147,11 @@ class EmulatedDriver:
         for word, whole in zip(words, job.aligned, strict=False):
             assert word % VECTOR == 0 or not whole
         arguments = map(_argument, job.types, words)
-        with _as_gpus_do():
+        with self._one, _as_gpus_do():
             jit[(grid,)](*arguments, **dict(job.constants))
-        self.launches += 1
-        self.grid = grid
-        self.busy += 1 / grid
+            self.launches += 1
+            self.grid = grid
+            self.busy += 1 / grid
         return 0
 
 
@@ -261,9 +271,8 @@ class Emulator:
 
 
 _CAST = InterpreterBuilder.cast_impl
-
-
 _DOT = InterpreterBuilder.create_dot
+_PATCH = interpreter._patch_lang_tensor
 
 
 @contextmanager
@@ -274,6 +283,8 @@ def _as_gpus_do() -> Iterator[None]:
         patch.object(InterpreterBuilder, "cast_impl", _cast),
         patch.object(InterpreterBuilder, "create_dot", _dot),
         patch.object(InterpreterBuilder, "create_splat", _splat),
+        patch.object(InterpreterBuilder, "get_bf16", _bfloat16, create=True),
+        patch.object(interpreter, "_patch_lang_tensor", _indexable),
         patch.object(libdevice, "exp", partial(_in_double, np.exp)),
         patch.object(libdevice, "log", partial(_in_double, np.log)),
     ):
@@ -285,6 +296,16 @@ def _in_double(f: Any, x: Any) -> Any:
     with np.errstate(all="ignore"):
         made = f(x.handle.data.astype(np.float64)).astype(np.float32)
     return tl.tensor(TensorHandle(made, tl.float32), x.type)
+
+
+def _bfloat16(self: Any, value: float) -> Any:
+    return _cast(self, self.get_fp32(value), tl.bfloat16)
+
+
+def _indexable(tensor: Any, scope: Any) -> None:
+    """Methods of tensors while kernels are interpreted."""
+    _PATCH(tensor, scope)
+    scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
 
 
 def _splat(self: Any, type_: Any, x: Any) -> Any:
