@@ -64,6 +64,8 @@ class EmulatedDriver:
         """Triton's interpreter runs one kernel at a time."""
         self.current = 1
         """The stream."""
+        self.tape: list[Callable[[], Any]] | None = None
+        """What takes launches in place of the GPU while they are captured."""
         self.fails = 0
         """The status of every launch."""
         self.wrong: list[BaseException] = []
@@ -104,11 +106,14 @@ class EmulatedDriver:
     def stream(self, device: torch.device) -> int:
         return self.current
 
+    def is_capturing(self, device: torch.device) -> bool:
+        return self.tape is not None
+
     def words(self, count: int) -> torch.Tensor:
         return torch.zeros(count, dtype=torch.int64)
 
     def wait(self, device: torch.device) -> None:
-        pass
+        assert self.tape is None, "nobody may wait while launches are captured"
 
     def seconds(
         self, call: Callable[[], None], repeats: int, device: torch.device
@@ -146,13 +151,19 @@ class EmulatedDriver:
         ]
         for word, whole in zip(words, job.aligned, strict=False):
             assert word % VECTOR == 0 or not whole
+        if self.tape is not None:
+            self.tape.append(partial(self._run, jit, job, grid, words))
+            return 0
+        self._run(jit, job, grid, words)
+        return 0
+
+    def _run(self, jit: Any, job: Job, grid: int, words: Sequence[int]) -> None:
         arguments = map(_argument, job.types, words)
         with self._one, _as_gpus_do():
             jit[(grid,)](*arguments, **dict(job.constants))
             self.launches += 1
             self.grid = grid
             self.busy += 1 / grid
-        return 0
 
 
 WORKER = "emulated_measure_worker"
