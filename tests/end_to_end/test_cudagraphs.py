@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch._inductor import cudagraph_trees
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
+from torch.torch_version import TorchVersion
 
 import fusec
 from fusec.compiler import compile_graph
@@ -359,7 +360,8 @@ def test_each_thread_has_graphs_of_its_own(graphs: Graphs) -> None:
         thread.start()
         thread.join()
         torch.testing.assert_close(found[k], [x.exp().sum(-1) for x in xs[k]])
-    assert counts(graphs) == (0, 2, 2, 2)
+    everywhere = TorchVersion(torch.__version__) >= (2, 13)
+    assert counts(graphs) == ((0, 2, 2, 2) if everywhere else (0, 0, 0, 0))
 
 
 def test_a_thread_that_torch_gives_no_graphs(
@@ -412,7 +414,7 @@ def test_what_torch_s_cache_revives_is_captured(graphs: Graphs) -> None:
 
 
 def elsewhere(x: Tensor) -> Any:
-    return x.exp().sum(-1) * torch.tensor([2.0], device=THERE).to(HERE)
+    return x.exp().sum(-1) * torch.ones(1, device=THERE).to(HERE)
 
 
 def scaled(x: Tensor, s: Tensor) -> Tensor:
