@@ -83,8 +83,9 @@ def _compile(
     gm: torch.fx.GraphModule, example_inputs: Sequence[Any], role: str, options: Options
 ) -> Callable[[list[Any]], list[Any]]:
     program = partial(compiler.compile_graph, options=options)
+    target = partial(compiler.target_at, options=options)
     return aten_graph.compile_aten_graph(
-        gm, example_inputs, role, compile=program, options=options
+        gm, example_inputs, role, compile=program, options=options, target=target
     )
 
 

@@ -20,7 +20,7 @@ from torch import fx
 
 from fusec.errors import InternalError, Unsupported, UnsupportedError, UserError
 from fusec.frontend.compiled import CompiledGraph, Made, boxed, compiled
-from fusec.frontend.intake import Imported, import_graph
+from fusec.frontend.intake import Imported, Targets, import_graph
 from fusec.frontend.meta import leaves, loc_of
 from fusec.frontend.outputs import Program
 from fusec.frontend.reproducer import write_reproducer
@@ -42,9 +42,11 @@ def compile_aten_graph(
     *,
     compile: Compile,
     options: Options,
+    target: Targets | None = None,
     tell: Tell = lambda _, why: None,
 ) -> Program:
-    """A boxed callable for one graph of ATen ops; `compile` makes the program.
+    """A boxed callable for one graph of ATen ops; `compile` makes the program, for the
+    `target` that a device is.
 
     Raises `UnsupportedError` if `options.fallback` forbids to run some op through ATen,
     and `InternalError` if it forbids to live with a bug.
@@ -52,7 +54,7 @@ def compile_aten_graph(
     try:
         # torch compiles amid fake tensors; constants and compiled programs are real.
         with unset_fake_temporarily(), _uncollected():
-            return _compiled(gm, example_inputs, compile, options, role)
+            return _compiled(gm, example_inputs, compile, options, role, target)
     except UnsupportedError as error:
         if not options.fallback:
             raise
@@ -86,11 +88,17 @@ def _compiled(
     compile: Compile,
     options: Options,
     role: str,
+    target: Targets | None,
 ) -> Program:
     _check_memory(gm)
     frozen = static_inputs() if options.freeze and role == "inference" else ()
     imported = import_graph(
-        gm, example_inputs, name=role, numerics=options.numerics, frozen=frozen
+        gm,
+        example_inputs,
+        name=role,
+        numerics=options.numerics,
+        frozen=frozen,
+        target=target,
     )
     if frozen and imported.device != "cpu":
         warn_once("graph", _NOT_FROZEN.format(imported.device))

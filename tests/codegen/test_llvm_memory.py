@@ -63,10 +63,11 @@ class Copy:
         indirect: bool = False,
         masked: bool = False,
         streaming: bool = False,
+        combine: str = "",
     ) -> None:
         at = self.b.size(0) if offset is None else offset
         strides = tuple(strides) or (self.type.shape[1], 1)
-        attrs = (strides, limited, indirect, masked, streaming)
+        attrs = (strides, limited, indirect, masked, streaming, combine)
         self.b.emit(StoreTile, (value, self.y, at, *rest), attrs)
 
     def function(self, *symbols: Symbol) -> Any:

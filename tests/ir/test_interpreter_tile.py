@@ -61,9 +61,10 @@ class Kernel:
         strides = attrs.pop("strides", _dense(value.type))
         limited = attrs.pop("limited", ())
         flags = (attrs.pop("indirect", False), attrs.pop("masked", False))
+        combine = attrs.pop("combine", "")
         assert not attrs
         operands = (value, buffer, offset, *rest)
-        self.b.emit(StoreTile, operands, (strides, limited, *flags, False))
+        self.b.emit(StoreTile, operands, (strides, limited, *flags, False, combine))
 
     def reduce(self, name: str, *tiles: Value, dims: tuple[int, ...]) -> Value:
         assert isinstance(tiles[0].type, Tile)
