@@ -49,7 +49,7 @@ class Producers:
         """The group of b and its producer a, or why there is none."""
         unfinished = self.groups.unfinished(a, b)
         if unfinished is not None:
-            return Fault("has to be finished before it is updated or read", unfinished)
+            return Fault("is finished only when all programs have ended", unfinished)
         reads = list(self._reads(a.members, b.members))
         if any(load.slots or is_computed(p) for _, load, _, p in reads):
             members = self._placed_anew({*a.members, *b.members})

@@ -22,7 +22,7 @@ from fusec.ir.ops import elementwise as ops
 from fusec.ir.ops.updating import ONE
 from fusec.ir.ops.view import Scatter
 
-MEANS = {
+COMBINED = {
     "last": ONE,
     "add": "sum",
     "sum": "sum",
@@ -32,6 +32,7 @@ MEANS = {
 }
 """How each of ATen's ways is done in memory."""
 OF_BOOLS = {"sum": "max", "max": "max", "min": "min", "prod": "min", "multiply": "min"}
+"""And of bools, as integers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +88,8 @@ def updated(
     would in an order that changes the result and torch is to be reproducible."""
     exact = torch.are_deterministic_algorithms_enabled()
     if how == "last":
-        known = exact or not x.e.updates
-        return None if known else points.put(x, points.src, ONE)
+        possible = x.e.updates and not exact
+        return points.put(x, points.src, ONE) if possible else None
     form = _form(x.dtype, how)
     if form is None or form.dtype.name not in x.e.updates:
         return None
@@ -107,9 +108,9 @@ def updated(
 
 def _form(dtype: DType, how: str) -> _Form | None:
     if dtype.is_bool:
-        combine = OF_BOOLS.get(MEANS.get(how, how))
+        combine = OF_BOOLS.get(COMBINED.get(how, how))
         return None if combine is None else _Form(i32, combine, _as(i32), _as(bool_))
-    combine = MEANS.get(how)
+    combine = COMBINED.get(how)
     if combine is None:
         return None
     if not dtype.is_float:
