@@ -21,7 +21,12 @@ from fusec import lazy
 from fusec.calibration import target_of
 from fusec.files import check_private
 from fusec.frontend.capture import compile_dynamo_graph
-from fusec.frontend.torch_private import aot_cache_dir, is_uncounted
+from fusec.frontend.cudagraphs import Passes
+from fusec.frontend.torch_private import (
+    aot_cache_dir,
+    forget_cuda_graphs,
+    is_uncounted,
+)
 from fusec.logs import enable, forget_warnings, warn_once
 from fusec.options import Options
 from fusec.runtime.artifact import salt
@@ -67,25 +72,36 @@ class Backend:
         if chosen.freeze and any(map(is_uncounted, example_inputs)):
             warn_once("graph", _UNCOUNTED)
             chosen = replace(chosen, freeze=False)
-        compile = partial(_compile, options=chosen)
+        compile = partial(_compile, options=chosen, passes=Passes())
         devices = _devices(gm, example_inputs)
         return compile_dynamo_graph(gm, example_inputs, compile, _salt(chosen, devices))
 
     def reset(self) -> None:
         """Called by `torch.compiler.reset`: fusec itself keeps nothing per model."""
         forget_warnings()
+        forget_cuda_graphs()
 
 
 backend = Backend()
 
 
 def _compile(
-    gm: torch.fx.GraphModule, example_inputs: Sequence[Any], role: str, options: Options
+    gm: torch.fx.GraphModule,
+    example_inputs: Sequence[Any],
+    role: str,
+    options: Options,
+    passes: Passes,
 ) -> Callable[[list[Any]], list[Any]]:
     program = partial(compiler.compile_graph, options=options)
     target = partial(compiler.target_at, options=options)
     return aten_graph.compile_aten_graph(
-        gm, example_inputs, role, compile=program, options=options, target=target
+        gm,
+        example_inputs,
+        role,
+        compile=program,
+        options=options,
+        target=target,
+        passes=passes,
     )
 
 
@@ -106,6 +122,7 @@ def _salt(options: Options, devices: Sequence[str] = ()) -> str | None:
     tuned = options.tune, options.tune_seconds
     facts = (
         chosen,
+        options.cudagraphs,
         tuned,
         target_of(options),
         host(),

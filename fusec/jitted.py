@@ -27,8 +27,10 @@ from fusec.errors import OptionError, UserError
 from fusec.explain import explain as report
 from fusec.frontend.aten_graph import compile_aten_graph
 from fusec.frontend.capture import compile_dynamo_graph
-from fusec.frontend.compiled import Made
+from fusec.frontend.compiled import CompiledGraph, Made, boxed
+from fusec.frontend.cudagraphs import Passes
 from fusec.frontend.intake import Imported
+from fusec.frontend.outputs import Program
 from fusec.logs import enable
 from fusec.options import Options
 from fusec.passes.journey import Journey
@@ -122,25 +124,40 @@ class Jitted:
     def _backend(
         self, gm: torch.fx.GraphModule, example_inputs: Sequence[Any]
     ) -> Callable[..., Any]:
-        compile = partial(
-            compile_aten_graph,
-            compile=self._compile,
-            options=self._options,
-            target=partial(target_at, options=self._options),
-        )
+        compile = partial(self._compile, passes=Passes())
         return compile_dynamo_graph(gm, example_inputs, compile)
 
-    def _compile(self, imported: Imported) -> Made:
-        compilation = compile_graph(imported, self._options)
-        compiled = Compiled(imported, compilation.journey)
+    def _compile(
+        self,
+        gm: torch.fx.GraphModule,
+        example_inputs: Sequence[Any],
+        role: str,
+        passes: Passes,
+    ) -> Program:
+        compiled: list[Compiled] = []
+
+        def made(imported: Imported) -> Made:
+            compilation = compile_graph(imported, self._options)
+            compiled.append(Compiled(imported, compilation.journey))
+            return Made(compilation.program)
+
+        call = compile_aten_graph(
+            gm,
+            example_inputs,
+            role,
+            compile=made,
+            options=self._options,
+            target=partial(target_at, options=self._options),
+            passes=passes,
+        )
 
         def run(arguments: list[Any]) -> list[Any]:
             watched = _watched.get()
             if watched is not None:
-                watched.append(compiled)
-            return compilation.program(arguments)
+                watched += compiled
+            return call(arguments)
 
-        return Made(run)
+        return boxed(run, CompiledGraph())
 
 
 def jit(

@@ -122,6 +122,9 @@ class Options:
     freeze: bool = False
     """In inference, compute what depends on a model's parameters alone once, and keep
     it: the weights of products packed. See `docs/freezing.md`."""
+    cudagraphs: bool = False
+    """On a GPU, capture the launches of a call as a CUDA graph, and replay it in later
+    calls; as mode="reduce-overhead" does. See `docs/cudagraphs.md`."""
     tune: bool = False
     """Choose schedules by measuring the best candidates on this machine, and keep what
     was found in the cache; as mode="max-autotune" does. See `docs/tuning.md`."""
@@ -163,6 +166,7 @@ _READERS: Mapping[str, Read] = {
     "threads": _count,
     "target": _name,
     "freeze": _switch,
+    "cudagraphs": _switch,
     "tune": _switch,
     "tune_seconds": _seconds,
     "cache": _switch,
@@ -222,8 +226,8 @@ def _read(name: str, value: object, shown: str) -> Any:
 
 _MODES: Mapping[str, Mapping[str, Any]] = {
     "default": {},
-    "reduce-overhead": {},
-    "max-autotune": {"tune": True},
+    "reduce-overhead": {"cudagraphs": True},
+    "max-autotune": {"cudagraphs": True, "tune": True},
     "max-autotune-no-cudagraphs": {"tune": True},
 }
 """The modes of torch.compile, and the options that each stands for."""
@@ -233,16 +237,7 @@ def _of_mode(mode: str | None) -> dict[str, Any]:
     """The options that a mode stands for, which others win over."""
     if mode is not None and mode not in _MODES:
         raise _unknown("mode", mode, tuple(_MODES))
-    if mode == "reduce-overhead":
-        _say_idle(mode)
     return dict(_MODES[mode]) if mode else {}
-
-
-@cache
-def _say_idle(mode: str) -> None:
-    warn = logger("graph").warning
-    why = "CUDA graphs are all that it adds"
-    warn("mode=%r changes nothing: %s\n  help: leave mode out", mode, why)
 
 
 def _unknown(

@@ -47,7 +47,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in marked:
             if reason:
                 item.add_marker(pytest.mark.skip(reason=reason))
-    if any(item.path.name == "test_devices.py" for item in items):
+    on_devices = {"test_devices.py", "test_cudagraphs.py"}
+    if any(item.path.name in on_devices for item in items):
         # Autograd counts the devices in the first backward pass of the process.
         import emulated_device
 

@@ -5,12 +5,15 @@ results = emulator.run(journey, arrays)         # what the host function gives
 
 Triton's interpreter cuts the last bits off where floats become bfloat16, on which GPUs
 round to the nearest, and multiplies matrices of their bits: here it does as GPUs do.
+Before Triton 3.9 it has no constants of bfloat16, and in Triton 3.6 no loop whose bound
+is a number of numpy 2.4's.
 """
 
 from __future__ import annotations
 
 import ctypes
 import json
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -24,6 +27,7 @@ import numpy as np
 import torch
 import triton.language as tl
 from triton.language.extra import libdevice
+from triton.runtime import interpreter
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
 from fusec import build, compiler
@@ -50,10 +54,13 @@ class EmulatedDriver:
         self.folder = folder
         self.kernels: list[tuple[Any, Job]] = []
         self.launches = 0
-        self.contexts: list[int] = []
-        """Those that are current, the last one on top."""
+        self._of_thread = threading.local()
+        self._one = threading.Lock()
+        """Triton's interpreter runs one kernel at a time."""
         self.current = 1
         """The stream."""
+        self.tape: list[Callable[[], Any]] | None = None
+        """What takes launches in place of the GPU while they are captured."""
         self.fails = 0
         """The status of every launch."""
         self.wrong: list[BaseException] = []
@@ -62,6 +69,11 @@ class EmulatedDriver:
         self._callbacks = [kind(self._noting(call)) for kind, call in calls]
         addresses = (ctypes.cast(f, ctypes.c_void_p).value for f in self._callbacks)
         self.launch, self.enter, self.leave = (address or 0 for address in addresses)
+
+    @property
+    def contexts(self) -> list[int]:
+        """Those that are current in this thread, the last one on top."""
+        return self._of_thread.__dict__.setdefault("contexts", [])
 
     def _noting(self, call: Callable[..., int]) -> Callable[..., int]:
         """A call from native code: what it raises is raised in the end."""
@@ -89,11 +101,14 @@ class EmulatedDriver:
     def stream(self, device: torch.device) -> int:
         return self.current
 
+    def is_capturing(self, device: torch.device) -> bool:
+        return self.tape is not None
+
     def words(self, count: int) -> torch.Tensor:
         return torch.zeros(count, dtype=torch.int64)
 
     def wait(self, device: torch.device) -> None:
-        pass
+        assert self.tape is None, "nobody may wait while launches are captured"
 
     def failure(self, status: int) -> str:
         return f"EMULATED_{status}"
@@ -123,11 +138,17 @@ class EmulatedDriver:
         ]
         for word, whole in zip(words, job.aligned, strict=False):
             assert word % VECTOR == 0 or not whole
-        arguments = map(_argument, job.types, words)
-        with _as_gpus_do():
-            jit[(grid,)](*arguments, **dict(job.constants))
-        self.launches += 1
+        if self.tape is not None:
+            self.tape.append(partial(self._run, jit, job, grid, words))
+            return 0
+        self._run(jit, job, grid, words)
         return 0
+
+    def _run(self, jit: Any, job: Job, grid: int, words: Sequence[int]) -> None:
+        arguments = map(_argument, job.types, words)
+        with self._one, _as_gpus_do():
+            jit[(grid,)](*arguments, **dict(job.constants))
+            self.launches += 1
 
 
 WRONG = 999
@@ -236,9 +257,8 @@ class Emulator:
 
 
 _CAST = InterpreterBuilder.cast_impl
-
-
 _DOT = InterpreterBuilder.create_dot
+_PATCH = interpreter._patch_lang_tensor
 
 
 @contextmanager
@@ -249,6 +269,8 @@ def _as_gpus_do() -> Iterator[None]:
         patch.object(InterpreterBuilder, "cast_impl", _cast),
         patch.object(InterpreterBuilder, "create_dot", _dot),
         patch.object(InterpreterBuilder, "create_splat", _splat),
+        patch.object(InterpreterBuilder, "get_bf16", _bfloat16, create=True),
+        patch.object(interpreter, "_patch_lang_tensor", _indexable),
         patch.object(libdevice, "exp", partial(_in_double, np.exp)),
         patch.object(libdevice, "log", partial(_in_double, np.log)),
     ):
@@ -260,6 +282,16 @@ def _in_double(f: Any, x: Any) -> Any:
     with np.errstate(all="ignore"):
         made = f(x.handle.data.astype(np.float64)).astype(np.float32)
     return tl.tensor(TensorHandle(made, tl.float32), x.type)
+
+
+def _bfloat16(self: Any, value: float) -> Any:
+    return _cast(self, self.get_fp32(value), tl.bfloat16)
+
+
+def _indexable(tensor: Any, scope: Any) -> None:
+    """Methods of tensors while kernels are interpreted."""
+    _PATCH(tensor, scope)
+    scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
 
 
 def _splat(self: Any, type_: Any, x: Any) -> Any:

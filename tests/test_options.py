@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fusec.errors import OptionError
-from fusec.options import NAMES, Options, _say_idle, variable
+from fusec.options import NAMES, Options, variable
 
 
 @pytest.fixture(autouse=True)
@@ -144,26 +144,24 @@ def test_modes() -> None:
         Options.from_mapping(None, "defualt")
 
 
-def test_a_mode_that_changes_nothing_says_so_once(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    _say_idle.cache_clear()
-    for _ in range(2):
-        assert Options.from_mapping(None, "reduce-overhead") == Options()
-    (told,) = (record.getMessage() for record in caplog.records)
-    assert told.startswith("mode='reduce-overhead' changes nothing")
-
-
-@pytest.mark.parametrize("mode", ["max-autotune", "max-autotune-no-cudagraphs"])
+@pytest.mark.parametrize(
+    ("mode", "stands_for"),
+    [
+        ("reduce-overhead", {"cudagraphs"}),
+        ("max-autotune", {"cudagraphs", "tune"}),
+        ("max-autotune-no-cudagraphs", {"tune"}),
+    ],
+)
 def test_a_mode_stands_for_options_that_others_win_over(
-    mode: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    mode: str, stands_for: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert Options.from_mapping(None, mode) == Options(tune=True)
-    assert not Options.from_mapping({"tune": False}, mode).tune
-    monkeypatch.setenv("FUSEC_TUNE", "0")
-    assert not Options.from_mapping(None, mode).tune
-    assert Options.from_mapping({"tune": True}, mode).tune
-    assert not caplog.records
+    chosen = Options.from_mapping(None, mode)
+    assert chosen == Options(**dict.fromkeys(stands_for, True))
+    for name in stands_for:
+        assert not getattr(Options.from_mapping({name: False}, mode), name)
+        monkeypatch.setenv(f"FUSEC_{name.upper()}", "0")
+        assert not getattr(Options.from_mapping(None, mode), name)
+        assert getattr(Options.from_mapping({name: True}, mode), name)
 
 
 def test_the_cache_follows_xdg(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,11 +69,15 @@ class Step(NamedTuple):
     """Cycles that an element of x adds to those of the sums."""
     register: float
     """Cycles that a register of y adds."""
-    places: int
-    """How many places one trip of the innermost loop has, at most."""
+    places: tuple[int, ...]
+    """How many places one trip of the innermost loop may have: the first number that
+    makes all trips alike."""
+    spare: int
+    """Registers that have to be free beside a panel's, for what the compiler reads
+    ahead of its use: else it keeps sums in memory."""
 
 
-NARROW, WIDE = Step(0.05, 0.3, 1), Step(0.2, 0.1, 2)
+NARROW, WIDE = Step(0.05, 0.3, (1,), 0), Step(0.2, 0.1, (4, 2, 1), 3)
 """In registers of 256 bits or less, and of 512, as Zen 3 and Sapphire Rapids showed: a
 line of memory holds one wide register, so that y is read from the second cache as fast
 as from the first, but x, row by row, is not."""
@@ -315,7 +319,8 @@ class _Blocks:
         """How many rows a panel may have beside so many registers across: there is
         room for their sums, a register of y for each product, and one of x."""
         across = vectors * self.count
-        return max(0, self.target.registers - across - 1) // across
+        room = self.target.registers - self.figures.spare - across - 1
+        return max(0, room) // across
 
     def _factor(self, value: Value, own: Axis) -> _Factor:
         loads = _loads(self.accesses, value)
@@ -546,8 +551,9 @@ class _Blocks:
     @property
     def places(self) -> int:
         """Places of the summed axis that each trip takes: all trips alike."""
-        places = self.figures.places
-        return places if exact_div(self.inner.extent, places) is not None else 1
+        extent = self.inner.extent
+        alike = (n for n in self.figures.places if exact_div(extent, n) is not None)
+        return next(alike)
 
     @property
     def depth_dim(self) -> int:

@@ -19,7 +19,9 @@ import torch
 from torch import fx
 
 from fusec.errors import InternalError, Unsupported, UnsupportedError, UserError
+from fusec.frontend.capturable import left, planned
 from fusec.frontend.compiled import CompiledGraph, Made, boxed, compiled
+from fusec.frontend.cudagraphs import Passes
 from fusec.frontend.intake import Imported, Targets, import_graph
 from fusec.frontend.meta import leaves, loc_of
 from fusec.frontend.outputs import Program
@@ -43,10 +45,14 @@ def compile_aten_graph(
     compile: Compile,
     options: Options,
     target: Targets | None = None,
+    passes: Passes | None = None,
     tell: Tell = lambda _, why: None,
 ) -> Program:
     """A boxed callable for one graph of ATen ops; `compile` makes the program, for the
     `target` that a device is.
+
+    With `passes`, which the graphs of one of Dynamo's share, its launches are captured
+    as a CUDA graph, if the options ask for it and that can be.
 
     Raises `UnsupportedError` if `options.fallback` forbids to run some op through ATen,
     and `InternalError` if it forbids to live with a bug.
@@ -54,7 +60,7 @@ def compile_aten_graph(
     try:
         # torch compiles amid fake tensors; constants and compiled programs are real.
         with unset_fake_temporarily(), _uncollected():
-            return _compiled(gm, example_inputs, compile, options, role, target)
+            return _compiled(gm, example_inputs, compile, options, role, target, passes)
     except UnsupportedError as error:
         if not options.fallback:
             raise
@@ -66,7 +72,8 @@ def compile_aten_graph(
     except Exception as error:
         bug = _report_bug(gm, example_inputs, role, options, error)
         tell(role, f"a bug in fusec: {bug.what}")
-    return boxed(_through_aten(gm), CompiledGraph())
+    run, told = _through_aten(gm), left(role, passes) if passes else None
+    return boxed(told.around(run) if told else run, CompiledGraph())
 
 
 @contextmanager
@@ -89,6 +96,7 @@ def _compiled(
     options: Options,
     role: str,
     target: Targets | None,
+    passes: Passes | None,
 ) -> Program:
     _check_memory(gm)
     frozen = static_inputs() if options.freeze and role == "inference" else ()
@@ -108,7 +116,10 @@ def _compiled(
     # Gradients come as they like; other arguments as they were when traced.
     backward = role == "backward"
     negated = backward or any(map(_is_negated, gm.graph.nodes))
-    return compiled(made, imported.outputs, backward=backward, negated=negated)
+    capture = planned(role, gm, imported, options, passes) if passes else None
+    return compiled(
+        made, imported.outputs, backward=backward, negated=negated, capture=capture
+    )
 
 
 def _check_memory(gm: fx.GraphModule) -> None:

@@ -20,7 +20,8 @@ from typing import Any, Protocol
 
 import torch
 
-from fusec.frontend.outputs import Output, Program, deliver
+from fusec.frontend.cudagraphs import Capture, Told
+from fusec.frontend.outputs import Output, Program, apart, deliver
 from fusec.frontend.torch_private import (
     BypassAOTAutogradCache,
     OutputCode,
@@ -56,6 +57,7 @@ class Kept:
     outputs: Sequence[Output]
     backward: bool
     negated: bool
+    capture: Capture | Told | None = None
 
 
 def compiled(
@@ -64,16 +66,18 @@ def compiled(
     *,
     backward: bool = False,
     negated: bool = False,
+    capture: Capture | Told | None = None,
 ) -> Program:
     """A boxed callable for a graph whose outputs a program computes.
 
     Arguments may come as lazy negations of their memory where they may be `negated`. It
     can be pickled by way of the `CompiledGraph` that it wraps, if there is an artifact.
     """
-    call = _assembled(made.program, outputs, backward, negated)
+    call = _assembled(made.program, outputs, backward, negated, capture)
     if made.artifact is None:
         return boxed(call, CompiledGraph())
-    return boxed(call, CompiledGraph(Kept(made.artifact, outputs, backward, negated)))
+    kept = Kept(made.artifact, outputs, backward, negated, capture)
+    return boxed(call, CompiledGraph(kept))
 
 
 def boxed(run: Program, graph: CompiledGraph) -> Program:
@@ -126,7 +130,8 @@ class CompiledGraph(OutputCode):
         with unset_fake_temporarily():  # constants are real
             kept = pickle.loads(self._bytes[_DIGEST:])
         program = kept.artifact.load()
-        self._run = _assembled(program, kept.outputs, kept.backward, kept.negated)
+        how = kept.outputs, kept.backward, kept.negated, kept.capture
+        self._run = _assembled(program, *how)
 
     def set_triton_bundle(self, triton_bundle: Any) -> None:
         """There is none."""
@@ -142,10 +147,19 @@ def _revived(data: bytes) -> CompiledGraph:
 
 
 def _assembled(
-    program: Program, outputs: Sequence[Output], backward: bool, negated: bool
+    program: Any,
+    outputs: Sequence[Output],
+    backward: bool,
+    negated: bool,
+    capture: Capture | Told | None,
 ) -> Program:
     resolving = _resolving(program) if negated else program
-    return deliver(resolving, outputs, gradients=backward)
+    if not isinstance(capture, Capture):
+        run = deliver(resolving, outputs, gradients=backward)
+        return capture.around(run) if capture else run
+    within, ended = apart(outputs, capture.returned)
+    run = deliver(resolving, within, gradients=backward)
+    return ended(capture.around(run, len(within), program.device))
 
 
 def _resolving(program: Program) -> Program:

@@ -13,7 +13,7 @@ the truth: a result is cast and broadcast to its own, and one of another shape i
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
@@ -92,6 +92,8 @@ class Imported:
     """Where its kernels run, as torch names it: cpu, cuda:0."""
     eager: Callable[..., Any]
     """The graph as traced, run by torch: what the function is compared with."""
+    elsewhere: Unsupported | None = None
+    """The first tensor that lies elsewhere than where kernels run, if any does."""
 
     def eager_yields(self, arguments: list[Any]) -> list[Any]:
         """What the function yields, as torch computes it. Arguments are overwritten."""
@@ -389,7 +391,19 @@ class _Intake:
             outputs,
             str(self.e.home),
             self.gm.forward,
+            next(self._elsewhere(), None),
         )
+
+    def _elsewhere(self) -> Iterator[Unsupported]:
+        """The tensors that a call makes or takes on other devices than its kernels'."""
+        for node in self.env:
+            if node in self.known and node not in self.outputs:
+                continue
+            for x in leaves(node.meta.get("val")):
+                if isinstance(x, torch.Tensor) and x.device != self.e.home:
+                    name = node.name if node.op == "placeholder" else node.target
+                    reason = f"a tensor of it is on {x.device}"
+                    yield Unsupported(str(name), reason, loc_of(node))
 
     def _output(
         self, output: Any, yields: list[Value], places: dict[fx.Node, int]

@@ -11,13 +11,20 @@ base they begin. So a view is not computed; it is taken when the call ends.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import fx
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from fusec.frontend.shapes import Untranslatable, to_dim
 from fusec.frontend.torch_private import OpOverload, part_of, view_of
@@ -234,7 +241,57 @@ def deliver(
     return run
 
 
-_Pick = Callable[[list[Any], Mapping[int, Any]], Any]
+def apart(
+    outputs: Sequence[Output], count: int
+) -> tuple[list[Output], Callable[[Program], Program]]:
+    """Of the first `count` outputs, those in the memory of arguments, taken apart: the
+    others, as a program is to deliver them; and what has a call of it end with all.
+
+    The numbers that take them are delivered behind the others.
+    """
+    of_arguments = {k: o for k, o in enumerate(outputs[:count]) if _argument(o)}
+    if not of_arguments:
+        return list(outputs), lambda program: program
+    numbers = [*dict.fromkeys(n for o in of_arguments.values() for n in _numbers(o))]
+    others = [None if k in of_arguments else o for k, o in enumerate(outputs)]
+    passed = [base.index for o in of_arguments.values() if (base := _argument(o))]
+    picks = {k: _picker(output, view_of) for k, output in of_arguments.items()}
+
+    def ended(program: Program) -> Program:
+        def run(arguments: list[Any]) -> list[Any]:
+            kept = {k: arguments[k] for k in passed}
+            results = program(arguments)
+            made = dict(zip(numbers, results[len(others) :], strict=True))
+            delivered = results[: len(others)]
+            for k, pick in picks.items():
+                delivered[k] = pick(made, kept)
+            return delivered
+
+        return run
+
+    return [*others, *numbers], ended
+
+
+def _argument(output: Output) -> Argument | None:
+    """The argument that an output lies in the memory of."""
+    base = output.base if isinstance(output, (View, Replay)) else output
+    return base if isinstance(base, Argument) else None
+
+
+def _numbers(output: Output) -> Iterator[int]:
+    """The numbers of the yields that say where an output lies in its base."""
+    match output:
+        case View():
+            sizes = *output.shape, *output.strides, output.offset
+        case Replay():
+            sizes = tree_leaves(output.calls)
+        case _:
+            sizes = ()
+    return (size.index for size in sizes if isinstance(size, Yielded))
+
+
+_Yields = list[Any] | dict[int, Any]
+_Pick = Callable[[_Yields, Mapping[int, Any]], Any]
 """Finds an output among what a call made, and the arguments that it kept."""
 
 
@@ -258,7 +315,7 @@ def _viewer(view: View, take: Callable[..., Any]) -> _Pick:
     offset: Any = view.offset
     if any(isinstance(n, Yielded) for n in (*view.shape, *view.strides, offset)):
 
-        def pick(made: list[Any], kept: Mapping[int, Any]) -> Any:
+        def pick(made: _Yields, kept: Mapping[int, Any]) -> Any:
             held = base(made, kept)
             shape, strides = ([_number(n, made) for n in part] for part in parts)
             first = held.storage_offset() if absolute else 0
@@ -266,7 +323,7 @@ def _viewer(view: View, take: Callable[..., Any]) -> _Pick:
 
         return pick
 
-    def pick_known(made: list[Any], kept: Mapping[int, Any]) -> Any:
+    def pick_known(made: _Yields, kept: Mapping[int, Any]) -> Any:
         held = base(made, kept)
         first = held.storage_offset() if absolute else 0
         return take(held, *parts, offset - first)
@@ -275,7 +332,7 @@ def _viewer(view: View, take: Callable[..., Any]) -> _Pick:
 
 
 def _replayer(base: _Pick, calls: Sequence[Any]) -> _Pick:
-    def pick(made: list[Any], kept: Mapping[int, Any]) -> Any:
+    def pick(made: _Yields, kept: Mapping[int, Any]) -> Any:
         held = base(made, kept)
         for call, arguments, keywords in calls:
             held = call(held, *_filled(arguments, made), **_filled(keywords, made))
@@ -284,9 +341,9 @@ def _replayer(base: _Pick, calls: Sequence[Any]) -> _Pick:
     return pick
 
 
-def _filled(arguments: Any, made: list[Any]) -> Any:
+def _filled(arguments: Any, made: _Yields) -> Any:
     return tree_map_only(Yielded, lambda size: made[size.index], arguments)
 
 
-def _number(size: Size, made: list[Any]) -> int:
+def _number(size: Size, made: _Yields) -> int:
     return made[size.index] if isinstance(size, Yielded) else size

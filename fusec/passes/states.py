@@ -19,6 +19,7 @@ from fusec.ir.builder import Builder
 from fusec.ir.core import Op, Value, Values
 from fusec.ir.dtypes import i64
 from fusec.ir.monoids import combine
+from fusec.ir.ops.constant import Const
 from fusec.ir.ops.contraction import DotTile
 from fusec.ir.ops.elementwise import Add, Minimum
 from fusec.ir.ops.reduction import ReduceTile, ScanTile
@@ -158,16 +159,27 @@ class Holding:
         self, scope: Scope, op: DotTile, before: Value, state: Values
     ) -> Values:
         """The state of a run, and what memory holds if there were runs before it."""
-        self.chunks.want(scope, [op.state])
         self.chunks.make_room(op.result)
+        add, folded = monoid_of(op), self.folded(scope, op, state)
+        first = folded
+        if not self.starts_from_zero(op):
+            self.chunks.want(scope, [op.state])
+            first = combine(scope.builder, add, (scope[op.state],), folded)
 
-        def take(b: Builder, _: States) -> States:
-            return {op: (self.chunks.taken(scope.unmoved(b), op.result),)}
+        def later(b: Builder, _: States) -> States:
+            held = (self.chunks.taken(scope.unmoved(b), op.result),)
+            return {op: combine(b, add, held, folded)}
 
         bounds = scope.builder.const(0, i64), before
-        held = at_most_once(scope.builder, bounds, {op: (scope[op.state],)}, take)
-        folded = self.folded(scope, op, state)
-        return combine(scope.builder, monoid_of(op), held[op], folded)
+        return at_most_once(scope.builder, bounds, {op: first}, later)[op]
+
+    def starts_from_zero(self, op: DotTile) -> bool:
+        """Whether what an op starts from makes no difference to it."""
+        filled = self.chunks.made.get(op.state)
+        if not isinstance(filled, BroadcastTile):
+            return False
+        number = self.chunks.made.get(filled.operands[0])
+        return isinstance(number, Const) and number.value == 0
 
     def join(
         self, scope: Scope, nest: Nest, op: ReduceTile, parts: Mapping[Value, Memory]

@@ -64,6 +64,11 @@ class Cuda:
         """Torch's current stream."""
         return torch._C._cuda_getCurrentRawStream(device.index)
 
+    def is_capturing(self, device: torch.device) -> bool:
+        """Whether torch's current stream captures what is launched on it."""
+        with torch.cuda.device(device):
+            return torch.cuda.is_current_stream_capturing()
+
     def words(self, count: int) -> torch.Tensor:
         """Zeros in pinned memory, which kernels reach at the same address."""
         return torch.zeros(count, dtype=torch.int64, device="cpu", pin_memory=True)

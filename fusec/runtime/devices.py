@@ -57,8 +57,17 @@ class Device(Protocol):
         looked at by the device."""
         ...
 
+    def look(self) -> None:
+        """At the beginning of a call: raise what checks of earlier calls found whose
+        flags lie apart."""
+        ...
+
     def settle(self) -> None:
-        """Raise what checks found whose flags lie apart, as far as that is known."""
+        """At its end: raise what its own checks found, as far as that is known."""
+        ...
+
+    def is_capturing(self) -> bool:
+        """Whether launches become part of a graph now, instead of running."""
         ...
 
     def launcher(self, code: Code) -> Callable[[str, Any, int, int], None]:
@@ -84,8 +93,14 @@ class Cpu:
     def flags(self, recipe: Recipe) -> int:
         return 0
 
+    def look(self) -> None:
+        pass
+
     def settle(self) -> None:
         pass
+
+    def is_capturing(self) -> bool:
+        return False
 
     def word(self, threads: int | None) -> int:
         return threads or torch.get_num_threads()

@@ -13,6 +13,8 @@ can write to, and is looked at when a later call begins, or the process ends:
     f(x, good)      IndexError: index out of range, in an earlier call
 
 With CUDA_LAUNCH_BLOCKING=1, torch's own switch, each call waits and raises its own.
+While launches are captured as a CUDA graph nothing runs, so that nobody waits or looks:
+whoever replays it does (see `frontend.cudagraphs`).
 """
 
 from __future__ import annotations
@@ -95,6 +97,10 @@ class Driver(Protocol):
         """Torch's current stream."""
         ...
 
+    def is_capturing(self, device: torch.device) -> bool:
+        """Whether torch's current stream captures what is launched on it."""
+        ...
+
     def words(self, count: int) -> torch.Tensor:
         """Zeros, as 64-bit integers in memory that both kernels and this machine reach
         at the same address."""
@@ -117,6 +123,10 @@ class _Flags:
     check: Raise
     wait: Callable[[], None]
     """Waits for all that was launched."""
+
+    def are_raised(self) -> bool:
+        """Whether a check failed in a call."""
+        return any(self.words.tolist())
 
     def look(self, call: str = "") -> None:
         """Raise the error of a check that failed in a call, once."""
@@ -192,11 +202,22 @@ class Gpu:
         _watched.append(self._flags)
         return self._flags.words.data_ptr()
 
+    def is_capturing(self) -> bool:
+        return self.driver.is_capturing(self.device)
+
+    def look(self) -> None:
+        """Raise what a check of an earlier call found; not during a capture, which it
+        would spoil: then the next call does."""
+        flags = self._flags
+        if flags is not None and flags.are_raised() and not self.is_capturing():
+            flags.look(EARLIER)
+
     def settle(self) -> None:
         """At the end of a call with checks: wait for them, if launches block."""
-        if self._flags is not None and launches_block():
-            self.driver.wait(self.device)
-            self._flags.look()
+        if self._flags is None or not launches_block() or self.is_capturing():
+            return
+        self.driver.wait(self.device)
+        self._flags.look()
 
     def launcher(self, code: Code) -> Callable[[str, Any, int, int], None]:
         """Launches from Python, one at a time, on the stream of a table."""
@@ -235,8 +256,7 @@ class Gpu:
     def word(self, threads: int | None) -> int:
         """The address of the table of the current stream. Raises what a check of an
         earlier call found."""
-        if self._flags is not None:
-            self._flags.look(EARLIER)
+        self.look()
         stream = self.driver.stream(self.device)
         table = self._tables.get(stream)
         if table is None:  # the first one stays: native code may be reading it

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import ctypes
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 from unittest.mock import patch
@@ -202,6 +203,30 @@ def test_dropout_is_torch_s(driver: Launches) -> None:
     wanted = f(x)
     torch.manual_seed(3)
     torch.testing.assert_close(compiled(f, fallback=True)(x), wanted)
+
+
+def test_the_last_dimension_need_not_be_the_innermost(driver: Launches) -> None:
+    """Images whose channels lie side by side stay so."""
+    torch.manual_seed(0)
+    shape = 2, 6, 5, 7
+    x = torch.randn(shape, device=HERE).to(memory_format=torch.channels_last)
+    norm = nn.BatchNorm2d(6).to(HERE)
+    got = same(lambda x: F.silu(norm(x)) + x, x)
+    assert got.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_threads_call_side_by_side(driver: Launches) -> None:
+    """One program, which each thread gives tensors of its own."""
+    f = compiled(lambda x: (x.softmax(-1) @ x.T).exp())
+    torch.manual_seed(0)
+    given = [torch.randn(6, 20, device=HERE) for _ in range(8)]
+    f(given[0])  # torch compiles in one thread
+    before = driver.launches
+    with ThreadPoolExecutor(4) as threads:
+        results = [*threads.map(f, given)]
+    for x, got in zip(given, results, strict=True):
+        torch.testing.assert_close(got, (x.softmax(-1) @ x.T).exp())
+    assert driver.launches >= before + len(given)
 
 
 def test_a_language_model_s_layers(driver: Launches) -> None:

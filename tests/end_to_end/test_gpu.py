@@ -68,6 +68,27 @@ def test_a_training_step(driver: EmulatedDriver) -> None:
     assert driver.launches > 5
 
 
+def test_autocast(driver: EmulatedDriver) -> None:
+    """Products in bfloat16, what has to be precise in float32; and the gradients."""
+    torch.manual_seed(0)
+    layers = nn.Linear(24, 32), nn.LayerNorm(32), nn.GELU(), nn.Linear(32, 8)
+    model = nn.Sequential(*layers)
+    x = torch.randn(12, 24)
+
+    def stepped(call: Any) -> list[torch.Tensor]:
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            got = call(x)
+            loss = got.logsumexp(-1).mean()
+        loss.backward()
+        return [got.detach(), loss.detach(), *(p.grad for p in model.parameters())]
+
+    wanted, got = stepped(model), stepped(compiled(model))
+    assert got[0].dtype is torch.bfloat16
+    torch.testing.assert_close(got, wanted, rtol=3e-2, atol=3e-3)
+    assert driver.launches > 3
+
+
 def test_open_sizes(driver: EmulatedDriver) -> None:
     f = compiled(lambda x: F.silu(x).sum(-1), dynamic=True)
     for shape in ((3, 40), (9, 130), (2, 2)):

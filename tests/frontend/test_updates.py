@@ -11,7 +11,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -98,10 +98,11 @@ def scattered(draw: Any) -> tuple[torch.Tensor, int, torch.Tensor, torch.Tensor]
     return drawn(draw, shape, dtype), dim, index, drawn(draw, more, dtype)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(scattered(), st.sampled_from(WAYS), st.booleans())
 def test_what_is_combined(case: Any, way: str, include_self: bool) -> None:
     x, dim, index, src = case
+    assume(way != "mean" or x.dtype is not torch.bool)  # eager has none
     index = index.long()  # torch's scatters take no other
 
     def f(x: Any, index: Any, src: Any) -> Any:
@@ -111,9 +112,9 @@ def test_what_is_combined(case: Any, way: str, include_self: bool) -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(scattered(), st.booleans())
-def test_rows_that_are_added(case: Any, into: bool) -> None:
-    """By indices of either kind, in place or not, and slices of any rank."""
+@given(scattered())
+def test_rows_that_are_added(case: Any) -> None:
+    """By indices of either kind, slices of any rank."""
     x, dim, index, _ = case
     rows = index.flatten()[:7]
     shape = list(x.shape)

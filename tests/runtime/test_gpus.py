@@ -4,6 +4,7 @@ of functions answers."""
 from __future__ import annotations
 
 import ctypes
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -174,6 +175,22 @@ def test_a_kernel_is_loaded_once_in_the_context_of_its_device() -> None:
     assert library.calls.count("cuFuncSetAttribute") == 2
     assert not library.current
     assert driver.context(DEVICE) != driver.context(torch.device("cuda:0"))
+
+
+@pytest.mark.parametrize("captures", [False, True])
+def test_whether_the_stream_of_its_device_captures(captures: bool) -> None:
+    entered: list[torch.device] = []
+
+    def device(which: torch.device) -> Any:
+        entered.append(which)
+        return nullcontext()
+
+    with (
+        patch.object(torch.cuda, "device", device),
+        patch.object(torch.cuda, "is_current_stream_capturing", lambda: captures),
+    ):
+        assert Cuda(Library()).is_capturing(DEVICE) == captures
+    assert entered == [DEVICE]
 
 
 def test_what_the_driver_says_is_told() -> None:

@@ -108,7 +108,7 @@ def updated(
 
 def _form(dtype: DType, how: str) -> _Form | None:
     if dtype.is_bool:
-        combine = OF_BOOLS.get(COMBINED.get(how, how))
+        combine = None if how == "mean" else OF_BOOLS.get(COMBINED.get(how, how))
         return None if combine is None else _Form(i32, combine, _as(i32), _as(bool_))
     combine = COMBINED.get(how)
     if combine is None:
