@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gpu_descriptors
 import gpu_fused
 import gpu_gemm
 import gpu_harness
@@ -23,9 +24,10 @@ from gpu_harness import Deadline
 ROOT = Path(__file__).parents[1]
 TESTS = [f"tests/end_to_end/test_{name}.py" for name in ("cuda", "devices")]
 PARTS: dict[str, tuple[Callable[..., Any], float]] = {
-    "fused": (gpu_fused.run, 0.32),
-    "gemm": (gpu_gemm.run, 0.22),
-    "models": (gpu_models.run, 0.24),
+    "fused": (gpu_fused.run, 0.28),
+    "gemm": (gpu_gemm.run, 0.18),
+    "descriptors": (gpu_descriptors.run, 0.1),
+    "models": (gpu_models.run, 0.22),
 }
 """What runs each part, and its share of the time; tests have the rest."""
 

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from fusec.analysis.accesses import Accesses
+from fusec.analysis.descriptors import scratch_of
 from fusec.analysis.schedule import Schedule
 from fusec.codegen.backend import Emitted, backend_of
 from fusec.codegen.llvm_gpu_host import emit_gpu_host
@@ -110,6 +111,7 @@ def _job(
         warp=target.lanes(32),
         warps=schedule.warps,
         stages=schedule.stages,
+        scratch=made.scratch,
     )
 
 
@@ -288,7 +290,8 @@ class GpuBuild:
             if isinstance(binary, Failure):
                 raise InternalError(f"Triton did not compile {name}: {binary.what}")
             used = binary.resources
-            yield GpuKernel(name, binary.code, used.threads, used.shared)
+            memory = scratch_of(self.journey.joined.kernels[name])
+            yield GpuKernel(name, binary.code, used.threads, used.shared, memory)
 
 
 def cache_of(options: Options) -> Cache | None:

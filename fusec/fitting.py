@@ -96,12 +96,15 @@ def _other(
     made = attempted(reads, schedule, name, facts, journey.target)
     if made is None:
         return None
+    buffers = sum(kind.startswith("*") for kind in made.types)
     changed = replace(
         job,
         source=made.text,
         types=made.types,
+        aligned=(*job.aligned, True)[:buffers],  # memory for descriptors comes last
         constants=made.constants,
         warps=schedule.warps,
         stages=schedule.stages,
+        scratch=made.scratch,
     )
     return _Other(Choice(described(schedule, reads), None), changed)

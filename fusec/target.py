@@ -155,9 +155,11 @@ def _gpu(
     warp: int = 32,
     threads: int = 2048,
     programs: int = 32,
+    features: tuple[str, ...] = (),
 ) -> Target:
     """A GPU by its datasheet: `pipes` warps multiply and add in a cycle of each core;
-    rates are bytes per second of the whole device."""
+    rates are bytes per second of the whole device; `features` are what its cores have
+    besides vector units and tensor cores."""
     shared = shared_kib << 10
     core = Multiprocessor(
         registers=(64 << 10) if kind == "cuda" else 128 << 10,
@@ -170,7 +172,7 @@ def _gpu(
     return Target(
         name,
         name,
-        ("mma",),
+        ("mma", *features),
         vector_bits=32 * warp,
         registers=255,
         kind=kind,
@@ -220,8 +222,33 @@ SM_89 = _gpu(
     threads=1536,
     programs=24,
 )
-SM_90 = _gpu("sm_90", 132, 4, 1.98e9, 228, 50, 5.5e12, 3.35e12, _tensor_cores(14.8))
-SM_100 = _gpu("sm_100", 148, 4, 1.96e9, 228, 126, 9.0e12, 8.0e12, _tensor_cores(30))
+_COPIES = ("descriptors",)
+"""Hardware that copies blocks of matrices between memory and shared memory, which
+tensor descriptors tell of."""
+SM_90 = _gpu(
+    "sm_90",
+    132,
+    4,
+    1.98e9,
+    228,
+    50,
+    5.5e12,
+    3.35e12,
+    _tensor_cores(14.8),
+    features=_COPIES,
+)
+SM_100 = _gpu(
+    "sm_100",
+    148,
+    4,
+    1.96e9,
+    228,
+    126,
+    9.0e12,
+    8.0e12,
+    _tensor_cores(30),
+    features=_COPIES,
+)
 GFX942 = _gpu(
     "gfx942",
     304,

@@ -131,11 +131,12 @@ class EmulatedDriver:
             return self.fails
         jit, job = self.kernels[function - 1]
         assert (threads, shared) == (job.warp * job.warps, 0)
-        hidden = range(len(job.types), len(job.types) + HIDDEN)
-        assert not any(ctypes.c_int64.from_address(params[k]).value for k in hidden)
+        count = len(job.types)
         words = [
-            ctypes.c_int64.from_address(params[k]).value for k in range(len(job.types))
+            ctypes.c_int64.from_address(params[k]).value for k in range(count + HIDDEN)
         ]
+        self._describe(job, grid, *words[count:])
+        words = words[:count]
         for word, whole in zip(words, job.aligned, strict=False):
             assert word % VECTOR == 0 or not whole
         if self.tape is not None:
@@ -150,7 +151,17 @@ class EmulatedDriver:
             jit[(grid,)](*arguments, **dict(job.constants))
             self.launches += 1
 
+    def _describe(self, job: Job, grid: int, scratch: int, noted: int) -> None:
+        """Write to the memory that programs make their descriptors in, as they do."""
+        assert not noted
+        assert bool(scratch) == bool(job.scratch), f"{job.name}: scratch at {scratch}"
+        assert scratch % LEAST_ALIGNED == 0
+        if scratch:
+            ctypes.memset(scratch, 0xFF, grid * job.scratch)
 
+
+LEAST_ALIGNED = 64
+"""Bytes at whose multiples descriptors lie: memory of a CPU is aligned to no more."""
 WRONG = 999
 """The status of a call that went wrong."""
 CONTEXT = 1 << 20

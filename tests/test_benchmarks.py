@@ -12,6 +12,7 @@ import compile_time
 import cpu_fused
 import fused_linear
 import gemm
+import gpu_descriptors
 import gpu_fused
 import gpu_gemm
 import gpu_harness
@@ -174,6 +175,8 @@ def test_benchmarks_of_gpus_run_without_one(tmp_path: Path) -> None:
     product = gpu_gemm.measure("bias, gelu", "bf16", (9, 8, 16), 2, "cpu", False)
     assert {*row.seconds} == {"eager", "inductor", "fusec", "roofline"}
     assert {*product.seconds} == {"cuBLAS", "eager", "inductor", "fusec"}
+    both = gpu_descriptors.measure("bias, gelu", "bf16", (9, 8, 16), 2, "cpu")
+    assert {*both.seconds} == {"eager", "pointers", "descriptors"}
     harness.write(tmp_path / "gpu.json", {"device": "none"}, [row, row])
     kept = json.loads((tmp_path / "gpu.json").read_text())
     assert [each["case"] for each in kept["rows"]] == ["swiglu"] * 2
@@ -183,6 +186,7 @@ def test_no_row_begins_after_the_deadline(tmp_path: Path) -> None:
     over = gpu_harness.Deadline(-1.0)
     assert gpu_fused.run("cpu", 1, tmp_path, quick=True, deadline=over) == []
     assert gpu_gemm.run("cpu", 1, tmp_path, quick=True, deadline=over) == []
+    assert gpu_descriptors.run("cpu", 1, tmp_path, quick=True, deadline=over) == []
 
 
 def test_the_order_of_candidates_is_compared_with_time() -> None:

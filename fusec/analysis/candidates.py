@@ -167,6 +167,8 @@ def described(schedule: Schedule, accesses: Accesses) -> str:
         parts.append("streaming")
     if schedule.warps:
         parts.append(f"warps {schedule.warps} stages {schedule.stages}")
+    if schedule.descriptors:
+        parts.append("descriptors")
     if schedule.nest:
         parts.append(f"nest {' '.join(f'{d}.{level}' for d, level in schedule.nest)}")
     if schedule.instruction is not None:

@@ -94,6 +94,9 @@ class Schedule:
     """The products that are summed up as one op each."""
     accesses: Accesses | None = None
     """Those of the region, where the schedule has split axes of theirs."""
+    descriptors: bool = False
+    """Factors of products are brought by tensor descriptors, those that can be (see
+    `analysis.descriptors`)."""
     instruction: DotInstruction | None = None
     """What multiplies their factors, if not the instruction that multiplies and adds
     elements of the sum's own dtype."""
@@ -133,6 +136,7 @@ class Schedule:
             **{f"{_called(v)} packed": True for v in self.packing},
             counted(self.warps, "warp"): bool(self.warps),
             f"{self.stages} stages": self.stages > 1,
+            "by descriptors": self.descriptors,
         }
         tile = ", ".join(map(str, self.tile)) or "one element"
         return "; ".join([tile, *(text for text, holds in marks.items() if holds)])

@@ -27,6 +27,7 @@ from fusec.analysis.block_products import (
 )
 from fusec.analysis.blocks import HELD, WARPS
 from fusec.analysis.cost import likely
+from fusec.analysis.descriptors import may_describe
 from fusec.analysis.schedule import Schedule, Split
 from fusec.ir.dims import Symbol
 from fusec.ir.types import Axis
@@ -139,7 +140,8 @@ def _with(tile: tuple[Split, ...], d: int, split: Split) -> tuple[Split, ...]:
 def _of_blocks(
     schedule: Schedule, accesses: Accesses, target: Target
 ) -> Iterator[Schedule]:
-    """Blocks twice or half as long, more or fewer warps, more or fewer stages."""
+    """Blocks twice or half as long, more or fewer warps, more or fewer stages, factors
+    brought the other way."""
     swept = {*accesses.swept}
     for d, split in enumerate(schedule.tile):
         for block in (2 * split.registers, split.registers // 2):
@@ -153,6 +155,8 @@ def _of_blocks(
     stages = (schedule.stages + 1, schedule.stages - 1)
     others = (replace(schedule, stages=n) for n in stages if 1 <= n <= STAGES[-1])
     yield from _fitting(others, target)
+    if may_describe(schedule, accesses, target):
+        yield replace(schedule, descriptors=not schedule.descriptors)
 
 
 def _block(split: Split, block: int, swept: set[Axis]) -> Split:

@@ -32,6 +32,8 @@ class Emitted:
     constants: tuple[tuple[str, int], ...] = ()
     """The parameters after those, whose values are known when it compiles. Other values
     make another kernel of the same text."""
+    scratch: int = 0
+    """Bytes of memory that each program makes tensor descriptors in."""
 
 
 class Backend(Protocol):

@@ -9,15 +9,17 @@
 A segment takes, where one on a CPU takes a number of threads, the address of a table
 that `runtime.launcher_gpu` fills: the stream; the driver's functions that launch and
 that make a context current; then of each kernel its function, its threads and its bytes
-of shared memory. Launches of one stream run in their order, so none has to wait for
-others. The context of the device is current meanwhile, whatever is so in the thread
-that calls.
+of shared memory. A kernel that makes tensor descriptors is told twice where: as one of
+its arguments, and behind them, where Triton wants it. Launches of one stream run in
+their order, so none has to wait for others. The context of the device is current
+meanwhile, whatever is so in the thread that calls.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from fusec.analysis.descriptors import scratch_of
 from fusec.codegen.llvm_host import SegmentText
 from fusec.codegen.llvm_text import module
 from fusec.ir.core import Function
@@ -35,6 +37,7 @@ from fusec.runtime.recipe import (
     STATUS_SLOT,
     STREAM_WORD,
     TABLE,
+    hidden,
 )
 from fusec.target import Target
 
@@ -104,8 +107,9 @@ class _GpuSegment(SegmentText):
             many = self.lanes.test("icmp ugt", "i64", programs, str(MOST_PROGRAMS))
             programs = self.lanes.select("i64", many, "0", programs)  # the driver fails
         values = [self.address(value) for value in op.arguments]
+        memory = hidden(scratch_of(self.kernels[op.kernel]), values)
         values += [self.index(size) for size in op.sizes]
-        values += ["0"] * HIDDEN
+        values += map(str, memory)
         self.fill(0, values)
         places = [self.number_of(self.at(k)) for k in range(len(values))]
         params = self.fill(len(values), places)

@@ -13,6 +13,12 @@ block, whose extents are powers of two. Registers and lanes are Triton's own: of
 only the extents matter. A kernel takes the addresses of its buffers, then its sizes as
 i64, then the extents of its blocks: those are constants that Triton is told, so one
 text serves all blocks that hold whole what these hold and divide what these divide.
+Tensor descriptors are made ahead of the loops whose blocks they bring:
+
+    tile = tl.make_tensor_descriptor(x + o, [rows, 2000], [2000, 1], [BLOCK_M, BLOCK_K])
+    for k in range(0, 2000, BLOCK_K):
+        x_1 = tile.load([0, k])
+
 What the rows of `triton_rows` lack was expanded before.
 """
 
@@ -27,6 +33,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from fusec.analysis.descriptors import descriptor_bytes
 from fusec.codegen.backend import Emitted
 from fusec.codegen.triton_rows import bitcast, cast, named, spelled, supports
 from fusec.errors import InternalError, Loc
@@ -45,6 +52,7 @@ from fusec.ir.ops.tile import (
     BlockExtent,
     BroadcastTile,
     Convert,
+    FetchTile,
     For,
     Guard,
     IotaTile,
@@ -79,7 +87,7 @@ def emit(function: Function, target: Target) -> Emitted:
     buffers = (p.type for p in function.params if isinstance(p.type, Buffer))
     pointers = (f"*{_short(buffer.dtype)}" for buffer in buffers)
     types = (*pointers, *("i64" for _ in function.symbols))
-    return Emitted(text, types, kernel.constants)
+    return Emitted(text, types, kernel.constants, descriptor_bytes(function))
 
 
 def _short(dtype: DType) -> str:
@@ -137,6 +145,10 @@ class _Kernel:
         self.places: dict[tuple[int, int, int], str] = {}
         """Coordinates by dimension, position and rank."""
         self.told = Loc.UNKNOWN
+        self.filling: dict[Value, str] = {}
+        """What loads give where nothing exists, of those that a guard follows."""
+        self.descriptors: dict[Any, str] = {}
+        """Those that are made, by what they tell of."""
 
     @property
     def constants(self) -> tuple[tuple[str, int], ...]:
@@ -194,6 +206,7 @@ class _Kernel:
     # Ops
 
     def block(self, block: Block) -> None:
+        self.filling.update(_filling(block))
         for op in block.ops:
             if isinstance(op, (ew.Elementwise, Cast, Bitcast)):
                 self.comment(op)
@@ -313,6 +326,23 @@ class _Kernel:
             pointers, whole = wide, True
         return pointers, whole, [f"mask={_all(masks)}"] if masks else []
 
+    def descriptor(self, op: FetchTile) -> str:
+        """The name of the descriptor of the matrix that a block is brought from."""
+        key = *_matrix_of(op), op.strides
+        if key not in self.descriptors:
+            dims, offset = _rows_first(op), self.names[op.offset]
+            base = self.names[op.buffer]
+            base = base if offset == "0" else f"{base} + {offset}"
+            extents = ", ".join(self.names[op.limits[d]] for d in dims)
+            strides = ", ".join(self.size(op.strides[d]) for d in dims)
+            block = ", ".join(self.blocks[d] for d in dims)
+            name = self.descriptors[key] = self.fresh(f"{op.buffer.hint or 'x'}_tile")
+            self.line(
+                f"{name} = tl.make_tensor_descriptor({base}, [{extents}], [{strides}],"
+                f" [{block}])"
+            )
+        return self.descriptors[key]
+
     def step(self, place: str, stride: Dim) -> str:
         """How far on the elements of a dimension lie: in 32 bits, if that is enough."""
         if stride == 1:
@@ -413,9 +443,19 @@ def _load(k: _Kernel, op: LoadTile) -> None:
     pointers, whole, extras = k.access(op, op.result)
     if op.other is not None:
         extras.append(f"other={k.aligned(op.other, _dims(op.result))}")
+    elif extras and op.result in k.filling:
+        extras.append(f"other={k.filling[op.result]}")
     text = f"tl.load({', '.join([pointers, *extras])})"
     shape = k.shape(op.result)
     k.define(op.result, text if whole else f"tl.broadcast_to({text}, {shape})", "x")
+
+
+def _fetch(k: _Kernel, op: FetchTile) -> None:
+    dims, places = _rows_first(op), op.places
+    at = (k.names[places[d]] if d in places else "0" for d in dims)
+    starts = ", ".join(x if x.isdecimal() else f"{x}.to(tl.int32)" for x in at)
+    turned = "" if dims == sorted(dims) else ".T"
+    k.define(op.result, f"{k.descriptor(op)}.load([{starts}]){turned}", "x")
 
 
 def _store(k: _Kernel, op: StoreTile) -> None:
@@ -471,10 +511,12 @@ def _convert(k: _Kernel, op: Convert) -> None:
 
 
 def _guard(k: _Kernel, op: Guard) -> None:
+    if op.x in k.filling and k.filling[op.x] == _nothing(op):
+        k.names[op.result] = k.names[op.x]
+        return
     limits = zip(op.limited, op.limits, strict=True)
     there = k.existing(limits, _dims(op.result))
-    nothing = literal(dtype_of(op.x), op.identity)
-    text = f"tl.where({_all(there)}, {k.names[op.x]}, {nothing})"
+    text = f"tl.where({_all(there)}, {k.names[op.x]}, {_nothing(op)})"
     k.define(op.result, text if there else k.names[op.x])
 
 
@@ -559,6 +601,10 @@ def _for(k: _Kernel, op: For) -> None:
     block = k.extents.get(op.along, 1)
     step = k.blocks[op.along] if op.step == block > 1 else str(op.step)
     bounds = f"{k.names[op.lo]}, {k.names[op.hi]}, {step}"
+    for inner in walk(op.body):
+        if isinstance(inner, FetchTile) and k.names.keys() >= {*_matrix_of(inner)}:
+            k.descriptor(inner)
+    descriptors = dict(k.descriptors)
     k.line(f"for {raw} in range({bounds}):")
     k.depth += 1
     told = k.told
@@ -568,7 +614,7 @@ def _for(k: _Kernel, op: For) -> None:
         names = ", ".join(k.names[v] for v in carried)
         k.line(f"{names} = {', '.join(k.tensor(v) for v in op.body.yields)}")
     k.depth -= 1
-    k.told = told
+    k.told, k.descriptors = told, descriptors
     for result, value in zip(op.results, carried, strict=True):
         k.names[result] = k.names[value]
 
@@ -580,6 +626,7 @@ _HANDLERS: dict[Any, Callable[[_Kernel, Any], None]] = {
     BlockExtent: _block_extent,
     BlockCount: _block_count,
     LoadTile: _load,
+    FetchTile: _fetch,
     StoreTile: _store,
     IotaTile: _iota,
     BroadcastTile: _broadcast,
@@ -673,6 +720,43 @@ def _combine(monoid: Monoid, name: str) -> str:
     yields = ", ".join(inner.tensor(v) for v in monoid.combine.body.yields)
     lines = [f"@triton.jit\ndef {name}({', '.join(names)}):", *inner.lines]
     return "\n".join([*lines, f"    return {yields}"])
+
+
+def _rows_first(op: FetchTile) -> list[int]:
+    """The dimensions of a block, those of elements in a row the last."""
+    return sorted(_dims(op.result), key=lambda d: op.strides[d] == 1)
+
+
+def _matrix_of(op: FetchTile) -> Sequence[Value]:
+    """What the descriptor of a block's matrix is made of."""
+    return (op.buffer, op.offset, *op.limits.values())
+
+
+def _nothing(op: Guard) -> str:
+    return literal(dtype_of(op.x), op.identity)
+
+
+def _filling(block: Block) -> dict[Value, str]:
+    """What loads, and conversions of them, may as well give where nothing exists: what
+    the guard that follows would put there. Copies that run ahead can do that, so that
+    tensor cores find factors where those put them; vector units, which have them in
+    registers anyway, would run out of those sooner."""
+    loads: dict[Value, LoadTile] = {}
+    dots = [op for op in block.ops if isinstance(op, DotTile)]
+    held = {v for op in dots for v in (op.x, op.y) if v.dtype is op.state.dtype}
+    found: dict[Value, str] = {}
+    for op in block.ops:
+        if isinstance(op, LoadTile) and not op.masked:
+            loads[op.result] = op
+        elif isinstance(op, Convert) and op.x in loads:
+            loads[op.result] = loads[op.x]
+        elif isinstance(op, Guard) and op.x in loads and op.result not in held:
+            load = loads[op.x]
+            own = zip(op.limited, op.limits, strict=True)
+            if {*own} <= {*load.limits.items()}:
+                text = found.setdefault(load.result, _nothing(op))
+                found[op.x] = text
+    return found
 
 
 def _extents(value: Value) -> list[int]:

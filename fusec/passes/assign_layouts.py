@@ -30,6 +30,7 @@ from fusec.ir.ops.tile import (
     Access,
     BroadcastTile,
     Convert,
+    FetchTile,
     IotaTile,
     LoadTile,
     Stage,
@@ -90,11 +91,11 @@ def _emit(b: Builder, op: Op, operands: list[Value], spread: Layout) -> Values:
         left = part_of(spread, op.values[0].shape).drop(op.dim)
         starts = [b(Convert, x, layout=left) for x in operands[half:]]
         operands[half:] = starts
-    if isinstance(op, (LoadTile, IotaTile, BroadcastTile, Stage)):
+    if isinstance(op, (LoadTile, FetchTile, IotaTile, BroadcastTile, Stage)):
         typed = list(attrs)
         at = list(type(op).attr_fields).index("type")
         layout = part_of(spread, op.type.shape)
-        if isinstance(op, LoadTile):
+        if isinstance(op, (LoadTile, FetchTile)):
             layout = access_layout(op, op.type.shape, spread)
         typed[at] = replace(op.type, layout=layout)
         attrs = tuple(typed)

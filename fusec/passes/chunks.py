@@ -36,6 +36,7 @@ from fusec.ir.ops.reduction import ReduceTile, ScanTile
 from fusec.ir.ops.tile import (
     BroadcastTile,
     Convert,
+    FetchTile,
     Guard,
     IotaTile,
     LoadTile,
@@ -219,7 +220,17 @@ class Chunks:
 
     def factors(self, scope: Scope, op: DotTile) -> Values:
         """The operands of a product, with 0 where nothing is to be added up."""
-        return tuple(self.guard(scope, v, op.dims, 0) for v in (op.x, op.y))
+        return tuple(
+            scope[v] if self.is_fetched(v) else self.guard(scope, v, op.dims, 0)
+            for v in (op.x, op.y)
+        )
+
+    def is_fetched(self, value: Value) -> bool:
+        """Whether a value has zeros already where nothing exists."""
+        op = self.made[value]
+        while isinstance(op, Convert):
+            op = self.made[op.x]
+        return isinstance(op, FetchTile)
 
     def guard(
         self,
@@ -343,6 +354,18 @@ def _load(c: Chunks, scope: Scope, op: LoadTile) -> Any:
     return [scope[op.buffer], offset, *rest], attrs
 
 
+def _fetch(c: Chunks, scope: Scope, op: FetchTile) -> Any:
+    """The descriptor is the same for all chunks: those move on within it."""
+    shape = op.type.shape
+    places = {
+        loop.dim: counter
+        for loop, counter in scope.counters.items()
+        if shape[loop.dim] != 1
+    }
+    attrs = (chunk_type(op.type), op.strides, op.limited, tuple(places))
+    return [*(scope[v] for v in op.operands), *places.values()], attrs
+
+
 def _store(c: Chunks, scope: Scope, op: StoreTile) -> Any:
     offset, limited, rest = c.access(scope, op, op.value.type)
     kind = op.indirect, op.masked, op.streaming, op.combine
@@ -392,6 +415,7 @@ def _guard(c: Chunks, scope: Scope, op: Guard) -> Any:
 
 RULES: Mapping[type, Callable[[Chunks, Scope, Any], Any]] = {
     LoadTile: _load,
+    FetchTile: _fetch,
     StoreTile: _store,
     IotaTile: _iota,
     BroadcastTile: _broadcast,

@@ -13,12 +13,13 @@ and reads each element where it writes it; else it is copied when all has been r
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fusec.analysis.accesses import accesses
 from fusec.analysis.candidates import DEFAULT, Choice, Choices, chosen, no_choices
 from fusec.analysis.choices import choose
+from fusec.analysis.descriptors import UNIT, scratch_of
 from fusec.analysis.fingerprint import Fingerprint, Fingerprints
 from fusec.analysis.in_place import replaced_in_place, taken_over
 from fusec.analysis.regions import called
@@ -26,15 +27,15 @@ from fusec.analysis.schedule import Schedule
 from fusec.errors import UserError
 from fusec.ir.builder import Builder
 from fusec.ir.core import Function, Level, Module, Value
-from fusec.ir.dims import Dim, Symbol, substitute
-from fusec.ir.dtypes import i64
+from fusec.ir.dims import Dim, Symbol, product, substitute
+from fusec.ir.dtypes import i64, u8
 from fusec.ir.ops.cast import Cast
 from fusec.ir.ops.checks import Raise
 from fusec.ir.ops.elementwise import Elementwise
 from fusec.ir.ops.host import Alloc, CopyInto, Free, Launch
 from fusec.ir.ops.loop import Region, Update, View, updates
 from fusec.ir.ops.reduction import Reduce, Scan
-from fusec.ir.types import Tensor
+from fusec.ir.types import Buffer, Tensor
 from fusec.passes.freeze import KEPT
 from fusec.passes.tile import checks, tile, unpassed
 from fusec.target import Target
@@ -54,9 +55,20 @@ class Kernel:
 
     @property
     def checks(self) -> tuple[tuple[str, str], ...]:
-        """What its flags stand for: messages and errors. The buffer of flags is its
-        last parameter."""
+        """What its flags stand for: messages and errors. The buffer of flags comes
+        behind all that the region reads and writes."""
         return checks(self.region)
+
+    @property
+    def scratch(self) -> Dim:
+        """Bytes of memory that all programs make tensor descriptors in. It is the last
+        parameter, if there is any."""
+        place = scratch_of(self.function)
+        if place is None:
+            return 0
+        type_ = self.function.params[place].type
+        assert isinstance(type_, Buffer)
+        return product(type_.layout.shape)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,6 +120,8 @@ class _Lowering:
         self.escaping = _escaping(function, self.taken)
         self.last_use = _last_uses(function)
         self.held = _held(function)
+        described = target.has("descriptors")
+        self.shifted = _shifted(function) if described else set[Value]()
         views = (op.result for op in function.body.ops if isinstance(op, View))
         self.replacing = {**replaced_in_place(function), **self.updated_in_place()}
         self.borrowed = {*function.params, *views, *self.replacing}
@@ -162,9 +176,15 @@ class _Lowering:
         if kernel.checks:
             operands.append(self.next_flags(kernel))
         here = self.sizes(op, kernel)
+        scratch = substitute(kernel.scratch, here)
+        if scratch != 0:
+            type_ = Tensor(u8, (scratch,))
+            operands.append(self.builder(Alloc, type=type_, escapes=False))
         sizes = tuple(here[symbol] for symbol in kernel.function.symbols)
         programs = substitute(kernel.schedule.programs, here)
         self.builder.emit(Launch, operands, (name, programs, sizes))
+        if scratch != 0:
+            self.builder.emit(Free, operands[-1:])
 
     def require_taken(self, op: Region) -> None:
         """Raise `UserError` for an updated result that would need a copy."""
@@ -203,16 +223,20 @@ class _Lowering:
     def kernel(self, op: Region) -> str:
         """The name of the kernel of a region, made at its first appearance."""
         fingerprint = self.fingerprints.of(op.body)
-        key = fingerprint.key
+        anywhere = not self.shifted.isdisjoint(op.inputs)
+        key = fingerprint.key, anywhere
         if key not in self.named:
             prefix = "kept_" if self.function.name.endswith(KEPT) else ""
             name = f"{prefix}{_title(op)}_{len(self.kernels)}"
-            self.kernels[name] = self.made(op, name, fingerprint)
+            self.kernels[name] = self.made(op, name, fingerprint, anywhere)
             self.named[key] = name
         return self.named[key]
 
-    def made(self, op: Region, name: str, fingerprint: Fingerprint) -> Kernel:
-        """A kernel by the schedule that was measured to be the best, or the default."""
+    def made(
+        self, op: Region, name: str, fingerprint: Fingerprint, anywhere: bool
+    ) -> Kernel:
+        """A kernel by the schedule that was measured to be the best, or the default.
+        Descriptors do not tell of what begins `anywhere`."""
         found, choice = accesses(op), None
         if self.choices is not no_choices:  # the text of a large region takes a while
             choice = self.choices(fingerprint.text)
@@ -220,6 +244,8 @@ class _Lowering:
         if schedule is None:
             schedule = choose(found, self.target, self.hints)
             choice = choice if choice and choice.schedule == DEFAULT else None
+        if anywhere:
+            schedule = replace(schedule, descriptors=False)
         function = tile(found, schedule, name, self.function.facts)
         return Kernel(op, function, schedule, fingerprint, choice)
 
@@ -248,6 +274,17 @@ def _held(function: Function) -> set[Value]:
         if isinstance(op, View) and op.result in held:
             held.add(op.x)
     return held
+
+
+def _shifted(function: Function) -> set[Value]:
+    """Views that may begin elsewhere than where descriptors want matrices to."""
+    found: set[Value] = set()
+    for op in function.body.ops:
+        if isinstance(op, View):
+            bits = op.offset * op.type.dtype.bits
+            if op.x in found or not function.facts.divides(8 * UNIT, bits):
+                found.add(op.result)
+    return found
 
 
 def _escaping(function: Function, taken: Mapping[Value, Value]) -> set[Value]:

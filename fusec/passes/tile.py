@@ -23,11 +23,12 @@ from typing import Any
 from fusec.analysis.accesses import Access, Accesses
 from fusec.analysis.affine import axes_of
 from fusec.analysis.contraction import Product
+from fusec.analysis.descriptors import described
 from fusec.analysis.schedule import Schedule, Split
 from fusec.ir.builder import Builder
 from fusec.ir.core import Affine, Function, Level, Op, Value, Values
 from fusec.ir.dims import Dim, Facts, exact_div
-from fusec.ir.dtypes import bool_, i64
+from fusec.ir.dtypes import bool_, i64, u8
 from fusec.ir.layout import LANE, REG, TIME, Digit, Layout, strided, tile_layout
 from fusec.ir.monoids import monoid
 from fusec.ir.ops.cast import Cast
@@ -46,9 +47,11 @@ from fusec.ir.ops.elementwise import (
 from fusec.ir.ops.loop import Coordinate, Load, Region, Store, Update, updates
 from fusec.ir.ops.reduction import Reduce, ReduceTile, Scan, ScanTile
 from fusec.ir.ops.tile import (
+    DESCRIPTOR,
     BlockCount,
     BlockExtent,
     BroadcastTile,
+    FetchTile,
     Guard,
     IotaTile,
     LoadTile,
@@ -62,7 +65,7 @@ from fusec.ir.types import Axis, Buffer, Scalar, Tensor, Tile, strides_of
 
 def tile(accesses: Accesses, schedule: Schedule, name: str, facts: Facts) -> Function:
     """The kernel of a region; `facts` are those of the function around it."""
-    function = _Tiling(schedule.accesses or accesses, schedule).run(name)
+    function = _Tiling(schedule.accesses or accesses, schedule, facts).run(name)
     symbols = used_symbols(function.body)
     return replace(function, symbols=symbols, facts=facts.about(symbols))
 
@@ -70,9 +73,13 @@ def tile(accesses: Accesses, schedule: Schedule, name: str, facts: Facts) -> Fun
 class _Tiling:
     """The state of one sweep over a region."""
 
-    def __init__(self, accesses: Accesses, schedule: Schedule) -> None:
+    def __init__(self, accesses: Accesses, schedule: Schedule, facts: Facts) -> None:
         self.accesses = accesses
         self.schedule = schedule
+        self.fetched: set[Op] = set()
+        """Loads by tensor descriptors."""
+        if schedule.descriptors:
+            self.fetched = {a.op for a in described(schedule, accesses, facts)}
         self.builder = Builder(Level.TILE)
         self.dims = {split.axis: d for d, split in enumerate(schedule.tile)}
         self.extents = [split.extent for split in schedule.tile]
@@ -102,6 +109,9 @@ class _Tiling:
         if self.checks:
             type_ = _buffer(Tensor(i64, (len(self.checks),)))
             self.flags = self.builder.param(type_, "flags")
+        if self.fetched:
+            size = DESCRIPTOR * len(self.fetched) * self.schedule.programs
+            self.scratch = self.builder.param(_buffer(Tensor(u8, (size,))), "scratch")
         self.locate()
         ops: tuple[Op, ...] = region.body.ops
         for op in ops:
@@ -231,6 +241,19 @@ class _Tiling:
         limited = tuple(d for d in self.limit if shape[d] != 1)
         return limited, tuple(self.limit[d] for d in limited)
 
+    def sides(self, shape: tuple[Dim, ...]) -> tuple[tuple[int, ...], Values]:
+        """The dimensions of a tile, and how many elements its program may meet along
+        them; those along which it has one block, within that."""
+        b = self.builder
+        found: dict[int, Value] = {}
+        for d, split in enumerate(self.schedule.tile):
+            if shape[d] == 1:
+                continue
+            held = self.extent(split) if split.blocked else b.size(split.extent)
+            limit = self.limit.get(d)
+            found[d] = held if limit is None else b(Minimum, limit, held)
+        return tuple(found), tuple(found.values())
+
     def index(self, access: Access, shape: tuple[Dim, ...]) -> Value | None:
         """The computed part of an address, in elements.
 
@@ -268,6 +291,8 @@ def _coordinate(t: _Tiling, op: Coordinate) -> Values:
 def _load(t: _Tiling, op: Load) -> Values:
     access = t.access[id(op)]
     shape = t.shape(op.result.axes)
+    if op in t.fetched:
+        return _fetch(t, op, access, shape)
     limited, limits = t.limits(shape)
     rest = list(limits)
     index = t.index(access, shape)
@@ -289,6 +314,14 @@ def _load(t: _Tiling, op: Load) -> Values:
         t.ahead(access.address),
     )
     return t.builder.emit(LoadTile, operands, attrs, (), None, op.hints)
+
+
+def _fetch(t: _Tiling, op: Load, access: Access, shape: tuple[Dim, ...]) -> Values:
+    limited, limits = t.sides(shape)
+    type_ = Tile(op.buffer.dtype, shape)
+    operands = (t.env[op.buffer], t.offset(access.address), t.scratch, *limits)
+    attrs = (type_, t.strides(access.address, shape), limited, ())
+    return t.builder.emit(FetchTile, operands, attrs, (), None, op.hints)
 
 
 def _store(t: _Tiling, op: Store) -> Values:

@@ -44,6 +44,8 @@ class Job:
     """Threads of a warp."""
     warps: int
     stages: int
+    scratch: int = 0
+    """Bytes of memory that launches give each program for tensor descriptors."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,14 @@ Memory is torch's own, from its caching allocator, which knows of streams; a blo
 what lives only during a call is one more tensor. Kernels are started on torch's current
 stream, so that they run in order with everything else there.
 
+Kernels that make tensor descriptors need memory for them: in each program 128 bytes for
+each descriptor. The host function allocates and frees it like any tensor between two
+kernels, and passes it to the launch. So it lies in the block of the call, or is a
+tensor of torch's where its size is not known before, and kernels that follow each other
+on the stream take turns with it; in a CUDA graph it is as safe as they are, for nothing
+is shared by calls, or grows. Triton's kernels expect it behind their own parameters,
+where other kernels have a zero.
+
 A check does not wait for the GPU. Its flag lies in memory of this machine that kernels
 can write to, and is looked at when a later call begins, or the process ends:
 
@@ -37,7 +45,6 @@ from fusec.runtime.image import Code
 from fusec.runtime.recipe import (
     CONTEXT_WORD,
     ENTER_WORD,
-    HIDDEN,
     KERNEL_WORDS,
     LAUNCH_WORD,
     LEAVE_WORD,
@@ -47,6 +54,7 @@ from fusec.runtime.recipe import (
     VECTOR,
     Raise,
     Recipe,
+    hidden,
 )
 
 if TYPE_CHECKING:
@@ -73,6 +81,8 @@ class GpuKernel(NamedTuple):
     threads: int
     shared: int
     """Bytes."""
+    scratch: int | None = None
+    """Which of its arguments is scratch memory that it makes tensor descriptors in."""
 
 
 class Driver(Protocol):
@@ -232,7 +242,7 @@ class Gpu:
                 raise InternalError(f"the GPU's driver failed at {name}: {why}")
 
         def run(name: str, args: Any, programs: int, table: int) -> None:
-            words = [*args, *[0] * HIDDEN]
+            words = [*args, *hidden(rows[name].scratch, args)]
             held = (ctypes.c_int64 * len(words))(*words)
             base = ctypes.addressof(held)
             params = [base + 8 * k for k in range(len(words))]

@@ -37,6 +37,7 @@ from fusec.ir.types import Opaque, Tensor
 from fusec.runtime.recipe import (
     ALIGNMENT,
     BASE_SLOT,
+    CACHE_LINE,
     FIRST_SLOT,
     FLAGS_SLOT,
     FRAME,
@@ -141,7 +142,8 @@ class _Planner:
     def run(self) -> HostPlan:
         ops = self.function.body.ops
         owned = self.tensors()
-        arena = plan_arena(self.function, owned, self.is_native)
+        unit = CACHE_LINE if self.apart else ALIGNMENT
+        arena = plan_arena(self.function, owned, self.is_native, unit)
         dead = self.last_uses(owned)
         for op in ops:
             self.place(op, owned, arena)
@@ -268,9 +270,13 @@ def aligned(plan: HostPlan) -> dict[str, tuple[bool, ...]]:
 
 
 def plan_arena(
-    function: Function, owned: Iterable[Value], native: Callable[[Op], bool]
+    function: Function,
+    owned: Iterable[Value],
+    native: Callable[[Op], bool],
+    unit: int = ALIGNMENT,
 ) -> ArenaPlan:
-    """Place what torch need not own and whose size is known.
+    """Place what torch need not own and whose size is known, at multiples of `unit`
+    bytes.
 
     Offsets are shared by what never lives together. Greedy by lifetime: a tensor takes
     the lowest gap that fits among those alive, and gives it back at its `free`.
@@ -281,7 +287,7 @@ def plan_arena(
     top = 0
     for op in function.body.ops:
         for value in _memory(op, native):
-            size = None if value in owned else _bytes(value.type)
+            size = None if value in owned else _bytes(value.type, unit)
             if size is None:
                 continue
             start = _lowest_gap(list(alive.values()), size)
@@ -309,14 +315,14 @@ def _words(type_: object) -> int:
     return count
 
 
-def _bytes(type_: object) -> int | None:
-    """Whole cache lines that a tensor takes; None where sizes are symbolic."""
+def _bytes(type_: object, unit: int) -> int | None:
+    """Whole units that a tensor takes; None where sizes are symbolic."""
     if not isinstance(type_, Tensor) or type_.strides is not None:
         return None
     count = product(type_.shape)
     if not isinstance(count, int):
         return None
-    return -(-count * type_.dtype.itembytes // ALIGNMENT) * ALIGNMENT
+    return -(-count * type_.dtype.itembytes // unit) * unit
 
 
 def _lowest_gap(taken: list[tuple[int, int]], size: int) -> int:

@@ -16,13 +16,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import compress, count
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from fusec.errors import CHECK_ERRORS, Loc
 from fusec.ir.dims import Dim, Symbol
 
+T = TypeVar("T")
+
 ALIGNMENT = 64
 """Bytes: a cache line, and the widest vector register."""
+
+CACHE_LINE = 128
+"""Bytes: those of a GPU, and at whose multiples it wants tensor descriptors."""
 
 WORD = 8
 """Bytes of a slot."""
@@ -60,7 +65,13 @@ MOST_PROGRAMS = 2**31 - 1
 """Of a launch, along the one axis of its grid."""
 
 HIDDEN = 2
-"""Parameters that Triton's kernels have besides their own: two scratch memories."""
+"""Parameters that Triton's kernels have besides their own: memory for the descriptors
+of all programs, and for what profilers note."""
+
+
+def hidden(scratch: int | None, arguments: Sequence[T]) -> tuple[T | int, ...]:
+    """What those are, where one of the arguments is memory for descriptors."""
+    return (0 if scratch is None else arguments[scratch], 0)
 
 
 class Form(NamedTuple):

@@ -58,10 +58,11 @@ def compiled(job: dict[str, Any], path: Path) -> dict[str, Any]:
     kind = "cubin" if job["backend"] == "cuda" else "hsaco"
     launch = binary.metadata
     # AMD's are not told by every version.
-    memories = ("global_scratch_size", "profile_scratch_size")
-    scratch = any(getattr(launch, memory, 0) for memory in memories)
-    if scratch or getattr(launch, "num_ctas", 1) != 1:
-        raise ValueError("it needs scratch memory, or clusters, which nobody gives it")
+    needed, given = getattr(launch, "global_scratch_size", 0), job["scratch"]
+    if needed > given:
+        raise ValueError(f"it needs {needed} bytes of scratch memory, not {given}")
+    if getattr(launch, "profile_scratch_size", 0) or getattr(launch, "num_ctas", 1) > 1:
+        raise ValueError("it needs memory of a profiler, or clusters: nobody has any")
     registers, spilled = _used(binary.asm)
     resources = {
         "registers": registers,

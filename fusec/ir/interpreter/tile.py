@@ -37,6 +37,7 @@ from fusec.ir.ops.tile import (
     BlockExtent,
     BroadcastTile,
     Convert,
+    FetchTile,
     For,
     Guard,
     IotaTile,
@@ -116,6 +117,23 @@ def load_tile(frame: Frame, op: LoadTile) -> tuple[Array]:
     other = nothing if op.other is None else frame[op.other]
     result = np.array(where(at.inside, other, nothing))
     result[at.touched] = buffer[_checked(at, buffer, op.buffer)]
+    return (result,)
+
+
+def fetch_tile(frame: Frame, op: FetchTile) -> tuple[Array]:
+    shape, strides = frame.shape(op.type.shape), frame.numbers(op.strides)
+    address = addresses(shape, strides) + frame[op.offset]
+    limits = {d: frame[limit] for d, limit in op.limits.items()}
+    for d, place in op.places.items():
+        address = address + frame[place] * strides[d]
+        limits[d] = limits.get(d, shape[d]) - frame[place]
+    inside = np.ones(shape, np.bool_)
+    for d, limit in limits.items():
+        inside &= along(d, shape[d], len(shape)) < limit
+    result = np.zeros(shape, op.type.dtype.carrier)
+    buffer, place = frame[op.buffer], address[inside]
+    check_within(place, len(buffer), op.buffer)
+    result[inside] = buffer[place]
     return (result,)
 
 
@@ -242,6 +260,7 @@ RULES: Mapping[type, Rule] = {
     Part: part,
     BlockCount: block_count,
     LoadTile: load_tile,
+    FetchTile: fetch_tile,
     StoreTile: store_tile,
     Guard: guard,
     IotaTile: iota_tile,

@@ -135,6 +135,55 @@ class LoadTile(Access, name="load_tile", levels=TILE):
         return (tile,)
 
 
+DESCRIPTOR = 128
+"""Bytes of scratch memory that a tensor descriptor takes, at a multiple of as many."""
+
+
+class FetchTile(Access, name="fetch_tile", levels=TILE):
+    """Read a tile by a tensor descriptor: hardware copies the block of a matrix, and
+    puts zeros where there is none.
+
+    Operands after the scratch memory, where every program makes a descriptor of its
+    own: limits, then how far on the tile begins along the `walked` dimensions, as the
+    descriptor does not change from block to block. The element at tile coordinate c
+    lies at `offset + Σ (c[d] + place[d])·strides[d]`, and exists where
+    c[d] + place[d] < limit[d].
+    """
+
+    indirect = False
+    masked = False
+
+    buffer = operand()
+    offset = operand()
+    scratch = operand()
+    rest = operands()
+    type = attr(Type)
+    strides = attr((Dim,))
+    limited = attr((int,))
+    walked = attr((int,), default=())
+
+    @property
+    def places(self) -> dict[int, Value]:
+        """Where the tile begins, along each dimension that is walked."""
+        return dict(zip(self.walked, self.rest[len(self.limited) :], strict=True))
+
+    @classmethod
+    def infer(
+        cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
+    ) -> tuple[Type, ...]:
+        type_, strides, limited, walked = attrs
+        tile = _check_access(operands[0].type, type_, strides)
+        _check_number("the offset", operands[1].type)
+        if not isinstance(operands[2].type, Buffer):
+            raise IllTyped(f"scratch memory is a buffer, not {operands[2].type}")
+        check_dims(cls.name, walked, len(tile.shape))
+        places = len(operands) - len(walked)
+        _check_rest(cls.name, operands[3:places], tile, limited, ())
+        for value in operands[places:]:
+            _check_number("a place", value.type)
+        return (tile,)
+
+
 class StoreTile(Access, name="store_tile", levels=TILE):
     """Write a tile. Operands after the offset: limits, then index and mask.
 
