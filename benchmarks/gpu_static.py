@@ -1,7 +1,9 @@
 """What kernels take of GPUs that are not here: registers, spills, shared memory and
-occupancy of the default schedules, as the compilers' tools tell.
+occupancy, as the compilers' tools tell. The golden kernels follow their default
+schedules, those of whole models what a compile takes in place of one that does not fit.
 
     python benchmarks/gpu_static.py --targets sm_90 gfx942
+    python benchmarks/gpu_static.py --targets sm_90 --models
 """
 
 from __future__ import annotations
@@ -19,12 +21,13 @@ from gpu_cases import KERNELS
 from fusec.build import Binaries, gpu_jobs
 from fusec.compiler import setting_of
 from fusec.explain import Report, explain
+from fusec.fitting import fitted
 from fusec.frontend.compiled import Made
 from fusec.frontend.intake import Imported
 from fusec.frontend.record import Inputs, Recorded, record
 from fusec.options import Options
 from fusec.passes.journey import Journey, lower
-from fusec.runtime.ahead import Job
+from fusec.runtime.ahead import Binary, Failure, Job, spilled
 from fusec.target import GPUS, Target
 
 SIZE = (512, 1000)
@@ -75,28 +78,65 @@ HEADER = (
 )
 
 
-def told(graphs: Sequence[Recorded], target: str) -> list[Report]:
-    """What there is to tell of graphs for a GPU, their code included, which is compiled
-    all at once."""
-    journeys: list[Journey] = []
-    jobs: dict[tuple[int, str], Job] = {}
-    for k, recorded in enumerate(graphs):
+@dataclass(frozen=True)
+class Told:
+    """What there is to tell of a graph."""
+
+    report: Report
+    replaced: tuple[str, ...] = ()
+    """Which schedules gave way to others, and why."""
+
+
+def lowered(graphs: Sequence[Recorded], target: str) -> list[Journey]:
+    """Graphs on their way to a GPU."""
+    found: list[Journey] = []
+    for recorded in graphs:
         imported = recorded.imported
         setting = setting_of(Options(target=target), imported.hints)
-        journey = lower(imported.function, setting)
-        journeys.append(journey)
-        own = gpu_jobs(journey.apart, journey.target)
-        jobs |= {(k, name): job for name, job in own.items()}
-    binaries = Binaries().of(jobs)
-    return [
-        explain(
-            journey,
-            recorded.imported.hints,
-            recorded.imported.fallbacks,
-            {name: found for (at, name), found in binaries.items() if at == k},
-        )
-        for k, (journey, recorded) in enumerate(zip(journeys, graphs, strict=True))
-    ]
+        found.append(lower(imported.function, setting))
+    return found
+
+
+def told(graphs: Sequence[Recorded], target: str, fit: bool = False) -> list[Told]:
+    """What there is to tell of graphs for a GPU, their code included, which is compiled
+    all at once; with `fit`, by the schedules that a compile takes."""
+    binaries = Binaries()
+    before = lowered(graphs, target)
+    jobs: dict[tuple[int, str], Job] = {}
+    for k, journey in enumerate(before):
+        programs = [journey.apart, journey.joined] if fit else [journey.apart]
+        for each in programs:
+            own = gpu_jobs(each, journey.target)
+            jobs |= {(k, name): job for name, job in own.items()}
+    binaries.of(jobs)
+    found: list[Told] = []
+    for journey, recorded in zip(before, graphs, strict=True):
+        taken = fitted(journey, binaries) if fit else journey
+        made = binaries.of(gpu_jobs(taken.apart, taken.target))
+        imported = recorded.imported
+        report = explain(taken, imported.hints, imported.fallbacks, made)
+        found.append(Told(report, tuple(replaced(journey, taken, binaries))))
+    return found
+
+
+def replaced(before: Journey, taken: Journey, binaries: Binaries) -> Iterator[str]:
+    """A line for each kernel that follows another schedule than its default."""
+    outcomes = binaries.of(gpu_jobs(before.apart, before.target))
+    for name, kernel in before.lowered.kernels.items():
+        new = taken.lowered.kernels[name].schedule
+        if str(new) != str(kernel.schedule):
+            why = reason(outcomes[name], before.target)
+            yield f"{name}: {why} by {kernel.schedule}; taken is {new}"
+
+
+def reason(outcome: Binary | Failure, target: Target) -> str:
+    """Why code does not fit a GPU."""
+    if isinstance(outcome, Failure):
+        return f"Triton refuses it ({outcome.what})"
+    size = spilled(outcome, target)
+    if size == float("inf"):
+        return f"it takes {outcome.resources.shared} B of shared memory"
+    return f"{size:.0f} B of each thread spill"
 
 
 def rows_of(case: str, report: Report) -> list[Row]:
@@ -122,18 +162,18 @@ def run(
     rows: list[Row] = []
     for target in targets:
         reports = told([*graphs.values()], target)
-        for name, report in zip(graphs, reports, strict=True):
-            rows += rows_of(name, report)
+        for name, each in zip(graphs, reports, strict=True):
+            rows += rows_of(name, each.report)
     return rows
 
 
-def whole_models(target: str) -> Iterator[tuple[str, Report]]:
+def whole_models(target: str) -> Iterator[tuple[str, Told]]:
     """The programs of SmolLM2 and of a training step of the small GPT."""
     for name in ("SmolLM2, prefill of 512", "SmolLM2, decoding", "GPT, 4 layers"):
         model = models.MODELS[name]()
         graphs = taken_in(model.module, *model.inputs, backward=model.trains)
-        for report in told(graphs, target):
-            yield name, report
+        for each in told(graphs, target, fit=True):
+            yield name, each
 
 
 def main() -> None:
@@ -146,9 +186,11 @@ def main() -> None:
         print(harness.markdown(HEADER, [row.cells() for row in rows]))
         return
     for target in options.targets:
-        for name, report in whole_models(target):
-            rows_of(name, report)  # none may lack its code
-            print(f"\n{name}\n\n{report}", flush=True)
+        for name, each in whole_models(target):
+            rows_of(name, each.report)  # none may lack its code
+            print(f"\n{name}\n\n{each.report}", flush=True)
+            for line in each.replaced:
+                print(f"  replaced {line}", flush=True)
 
 
 if __name__ == "__main__":

@@ -26,9 +26,10 @@ from fusec.compiler import setting_of
 from fusec.ir.dtypes import f32
 from fusec.options import Options
 from fusec.passes.journey import Journey, lower
-from fusec.runtime.measuring import Measuring, interleaved
+from fusec.runtime.measuring import Measuring, Place, interleaved
 from fusec.runtime.workers import Lost
-from fusec.tuning import BEST, CandidateCompiler, Subject, subjects_of
+from fusec.tuning.compiling import CpuCompiler
+from fusec.tuning.subjects import BEST, Subject, subjects_of
 
 KERNELS = (
     "gelu(x*w+b)",
@@ -137,11 +138,16 @@ def journeys(names: Sequence[str]) -> Iterator[tuple[str, Journey]]:
 
 
 def measure(
-    case: str, journey: Journey, most: int, rounds: int, measuring: Measuring
+    case: str,
+    journey: Journey,
+    threads: int,
+    most: int,
+    rounds: int,
+    measuring: Measuring,
 ) -> Iterator[Row]:
     """The row of each kernel of a graph that has candidates."""
     objects = Objects(cache_of(Options()), journey.target)
-    compiler = CandidateCompiler(objects, journey.target, journey.setting.hints)
+    compiler = CpuCompiler(objects, journey.target, journey.setting.hints, threads)
     subjects = [s for s in subjects_of(journey, most) if len(s.candidates) > 1]
     for subject, codes in zip(subjects, compiler(subjects), strict=True):
         there = [k for k, code in enumerate(codes) if code is not None]
@@ -150,7 +156,7 @@ def measure(
         if 0 not in samples or there[0] != 0:
             raise Lost(f"the default of {subject.name} does not run")
         times = {there[k]: taken for k, taken in samples.items()}
-        yield row_of(case, subject, times, measuring.threads)
+        yield row_of(case, subject, times, threads)
 
 
 def row_of(
@@ -181,9 +187,9 @@ def run(
     for count in threads:
         found: list[Row] = []
         print(f"\nthreads {count}\n")
-        with torch.no_grad(), Measuring(count) as measuring:
+        with torch.no_grad(), Measuring(Place(threads=count)) as measuring:
             for case, journey in journeys(names):
-                for each in measure(case, journey, most, rounds, measuring):
+                for each in measure(case, journey, count, most, rounds, measuring):
                     found.append(each)
                     print("  ", *each.cells(), flush=True)
         print()

@@ -7,11 +7,11 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from fusec.analysis.accesses import Accesses
-from fusec.analysis.descriptors import scratch_of
 from fusec.analysis.schedule import Schedule
 from fusec.codegen.backend import Emitted, backend_of
 from fusec.codegen.llvm_gpu_host import emit_gpu_host
@@ -45,7 +45,8 @@ from fusec.runtime.launcher_gpu import GpuKernel
 from fusec.runtime.launcher_torch import exported_shims
 from fusec.runtime.llvm import VERSION
 from fusec.runtime.plan import HostPlan, aligned, plan_host
-from fusec.runtime.workers import Lost, ask_all
+from fusec.runtime.pool import ask_all
+from fusec.runtime.workers import Lost
 from fusec.runtime.write import write
 from fusec.target import Target, host
 
@@ -91,6 +92,33 @@ def gpu_jobs(program: Joined, target: Target) -> dict[str, Job]:
         )
         for name, kernel in program.kernels.items()
     }
+
+
+def tried(
+    job: Job, reads: Accesses, schedule: Schedule, facts: Facts, target: Target
+) -> Job | None:
+    """The same kernel by another schedule; None, with a line in the log, where fusec
+    has a bug in that."""
+    made = attempted(reads, schedule, job.name, facts, target)
+    if made is None:
+        return None
+    buffers = sum(kind.startswith("*") for kind in made.types)
+    return replace(
+        job,
+        source=made.text,
+        types=made.types,
+        aligned=(*job.aligned, True)[:buffers],  # memory for descriptors comes last
+        constants=made.constants,
+        warps=schedule.warps,
+        stages=schedule.stages,
+        scratch=made.scratch,
+    )
+
+
+def kernel_of(job: Job, binary: Binary) -> GpuKernel:
+    """A kernel as programs have it."""
+    used = binary.resources
+    return GpuKernel(job.name, binary.code, used.threads, used.shared, job.memory)
 
 
 def _job(
@@ -239,7 +267,8 @@ class CpuBuild:
         """The code of a program; with `renew`, none of it from the cache."""
         compiled = partial(self.objects.of, renew=renew)
         # LLVM lets Python go on meanwhile: it compiles one text as the next is written.
-        with ThreadPoolExecutor(1, "fusec-llvm") as llvm:
+        llvm = ThreadPoolExecutor(1, "fusec-llvm")
+        try:
             texts = (kernel_text(kernel, self.target) for kernel in kernels)
             found = [llvm.submit(compiled, text) for text in texts]
             objects = [compiled(LAUNCHER)]
@@ -248,6 +277,8 @@ class CpuBuild:
                 # It runs each instruction once, between calls: they need not be best.
                 objects.append(compiled(text, opt=0))
             objects += [future.result() for future in found]
+        finally:  # who interrupts it waits for one of them
+            llvm.shutdown(cancel_futures=True)
         names = [each.name for each in (*plan.segments, *kernels)]
         image = link(objects, [PARALLEL, *names])
         return image, load(image, exported_shims())
@@ -289,9 +320,7 @@ class GpuBuild:
         for name, binary in self.binaries.of(jobs).items():
             if isinstance(binary, Failure):
                 raise InternalError(f"Triton did not compile {name}: {binary.what}")
-            used = binary.resources
-            memory = scratch_of(self.journey.joined.kernels[name])
-            yield GpuKernel(name, binary.code, used.threads, used.shared, memory)
+            yield kernel_of(jobs[name], binary)
 
 
 def cache_of(options: Options) -> Cache | None:

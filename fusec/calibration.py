@@ -29,7 +29,7 @@ from fusec.logs import logger
 from fusec.options import Options
 from fusec.target import Target, cpu_says, host, resolve
 
-VERSION = 1
+VERSION = 2
 """Of the file, and of how figures are measured."""
 
 Figures = Mapping[str, Any]

@@ -37,7 +37,8 @@ from fusec.runtime.launcher_keeping import Keeping
 from fusec.runtime.launcher_torch import Program
 from fusec.runtime.verified import Stage, Verified
 from fusec.target import Target, check_runs_here
-from fusec.tuning import kept_choices, tuned
+from fusec.tuning import tuned
+from fusec.tuning.kept import kept_choices
 
 NO_HINTS: Mapping[Symbol, int] = MappingProxyType({})
 NO_CALLABLES: Mapping[str, Callable[..., Any]] = MappingProxyType({})
@@ -71,7 +72,7 @@ def setting_of(
     """
     target = target_at(device, options)
     supports = partial(backend_of(target).supports, target=target)
-    choices = kept_choices(options, target) if options.tune else no_choices
+    choices = kept_choices(options, target, device) if options.tune else no_choices
     return Setting(target, supports, hints, choices)
 
 
@@ -90,10 +91,9 @@ def compile_function(
     if device == CPU:
         check_runs_here(setting.target)
     journey = lower(function, setting)
-    if options.tune:
-        journey = tuned(journey, options)
-
     binaries = Binaries(cache_of(options))
+    if options.tune:
+        journey = tuned(journey, options, binaries, device)
     if journey.target.is_gpu:
         journey = fitted(journey, binaries)
 

@@ -16,11 +16,10 @@ from dataclasses import dataclass, replace
 
 from fusec.analysis.accesses import Accesses, accesses
 from fusec.analysis.candidates import Candidate, Choice, candidates, described
-from fusec.build import Binaries, attempted, gpu_jobs
+from fusec.build import Binaries, gpu_jobs, tried
 from fusec.logs import logger
 from fusec.passes.journey import Journey, scheduled_anew
-from fusec.runtime.ahead import Binary, Failure, Job
-from fusec.target import Target
+from fusec.runtime.ahead import Job, spilled
 
 MOST = 8
 """Candidates that are compiled in place of one that does not fit."""
@@ -63,15 +62,6 @@ def fitted(journey: Journey, binaries: Binaries) -> Journey:
     return again if joins else replace(again, joined=again.apart)
 
 
-def spilled(outcome: Binary | Failure, target: Target) -> float:
-    """Bytes of each thread that found no register; infinite for what cannot run."""
-    assert target.gpu is not None
-    if isinstance(outcome, Failure):
-        return float("inf")
-    fits = outcome.resources.shared <= target.gpu.shared_of_program
-    return outcome.resources.spilled if fits else float("inf")
-
-
 @dataclass(frozen=True, slots=True)
 class _Other:
     """A candidate in place of a schedule that does not fit."""
@@ -84,27 +74,14 @@ def _others(journey: Journey, name: str, job: Job) -> list[_Other]:
     """The candidates for a kernel, the best first."""
     reads = accesses(journey.lowered.kernels[name].region)
     _, *rest = candidates(reads, journey.target, journey.setting.hints)
-    made = (_other(journey, name, reads, each, job) for each in rest[:MOST])
+    made = (_other(journey, reads, each, job) for each in rest[:MOST])
     return [each for each in made if each is not None]
 
 
 def _other(
-    journey: Journey, name: str, reads: Accesses, candidate: Candidate, job: Job
+    journey: Journey, reads: Accesses, candidate: Candidate, job: Job
 ) -> _Other | None:
     """A candidate's code to be, if there is any."""
     schedule, facts = candidate.schedule, journey.loops.facts
-    made = attempted(reads, schedule, name, facts, journey.target)
-    if made is None:
-        return None
-    buffers = sum(kind.startswith("*") for kind in made.types)
-    changed = replace(
-        job,
-        source=made.text,
-        types=made.types,
-        aligned=(*job.aligned, True)[:buffers],  # memory for descriptors comes last
-        constants=made.constants,
-        warps=schedule.warps,
-        stages=schedule.stages,
-        scratch=made.scratch,
-    )
-    return _Other(Choice(described(schedule, reads), None), changed)
+    changed = tried(job, reads, schedule, facts, journey.target)
+    return changed and _Other(Choice(described(schedule, reads), None), changed)

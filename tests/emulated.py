@@ -30,7 +30,7 @@ from triton.language.extra import libdevice
 from triton.runtime import interpreter
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
-from fusec import build, compiler
+from fusec import build
 from fusec.build import emitted
 from fusec.calibration import Machine
 from fusec.ir.core import Function
@@ -54,6 +54,11 @@ class EmulatedDriver:
         self.folder = folder
         self.kernels: list[tuple[Any, Job]] = []
         self.launches = 0
+        self.grid = 0
+        """Programs of the last launch."""
+        self.busy = 0.0
+        """Seconds, by a clock that is the same everywhere: all programs of a launch run
+        at once, and the more they are the less each one has to do."""
         self._of_thread = threading.local()
         self._one = threading.Lock()
         """Triton's interpreter runs one kernel at a time."""
@@ -110,6 +115,14 @@ class EmulatedDriver:
     def wait(self, device: torch.device) -> None:
         assert self.tape is None, "nobody may wait while launches are captured"
 
+    def seconds(
+        self, call: Callable[[], None], repeats: int, device: torch.device
+    ) -> float:
+        before = self.busy
+        for _ in range(repeats):
+            call()
+        return self.busy - before
+
     def failure(self, status: int) -> str:
         return f"EMULATED_{status}"
 
@@ -150,6 +163,8 @@ class EmulatedDriver:
         with self._one, _as_gpus_do():
             jit[(grid,)](*arguments, **dict(job.constants))
             self.launches += 1
+            self.grid = grid
+            self.busy += 1 / grid
 
     def _describe(self, job: Job, grid: int, scratch: int, noted: int) -> None:
         """Write to the memory that programs make their descriptors in, as they do."""
@@ -162,6 +177,7 @@ class EmulatedDriver:
 
 LEAST_ALIGNED = 64
 """Bytes at whose multiples descriptors lie: memory of a CPU is aligned to no more."""
+WORKER = "emulated_measure_worker"
 WRONG = 999
 """The status of a call that went wrong."""
 CONTEXT = 1 << 20
@@ -213,17 +229,26 @@ def uncompiled(jobs: Sequence[Job], workers: int) -> list[Binary]:
     ]
 
 
+def kinds(driver: EmulatedDriver) -> dict[str, gpus.Kind]:
+    """What `gpus.KINDS` holds where tensors on the CPU, and those on the device of
+    `emulated_device`, are on an emulated GPU."""
+    machine = Machine("emulated", SM_90.cpu, SM_90.cores)
+    kind = gpus.Kind(
+        lambda device: SM_90, lambda device: machine, lambda: driver, WORKER
+    )
+    return dict.fromkeys(("cpu", emulated_device.NAME), kind)
+
+
 @contextmanager
 def emulated(folder: Path) -> Iterator[EmulatedDriver]:
     """Programs for GPUs run meanwhile, on tensors in the CPU's memory: those of targets
     that are named, and of tensors on the device of `emulated_device`."""
     driver = EmulatedDriver(folder)
-    machine = Machine("emulated", SM_90.cpu, SM_90.cores)
-    kind = gpus.Kind(lambda device: SM_90, lambda device: machine, lambda: driver)
     with (
         patch.object(build, "compile_all", uncompiled),
-        patch.object(compiler, "check_runs_here", lambda target: None),
-        patch.dict(gpus.KINDS, dict.fromkeys(("cpu", emulated_device.NAME), kind)),
+        # By its name, as what only runs kernels does without the compiler.
+        patch("fusec.compiler.check_runs_here", lambda target: None),
+        patch.dict(gpus.KINDS, kinds(driver)),
     ):
         yield driver
     for error in driver.wrong:

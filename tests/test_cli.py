@@ -638,7 +638,7 @@ def test_what_cannot_be_right_is_refused(
     done = fusec("calibrate")
     assert (done.status, done.out) == (2, "")
     assert "cannot be right: launch is 0.003, not between" in done.err
-    assert "measure again while nothing else runs" in done.err
+    assert "pause the others" in done.err
     assert not (tmp_path / "cache").exists()
 
 

@@ -8,6 +8,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+import torch
 
 from fusec import build
 from fusec.analysis.schedule import Schedule
@@ -27,6 +28,7 @@ from fusec.passes.journey import Journey, lower
 from fusec.runtime.ahead import Binary, Failure, Job, Resources
 
 pytest.importorskip("triton")
+import gpu_static
 
 
 def journey() -> Journey:
@@ -110,3 +112,20 @@ def test_it_computes_the_same() -> None:
         for each in (before, after)
     )
     np.testing.assert_allclose(got, wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("first", "why"), [(96, "96 B of each thread spill"), ("no", "refuses it (no)")]
+)
+def test_what_gave_way_is_told(first: Any, why: str) -> None:
+    x = torch.randn(300, 700)
+    graphs = gpu_static.taken_in(lambda x: x.exp().sum(1), x)
+    for fit, outcomes in ((True, [first, *[0] * MOST]), (False, [8])):
+        with patch.object(build, "compile_all", Compiler(*outcomes)):
+            (told,) = gpu_static.told(graphs, "sm_90", fit=fit)
+        (kernel,) = told.report.kernels
+        assert kernel.resources is not None
+        assert kernel.resources.spilled == (0 if fit else 8)
+        assert len(told.replaced) == fit
+        assert all(line.startswith(kernel.name) for line in told.replaced)
+        assert all(f"{why} by grid" in line for line in told.replaced)

@@ -21,6 +21,7 @@ from fusec.cli.arguments import chosen
 from fusec.cli.output import Output, progress, table
 from fusec.errors import OptionError, UserError
 from fusec.measuring import cpu, gpu
+from fusec.measuring.timing import alone
 from fusec.options import Options
 from fusec.target import Target, host
 
@@ -76,7 +77,7 @@ def _calibration(each: Measurable) -> Calibration:
     except ValueError as error:
         raise UserError(
             f"what was measured of {each.machine.name} cannot be right: {error}",
-            fix="nothing was kept; measure again while nothing else runs here",
+            fix=alone(),
         ) from error
     return Calibration(each.machine, figures)
 

@@ -35,7 +35,7 @@ def _product(
     dtype: torch.dtype, size: int, device: str
 ) -> Callable[[], torch.Tensor] | None:
     integers = dtype is torch.int8
-    x, y = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(2))
+    x, y = (_drawn(dtype, size, device, seed) for seed in range(2))
     result = torch.int32 if integers else dtype
     # Memory that is fresh would be timed as well.
     z = torch.empty(size, size, dtype=result, device=device)
@@ -46,3 +46,15 @@ def _product(
     except RuntimeError:
         return None
     return partial(multiply, x, y, out=z)
+
+
+def _drawn(dtype: torch.dtype, size: int, device: str, seed: int) -> torch.Tensor:
+    """Normal numbers, as clocks depend on how many bits of the factors change: with
+    ones they stay higher than with any that people multiply."""
+    generator = torch.Generator(device).manual_seed(seed)
+    made = torch.randn(size, size, device=device, generator=generator)
+    return (
+        (made * 32).clamp(-127, 127).to(dtype)
+        if dtype is torch.int8
+        else made.to(dtype)
+    )

@@ -8,6 +8,7 @@ A *round* times each candidate once, and each round starts with another candidat
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -54,9 +55,20 @@ def rates(
             raise UserError(
                 f"{name} cannot be measured: number {AGREE} of {len(times)} samples"
                 f" took {apart:.2f} times as long as the best",
-                fix="nothing was kept; measure again while nothing else runs here",
+                fix=alone(),
             )
     return {name: each.amount / min(samples[name]) for name, each in timed.items()}
+
+
+def alone() -> str:
+    """What to do for a measurement that other work disturbs."""
+    load, *_ = os.getloadavg()
+    cores = len(os.sched_getaffinity(0))
+    return (
+        f"nothing was kept, and the target's own figures go on to be used; {load:.1f}"
+        f" processes want to run on {cores} cores: pause the others (also on the GPU,"
+        " if it is that), wait until a minute's load is near 0, and measure again"
+    )
 
 
 def disturbed(times: Samples) -> float:

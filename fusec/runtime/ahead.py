@@ -17,7 +17,8 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from fusec.errors import UserError
-from fusec.runtime.workers import Answer, Lost, ask_all
+from fusec.runtime.pool import ask_all
+from fusec.runtime.workers import Answer, Lost
 from fusec.target import Target
 
 PATIENCE = 120.0
@@ -46,6 +47,12 @@ class Job:
     stages: int
     scratch: int = 0
     """Bytes of memory that launches give each program for tensor descriptors."""
+
+    @property
+    def memory(self) -> int | None:
+        """Which parameter that memory is: the last address."""
+        addresses = sum(kind.startswith("*") for kind in self.types)
+        return addresses - 1 if self.scratch else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +107,16 @@ class Failure:
     """Why a kernel was not compiled."""
 
     what: str
+
+
+def spilled(outcome: Binary | Failure, target: Target) -> float:
+    """Bytes of each thread that found no register; infinite for what cannot run on a
+    GPU."""
+    assert target.gpu is not None
+    if isinstance(outcome, Failure):
+        return float("inf")
+    fits = outcome.resources.shared <= target.gpu.shared_of_program
+    return outcome.resources.spilled if fits else float("inf")
 
 
 def triton_version() -> str:

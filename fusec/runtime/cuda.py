@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,6 +25,9 @@ STATIC_SHARED = 48 << 10
 """Bytes of shared memory that a program may have without asking."""
 MAX_DYNAMIC_SHARED = 8
 """CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES."""
+
+CYCLES_OF_A_LAUNCH = 50_000
+"""Of a device, while Python launches a kernel: about 25 µs, which is plenty."""
 
 
 class Cuda:
@@ -76,6 +80,21 @@ class Cuda:
     def wait(self, device: torch.device) -> None:
         """Wait for all that was launched on a device."""
         torch.cuda.synchronize(device)
+
+    def seconds(
+        self, call: Callable[[], None], repeats: int, device: torch.device
+    ) -> float:
+        """What launches in a row take. The device waits until all are queued, so that
+        none waits for this machine."""
+        with torch.cuda.device(device):
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            torch.cuda._sleep(repeats * CYCLES_OF_A_LAUNCH)
+            start.record()
+            for _ in range(repeats):
+                call()
+            end.record()
+            end.synchronize()
+        return start.elapsed_time(end) / 1e3
 
     def failure(self, status: int) -> str:
         """The driver's name of an error, and what it says of it."""

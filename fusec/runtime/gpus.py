@@ -32,6 +32,8 @@ class Kind(NamedTuple):
     machine: Callable[[torch.device], Machine]
     """What figures that were measured there are true of."""
     driver: Callable[[], Driver]
+    measures: str
+    """The module of the process that takes the time of kernels there."""
 
 
 def target_of(name: str, options: Options) -> Target:
@@ -83,6 +85,19 @@ def facts_of(name: str, options: Options) -> object:
         return target_of(name, options), triton_version()
     except UnsupportedError:
         return None
+
+
+def identity_of(name: str) -> tuple[str, ...]:
+    """What times that were measured on a GPU are true of, besides its target; nothing
+    where that is no GPU of this machine."""
+    if torch.device(name).type not in KINDS:
+        return ()
+    return repr(machine_of(name)), triton_version()
+
+
+def measured_by(name: str) -> str:
+    """The module of the process that takes the time of kernels on a GPU."""
+    return KINDS[torch.device(name).type].measures
 
 
 def driver_of(name: str) -> Driver:
@@ -141,9 +156,16 @@ def _memory_rate(facts: Any) -> float:
 
 
 def _cuda_machine(device: torch.device) -> Machine:
-    facts = torch.cuda.get_device_properties(device)
-    name = f"sm_{facts.major}{facts.minor}"
-    return Machine(facts.name, name, facts.multi_processor_count)
+    return described_machine(torch.cuda.get_device_properties(device))
+
+
+def described_machine(facts: Any) -> Machine:
+    """What figures are true of, by what torch tells of a GPU's properties: cards of one
+    name differ in their clocks."""
+    clocks = [getattr(facts, n, 0) for n in ("clock_rate", "memory_clock_rate")]
+    told = [f" {kilohertz // 1000} MHz" for kilohertz in clocks if kilohertz]
+    features = f"sm_{facts.major}{facts.minor}{''.join(told)}"
+    return Machine(facts.name, features, facts.multi_processor_count)
 
 
 def _capability(target: Target) -> tuple[int, int]:
@@ -155,5 +177,6 @@ def _unsupported(device: torch.device, reason: str) -> UnsupportedError:
     return UnsupportedError([Unsupported(f"a graph on {device}", reason)])
 
 
-KINDS: dict[str, Kind] = {"cuda": Kind(_cuda_target, _cuda_machine, cache(Cuda))}
+_CUDA = Kind(_cuda_target, _cuda_machine, cache(Cuda), "fusec.runtime.measure_worker")
+KINDS: dict[str, Kind] = {"cuda": _CUDA}
 """By the names of torch's devices. Tests add one whose memory is the CPU's."""

@@ -73,6 +73,11 @@ ENTER = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
 """cuCtxPushCurrent, which takes a context, and cuCtxPopCurrent, which gives one."""
 
 
+MOST_QUEUED = 512
+"""Launches that a stream takes before whoever launches has to wait: CUDA's takes 1024.
+"""
+
+
 class GpuKernel(NamedTuple):
     """A compiled kernel as data."""
 
@@ -118,6 +123,14 @@ class Driver(Protocol):
 
     def wait(self, device: torch.device) -> None:
         """Wait for all that was launched on a device."""
+        ...
+
+    def seconds(
+        self, call: Callable[[], None], repeats: int, device: torch.device
+    ) -> float:
+        """What a device takes for all that a call launches on torch's current stream,
+        so many times in a row, at most `MOST_QUEUED`; by its own clock, where it has
+        one, and without the time that launching takes this machine."""
         ...
 
     def failure(self, status: int) -> str:
@@ -230,7 +243,11 @@ class Gpu:
         self._flags.look()
 
     def launcher(self, code: Code) -> Callable[[str, Any, int, int], None]:
-        """Launches from Python, one at a time, on the stream of a table."""
+        """Launches from Python; the code of segments has no part in that."""
+        return self.launches()
+
+    def launches(self) -> Callable[[str, Any, int, int], None]:
+        """What launches one kernel, on the stream of a table."""
         launch = LAUNCH(self.driver.launch)
         enter, leave = ENTER(self.driver.enter), ENTER(self.driver.leave)
         rows = {kernel.name: kernel for kernel in self.kernels}

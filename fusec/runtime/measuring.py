@@ -1,6 +1,6 @@
 """Which code of a kernel is the fastest, found out by running it in another process.
 
-    with Measuring(threads=2) as measuring:
+    with Measuring(Place(threads=2)) as measuring:     # or Place("cuda:0")
         verdict = measuring.race(inputs, [default, other, third])
     verdict.best, verdict.gain                     # 2, 1.21 times as fast as the first
 
@@ -15,20 +15,25 @@ supposes, and as it does in a program whose kernel before has just written what 
 reads. What the kernel does to the caches of the next one is not seen.
 
 A candidate that crashes or hangs takes a worker along, and drops out; the others go on
-with a new one (see `workers`).
+with a new one (see `workers`). So does one that a GPU refuses in the midst of it: what
+comes behind it in that process would be refused as well.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import median, quantiles
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fusec.logs import logger
+from fusec.runtime.pool import give_back, taken
 from fusec.runtime.workers import Lost, Worker
+
+if TYPE_CHECKING:
+    from fusec.runtime.launcher_gpu import GpuKernel
 
 WORKER = "fusec.runtime.measure_worker"
 STARTING = 120.0
@@ -65,12 +70,54 @@ class Inputs:
 
 
 @dataclass(frozen=True, slots=True)
-class Code:
-    """A kernel to load, with what it is linked with, and how many programs it has."""
+class Place:
+    """Where code is measured."""
+
+    device: str = "cpu"
+    """As torch names it."""
+    threads: int | None = None
+    """Of a CPU; on a GPU there are none to choose."""
+    worker: str = WORKER
+    """The module that runs code there."""
+
+
+class Code(Protocol):
+    """A kernel to load and launch."""
+
+    @property
+    def told(self) -> Mapping[str, Any]:
+        """All of it, as JSON for a worker."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NativeCode:
+    """A kernel of a CPU, with what it is linked with, and how many programs it has."""
 
     name: str
     objects: tuple[bytes, ...]
     grid: int
+
+    @property
+    def told(self) -> Mapping[str, Any]:
+        objects = [base64.b64encode(data).decode() for data in self.objects]
+        return {"name": self.name, "grid": self.grid, "objects": objects}
+
+
+@dataclass(frozen=True, slots=True)
+class GpuCode:
+    """A kernel of a GPU, and how many programs it has."""
+
+    kernel: GpuKernel
+    grid: int
+    scratch: int = 0
+    """Bytes of memory that each of these makes tensor descriptors in."""
+
+    @property
+    def told(self) -> Mapping[str, Any]:
+        code = base64.b64encode(self.kernel.code).decode()
+        kernel = {**self.kernel._asdict(), "code": code}
+        return {"grid": self.grid, "kernel": kernel, "scratch": self.scratch}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +138,8 @@ Sample = Callable[[int], float]
 class Measuring:
     """Races on one worker, as long as it lives; ends with the `with`."""
 
-    def __init__(
-        self, threads: int, worker: str = WORKER, patience: float = PATIENCE
-    ) -> None:
-        self.threads = threads
-        self.module = worker
+    def __init__(self, place: Place, patience: float = PATIENCE) -> None:
+        self.place = place
         self.patience = patience
         self._worker: Worker | None = None
         self._loaded: set[int] = set()
@@ -118,7 +162,7 @@ class Measuring:
         """Seconds of a call, with what is needed for it in place."""
         worker = self._worker
         if worker is None:
-            worker = self._worker = Worker(self.module)
+            worker = self._worker = taken(self.place.worker)
             self._loaded.clear()
         try:
             if not self._loaded:
@@ -130,7 +174,7 @@ class Measuring:
             limited = {**question, "patience": self.patience}
             return self._ask(worker, limited, self.patience)["seconds"]
         except Lost:
-            self.close()
+            self._end()
             raise
 
     def _ask(self, worker: Worker, question: Any, patience: float) -> dict[str, Any]:
@@ -142,15 +186,25 @@ class Measuring:
     def _preparation(self) -> dict[str, Any]:
         buffers = list(map(asdict, self.inputs.buffers))
         drawn = {"seed": self.inputs.seed, "sizes": self.inputs.sizes}
-        return {"do": "prepare", "threads": self.threads, "buffers": buffers, **drawn}
+        where = {"device": self.place.device, "threads": self.place.threads}
+        return {"do": "prepare", **where, "buffers": buffers, **drawn}
 
     def _loading(self, code: int) -> dict[str, Any]:
-        chosen = self.codes[code]
-        objects = [base64.b64encode(data).decode() for data in chosen.objects]
-        what = {"name": chosen.name, "grid": chosen.grid, "objects": objects}
-        return {"do": "load", "code": code, **what}
+        return {"do": "load", "code": code, **self.codes[code].told}
 
     def close(self) -> None:
+        """Have the worker let go of what it holds, and wait for who measures next."""
+        if self._worker is None:
+            return
+        try:
+            self._ask(self._worker, {"do": "clear"}, self.patience)
+        except Lost:
+            self._end()
+        else:
+            give_back(self._worker)
+            self._worker = None
+
+    def _end(self) -> None:
         """End the worker; another one is started when it is needed."""
         if self._worker is not None:
             self._worker.close()
@@ -165,7 +219,10 @@ class Measuring:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        if error is None:
+            self.close()
+        else:  # it may be in the midst of something
+            self._end()
 
 
 def race(
@@ -197,8 +254,9 @@ def race(
 def interleaved(
     sample: Sample, candidates: Sequence[int], rounds: int, hopeless: float = HOPELESS
 ) -> dict[int, list[float]]:
-    """The samples of each candidate, one a round; without those that were lost. Who is
-    hopeless in the first round has that sample alone; the default stays."""
+    """The samples of each candidate, one a round; without those that were lost, and
+    none where that is the default. Who is hopeless in the first round has that sample
+    alone; the default stays."""
     samples: dict[int, list[float]] = {k: [] for k in candidates}
     running = list(candidates)
     for number in range(rounds):
@@ -208,6 +266,8 @@ def interleaved(
                 samples[k].append(sample(k))
             except Lost as lost:
                 logger("tuning").info("  candidate %d was lost: %s", k, lost)
+                if k == 0:
+                    return {}
                 del samples[k]
         if number == 0 and samples:
             limit = hopeless * min(each[0] for each in samples.values())

@@ -28,14 +28,14 @@ ALIGNED = [["tt.divisibility", 16]]
 
 def main() -> None:
     """Answer each line before the next one is read."""
-    with TemporaryDirectory("fusec") as folder:
-        for number, line in enumerate(sys.stdin):
-            job: dict[str, Any] = json.loads(line)
-            try:
+    for number, line in enumerate(sys.stdin):
+        job: dict[str, Any] = json.loads(line)
+        try:
+            with TemporaryDirectory(prefix="fusec-") as folder:
                 outcome = compiled(job, Path(folder, f"kernel_{number}.py"))
-            except Exception as error:
-                outcome = {"error": f"{type(error).__name__}: {error}"}
-            print(json.dumps(outcome), flush=True)
+        except Exception as error:
+            outcome = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(outcome), flush=True)
 
 
 def compiled(job: dict[str, Any], path: Path) -> dict[str, Any]:

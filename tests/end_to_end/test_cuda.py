@@ -12,6 +12,8 @@ import pytest
 import torch
 
 import fusec
+from fusec.analysis.candidates import Choice
+from fusec.runtime.cache import Cache
 
 pytest.importorskip("triton")
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -102,6 +104,28 @@ def test_an_index_out_of_range_raises_in_the_next_call() -> None:
     with pytest.raises(IndexError, match="out of"):
         f(x, i)
     torch.testing.assert_close(f(x, i), x.gather(1, i) + 1)
+
+
+def test_schedules_are_chosen_by_measurement(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In a process that has the GPU besides this one."""
+    caplog.set_level("INFO", logger="fusec.tuning")
+    x, w = (torch.randn(2048, 2048, device="cuda") for _ in range(2))
+
+    def f(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        return (x.softmax(-1) * w).sum(0)
+
+    options = {"tune": True, "cache_dir": tmp_path, "fallback": False}
+    for _ in range(2):
+        torch._dynamo.reset()
+        got = torch.compile(f, backend=fusec.backend, options=options)(x, w)
+        torch.testing.assert_close(got, f(x, w), rtol=1e-3, atol=1e-3)
+    cache = Cache(tmp_path)
+    kept = [cache.get(each.key) for each in cache.ls() if each.kind == "schedule"]
+    assert kept
+    assert all(Choice.parse((each or b"").decode()).gain for each in kept)
+    assert "has the default schedule" not in caplog.text
 
 
 def replayed(f: Any, dynamic: bool | None = None) -> Any:

@@ -25,7 +25,6 @@ from fusec.ir.dtypes import f32
 from fusec.ir.ops.contraction import Matmul
 from fusec.ir.ops.elementwise import Exp
 from fusec.ir.types import Tensor
-from fusec.logs import forget_warnings
 from fusec.options import Options
 from fusec.runtime import launcher_gpu
 
@@ -241,21 +240,6 @@ def test_a_gpu_s_code_does_not_run_on_the_cpu_s_memory(tmp_path: Path) -> None:
     torch._dynamo.reset()
     with pytest.raises(Exception, match="cannot run on this machine"):
         compiled(lambda x: x + 1)(torch.ones(3))
-
-
-def test_what_cannot_be_measured_has_the_default_and_says_so_once(
-    driver: EmulatedDriver, caplog: pytest.LogCaptureFixture
-) -> None:
-    forget_warnings()
-    options = {"target": "sm_90", "cache": False, "tune": True}
-    for f in (torch.exp, torch.sin):
-        x = torch.randn(40)
-        got = torch.compile(f, backend=fusec.backend, options=options)(x)
-        torch.testing.assert_close(got, f(x))
-    records = [each for each in caplog.records if each.name == "fusec.tuning"]
-    (said,) = (each.getMessage() for each in records)
-    assert "nothing is tuned for sm_90" in said
-    assert "help: leave tune" in said
 
 
 def test_each_stage_is_verified(driver: EmulatedDriver) -> None:

@@ -18,8 +18,9 @@ from fusec import tuning
 from fusec.analysis.candidates import Choice
 from fusec.logs import forget_warnings
 from fusec.runtime.cache import Cache, cache_at
-from fusec.runtime.measuring import Code, Inputs, Verdict
+from fusec.runtime.measuring import Code, Inputs, Place, Verdict
 from fusec.runtime.workers import Lost
+from fusec.tuning.subjects import BEST
 
 
 class Races:
@@ -29,7 +30,7 @@ class Races:
         self.ran: list[tuple[Inputs, Sequence[Code]]] = []
         self.best: Callable[[int], int] = lambda count: count - 1
 
-    def __call__(self, threads: int) -> Races:
+    def __call__(self, place: Place) -> Races:
         return self
 
     def __enter__(self) -> Races:
@@ -81,14 +82,14 @@ def test_a_tuned_program_computes_the_same(races: Races, tmp_path: Path) -> None
     """Every bit where order does not matter, whichever candidate wins."""
     _, _, largest, moved = plain = compiled(tmp_path, model, tune=False)
     assert not races.ran
-    for k in (1, tuning.BEST - 1):
+    for k in (1, BEST - 1):
         races.best = lambda count, k=k: min(k, count - 1)
         found = compiled(tmp_path / str(k), model)
         torch.testing.assert_close(found, plain, rtol=1e-5, atol=1e-4)
         assert torch.equal(found[2], largest)
         assert torch.equal(found[3], moved)
     assert len(races.ran) >= 2 * 3
-    assert all(1 < len(codes) <= tuning.BEST for _, codes in races.ran)
+    assert all(1 < len(codes) <= BEST for _, codes in races.ran)
 
 
 def test_the_second_compile_measures_nothing(races: Races, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 from dataclasses import replace
 from itertools import groupby
 from types import SimpleNamespace
@@ -122,6 +123,7 @@ def test_what_the_machine_never_ran_alone_is_not_measured(
     with pytest.raises(UserError, match="peak cannot be measured: number 4 of 4") as e:
         rates(timed, rounds=4, patience=0.0)
     assert "measure again" in str(e.value)
+    assert f"on {len(os.sched_getaffinity(0))} cores: pause" in str(e.value)
 
 
 def test_products_of_dtypes_that_torch_lacks_are_left_out(
@@ -134,7 +136,12 @@ def test_products_of_dtypes_that_torch_lacks_are_left_out(
     found = library.products("cpu", ["f32", "i8", "f8"])
     assert found.keys() == {"f32", "i8"}
     assert all(each.amount == 32.0**3 for each in found.values())
-    assert torch.equal(found["i8"].call(), torch.full((32, 32), 32, dtype=torch.int32))
+    for name, each in found.items():
+        x, y = each.call.args  # type: ignore[attr-defined]
+        wide = torch.int32 if name == "i8" else torch.float32
+        assert torch.equal(each.call(), x.to(wide) @ y.to(wide))
+        assert x.unique().numel() > 100
+        assert not torch.equal(x, y)
 
 
 # GPUs that are not here.

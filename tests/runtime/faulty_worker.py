@@ -21,6 +21,16 @@ def main() -> None:
             case "exit":
                 print("out of luck", file=sys.stderr, flush=True)
                 os._exit(3)
+            case "process":
+                print(json.dumps({"answer": os.getpid()}), flush=True)
+            case "twice":
+                print(json.dumps({"answer": 1}), flush=True)
+                print(json.dumps({"answer": 2}), flush=True)
+            case "sleep":
+                time.sleep(1000)
+            case "deaf":
+                print(json.dumps({}), flush=True)
+                time.sleep(1000)
             case "hang":
                 child = subprocess.Popen(["sleep", "1000"])
                 with open(question["pid"], "w") as file:

@@ -64,6 +64,14 @@ def test_the_rate_of_memory_is_its_own_where_torch_tells() -> None:
     assert found.dram_rate_all == pytest.approx(608e9, rel=1e-3)
 
 
+def test_cards_of_one_name_differ_in_their_clocks() -> None:
+    made = [properties(9, 0, clock_rate=k * 1_000_000) for k in (0, 1, 2, 2)]
+    slow, fast, faster, same = map(gpus.described_machine, made)
+    assert len({slow.key, fast.key, faster.key}) == 3
+    assert same == faster
+    assert (slow.features, fast.features) == ("sm_90", "sm_90 1000 MHz")
+
+
 def test_an_old_card_is_refused() -> None:
     with pytest.raises(UnsupportedError, match="compute capability"):
         gpus.described(properties(7, 5), DEVICE)
@@ -108,7 +116,7 @@ MACHINE = Machine("a card", "sm_86", 46)
 
 
 def kind(card: Target) -> gpus.Kind:
-    return gpus.Kind(lambda device: card, lambda device: MACHINE, Cuda)
+    return gpus.Kind(lambda device: card, lambda device: MACHINE, Cuda, "no.worker")
 
 
 KERNEL = GpuKernel("f", b"\x7fELF", 128, 60 << 10)

@@ -14,6 +14,8 @@ from fusec.runtime.measuring import (
     Drawn,
     Inputs,
     Measuring,
+    NativeCode,
+    Place,
     interleaved,
     race,
 )
@@ -116,14 +118,14 @@ def launcher() -> bytes:
 
 def code(launcher: bytes, body: str = TURN, step: int = 1) -> Code:
     text = KERNEL.format(body=body, step=step)
-    return Code("kernel", (compile_object(text, "x86-64", ""), launcher), grid=2)
+    return NativeCode("kernel", (compile_object(text, "x86-64", ""), launcher), grid=2)
 
 
 INPUTS = Inputs((Drawn("f32", 4096, 16384),), (4096,))
 
 
 def raced(codes: Sequence[Code], patience: float = 30.0) -> tuple[float | None, ...]:
-    with Measuring(1, patience=patience) as measuring:
+    with Measuring(Place(threads=1), patience) as measuring:
         found = measuring.race(INPUTS, codes).seconds
         again = measuring.race(INPUTS, codes[:1]).seconds  # on other buffers
     assert again[0] is not None
@@ -133,7 +135,7 @@ def raced(codes: Sequence[Code], patience: float = 30.0) -> tuple[float | None, 
 def test_a_kernel_that_crashes_or_hangs_loses_itself_only(launcher: bytes) -> None:
     trap = code(launcher, body="call void @llvm.trap()")
     endless = code(launcher, step=0)
-    broken = Code("kernel", (b"no object", launcher), grid=1)
+    broken = NativeCode("kernel", (b"no object", launcher), grid=1)
     codes = [code(launcher), trap, broken, endless, code(launcher, step=64)]
     seconds = raced(codes, patience=2.0)
     assert seconds[1:4] == (None, None, None)
@@ -145,8 +147,8 @@ def test_a_kernel_that_crashes_or_hangs_loses_itself_only(launcher: bytes) -> No
 def test_buffers_of_every_kind_are_drawn(launcher: bytes) -> None:
     kinds = ("f32", "f16", "bf16", "f64", "f8e5m2", "i8", "i64", "u16", "bool", "u4")
     buffers = tuple(Drawn(name, 64, 512, below=3) for name in kinds)
-    with Measuring(1) as measuring:
+    with Measuring(Place(threads=1)) as measuring:
         inputs = Inputs(buffers, ())
         text = "define void @kernel(ptr %args, i64 %lo, i64 %hi) { ret void }"
-        made = Code("kernel", (compile_object(text, "x86-64", ""), launcher), 1)
+        made = NativeCode("kernel", (compile_object(text, "x86-64", ""), launcher), 1)
         assert measuring.race(inputs, [made]).best == 0
