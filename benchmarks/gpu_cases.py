@@ -59,6 +59,18 @@ KERNELS: dict[str, tuple[Callable[..., Any], Maker]] = {
         lambda t, w: F.embedding(t, w) + 1,
         lambda m, n: (torch.randint(0, n, (m,)), rand(n, 5)),
     ),
+    "rows added": (
+        lambda x, i, y: x.index_add(0, i, F.gelu(y)),
+        lambda m, n: (rand(900, n), torch.randint(0, 900, (m + 40,)), rand(m + 40, n)),
+    ),
+    "places filled": (
+        lambda x, i, y: x.index_put((i[0], i[1] - 70), y),
+        lambda m, n: (rand(90, 70), torch.randperm(70).repeat(2, 1), rand(70)),
+    ),
+    "largest of places": (
+        lambda x, i, y: x.scatter_reduce(1, i, y, "amax"),
+        lambda m, n: (rand(m, 999), torch.randint(0, 999, (m, n)), rand(m, n)),
+    ),
     "running sum": (lambda x: x.cumsum(-1), lambda m, n: (rand(m, n),)),
     "running sum of columns": (lambda x: x.cumsum(0), lambda m, n: (rand(m, n),)),
     "running maximum": (lambda x: x.cummax(-1).values, lambda m, n: (rand(m, n),)),

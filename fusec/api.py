@@ -93,8 +93,15 @@ def _compile(
     passes: Passes,
 ) -> Callable[[list[Any]], list[Any]]:
     program = partial(compiler.compile_graph, options=options)
+    target = partial(compiler.target_at, options=options)
     return aten_graph.compile_aten_graph(
-        gm, example_inputs, role, compile=program, options=options, passes=passes
+        gm,
+        example_inputs,
+        role,
+        compile=program,
+        options=options,
+        target=target,
+        passes=passes,
     )
 
 

@@ -36,7 +36,7 @@ from fusec.runtime.gpus import target_of as gpu
 from fusec.runtime.launcher_keeping import Keeping
 from fusec.runtime.launcher_torch import Program
 from fusec.runtime.verified import Stage, Verified
-from fusec.target import check_runs_here
+from fusec.target import Target, check_runs_here
 from fusec.tuning import tuned
 from fusec.tuning.kept import kept_choices
 
@@ -54,6 +54,14 @@ class Compilation(Made):
 CPU = "cpu"
 
 
+def target_at(device: str, options: Options) -> Target:
+    """The target of code for a device of this machine, as torch names it.
+
+    Raises `UnsupportedError` for a device that programs cannot run on.
+    """
+    return target_of(options) if device == CPU else gpu(device, options)
+
+
 def setting_of(
     options: Options, hints: Mapping[Symbol, int] = NO_HINTS, device: str = CPU
 ) -> Setting:
@@ -62,7 +70,7 @@ def setting_of(
 
     Raises `UnsupportedError` for a device that programs cannot run on.
     """
-    target = target_of(options) if device == CPU else gpu(device, options)
+    target = target_at(device, options)
     supports = partial(backend_of(target).supports, target=target)
     choices = kept_choices(options, target, device) if options.tune else no_choices
     return Setting(target, supports, hints, choices)

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_map_only
 
-from fusec.compiler import compile_graph
+from fusec.compiler import compile_graph, target_at
 from fusec.errors import OptionError, UserError
 from fusec.explain import explain as report
 from fusec.frontend.aten_graph import compile_aten_graph
@@ -97,8 +97,9 @@ class Jitted:
 
     def ir(self, stage: str, *args: Any, **kwargs: Any) -> str:
         """The text of a call at a stage: as IR at "graph", "loop", "fused",
-        "recomputed", "called", "split", "frozen", "tile" (the kernels) or "host" (the
-        program with its kernels); or the code of the kernels, "llvm" or "asm"."""
+        "recomputed", "called", "split", "owned", "frozen", "tile" (the kernels) or
+        "host" (the program with its kernels); or the code of the kernels, "llvm" or
+        "asm"."""
         _check_stage(stage)
         journeys = [graph.journey for graph in self.graphs(*args, **kwargs)]
         return "\n".join(stage_text(each, stage, each.kernels) for each in journeys)
@@ -146,6 +147,7 @@ class Jitted:
             role,
             compile=made,
             options=self._options,
+            target=partial(target_at, options=self._options),
             passes=passes,
         )
 

@@ -97,6 +97,9 @@ class Target:
     owns_rows: bool = True
     """A program may have all of some rows of a product's result, for what is computed
     of a whole row."""
+    updates: tuple[str, ...] = ()
+    """The dtypes whose elements programs combine in memory, all at once, for less than
+    it takes to look for those that meet: sums of them, and extremes of integers."""
     launch: float = 1.5e-6
     """Seconds to start a kernel and to join its threads."""
     latency: float = 0.0
@@ -190,6 +193,7 @@ def _gpu(
         packs=False,
         peels=False,
         owns_rows=False,
+        updates=("f32", "f64", "i32", "i64"),
         launch=2.5e-6,
         latency=7e-7,
         library=products,

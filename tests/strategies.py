@@ -43,6 +43,7 @@ from fusec.ir.ops.view import (
     Permute,
     Reshape,
     Restride,
+    Scatter,
     Slice,
 )
 from fusec.ir.types import Tensor
@@ -266,6 +267,33 @@ def take(g: Graph) -> Value | None:
     return g.builder(Index, x, index, dims=(dim,), at=dim)
 
 
+def scatter(g: Graph) -> Value | None:
+    """Elements combined in ways whose result no order changes."""
+    x, src = g.pick(f32), g.pick(f32)
+    if not src.type.shape:
+        return None
+    b, shape = g.builder, src.type.shape
+    free, places, indices = list(range(len(shape))), [], []
+    for n in x.type.shape:
+        fitting = [d for d in free if shape[d] <= n]
+        if fitting and g.draw(st.booleans()):
+            places.append(g.draw(st.sampled_from(fitting)))
+            free.remove(places[-1])
+            continue
+        places.append(-1 - len(indices))
+        indices.append(index_of(g, g.alike(src), shape, n))
+    masked = g.draw(st.booleans())
+    mask = [b(Lt, g.alike(src), src)] if masked else []
+    way = g.draw(st.sampled_from(["sum", "max", "min", "one"]))
+    if way == "one":
+        src = b(Broadcast, b.const(2.0, f32), shape=shape)
+    dtype = i64 if way in ("max", "min") else f32
+    operands = (b(Cast, x, dtype=dtype), b(Cast, src, dtype=dtype), *indices, *mask)
+    attrs = (tuple(places), way, masked)
+    (made,) = b.emit(Scatter, operands, attrs)
+    return g.bounded(b(Cast, made, dtype=f32))
+
+
 def restride(g: Graph) -> Value | None:
     x = g.pick(f32)
     if len(x.type.shape) != 2:
@@ -293,5 +321,6 @@ STEPS: Sequence[Any] = (
     argmax,
     gather,
     take,
+    scatter,
     restride,
 )

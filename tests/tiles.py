@@ -58,7 +58,7 @@ class Kernel:
         out = np.zeros(shape, type_.dtype.storage)
         buffer = self.b.param(memory(type_.dtype, out.size), f"out{len(self.outputs)}")
         self.outputs.append(out)
-        attrs = (dense(shape), (), False, False, False)
+        attrs = (dense(shape), (), False, False, False, "")
         self.b.emit(StoreTile, (value, buffer, self.b.size(0)), attrs)
         return out
 

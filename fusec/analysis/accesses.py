@@ -15,19 +15,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from fusec.analysis.affine import index_axes
+from fusec.analysis.cost import met
 from fusec.ir.calls import Slot
 from fusec.ir.core import Affine, Op, Value, walk
 from fusec.ir.dims import Dim, exact_div, product
-from fusec.ir.ops.loop import Coordinate, Load, Region, Store
+from fusec.ir.ops.loop import Coordinate, Load, Region, Update, Write
 from fusec.ir.ops.reduction import Reduce, Scan
 from fusec.ir.types import Axis, Points, Tensor, strides_of
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """One load or store: an affine address, plus computed indices times strides."""
+    """One load or write: an affine address, plus computed indices times strides."""
 
-    op: Load | Store
+    op: Load | Write
     address: Affine
     computed: tuple[tuple[Value, Dim], ...] = ()
 
@@ -67,13 +68,27 @@ class Accesses:
 
     @property
     def bytes(self) -> Dim:
-        """Memory that the region touches, each tensor once."""
-        buffers = dict.fromkeys(access.buffer for access in self.all)
-        return sum((product(b.shape) * (b.dtype.bits // 8) for b in buffers), 0)
+        """Memory that the region touches, each tensor once; of an updated one what is
+        read and written of it."""
+        plain = (a.buffer for a in self.all if not isinstance(a.op, Update))
+        whole = (product(b.shape) * (b.dtype.bits // 8) for b in dict.fromkeys(plain))
+        updated = (met(a.op) for a in self.all if isinstance(a.op, Update))
+        return sum((*whole, *updated), 0)
 
     def of(self, op: Op) -> Access:
         """The access of a load or store."""
         return next(access for access in self.all if access.op is op)
+
+    def written(self, access: Access) -> set[Axis]:
+        """The axes at whose points a write does so."""
+        if isinstance(access.op, Update):
+            return set(self.merged(access.op.axes))
+        return set(access.address.axes)
+
+    @property
+    def updates(self) -> list[Access]:
+        """The updates among the accesses."""
+        return [access for access in self.all if isinstance(access.op, Update)]
 
     def merged(self, axes: Iterable[Axis]) -> list[Axis]:
         """Original axes as merged ones."""
@@ -111,9 +126,11 @@ def accesses(region: Region) -> Accesses:
     reduced: list[tuple[Axis, ...]] = []
     scanned: list[Axis] = []
     for op in walk(region.body):
-        if isinstance(op, (Load, Store)):
+        if isinstance(op, (Load, Write)):
             found.all.append(_access(op))
             spaces.append({*index_axes(op.index)})
+        if isinstance(op, Update):
+            spaces.append({*op.axes})
         elif isinstance(op, Coordinate):
             fixed.add(op.axis)
         elif isinstance(op, Reduce):
@@ -135,14 +152,14 @@ def _sorted(space: set[Axis]) -> list[Axis]:
     return sorted(space, key=lambda axis: axis.name)
 
 
-def _access(op: Load | Store) -> Access:
+def _access(op: Load | Write) -> Access:
     tensor = op.buffer.type
     assert isinstance(tensor, Tensor)
     address = Affine()
     computed: list[tuple[Value, Dim]] = []
     for entry, stride in zip(op.index, strides_of(tensor), strict=True):
         if isinstance(entry, Slot):
-            computed.append((op.indices[entry.index], stride))
+            computed.append((op.slots[entry.index], stride))
         else:
             address = address + entry * stride
     return Access(op, address, tuple(computed))
@@ -150,7 +167,7 @@ def _access(op: Load | Store) -> Access:
 
 def _order(found: Accesses) -> None:
     """Axes from the widest step in memory to the narrowest, as the last store walks."""
-    stores = [a for a in found.all if isinstance(a.op, Store)] or found.all
+    stores = [a for a in found.all if isinstance(a.op, Write)] or found.all
     position: Mapping[Axis, int] = {
         axis: k for k, (axis, _) in enumerate(_by_stride(stores))
     }
@@ -169,6 +186,8 @@ def _by_stride(stores: list[Access]) -> list[tuple[Axis, Dim]]:
     terms: dict[Axis, Dim] = {}
     widest = max(stores, key=lambda a: len(a.address.terms), default=None)
     for access in ([widest] if widest else []) + stores:
+        if isinstance(access.op, Update):
+            terms.update({a: 1 for a in access.op.axes if a not in terms})
         for entry in access.op.index:
             if isinstance(entry, Affine):
                 terms.update({a: s for a, s in entry.terms if a not in terms})
@@ -241,8 +260,8 @@ def _part(
     combined = {axis for axes in reduced for axis in found.merged(axes)}
     swept = combined.union(scanned)
     for access in found.all:
-        if isinstance(access.op, Store):
-            swept |= set(found.axes) - set(access.address.axes)
+        if isinstance(access.op, Write):
+            swept |= set(found.axes) - found.written(access)
     found.swept = [axis for axis in found.axes if axis in swept]
     found.reduced = [axis for axis in found.axes if axis in combined]
 
@@ -254,8 +273,8 @@ def _sweeps_again(found: Accesses) -> bool:
         late = not after.isdisjoint(op.operands)
         values = [v for v in (*op.operands, *op.results) if isinstance(v.type, Points)]
         axes = {axis for value in values for axis in found.merged(value.axes)}
-        if isinstance(op, Store):
-            axes |= set(found.of(op).address.axes)
+        if isinstance(op, Write):
+            axes |= found.written(found.of(op))
         if late and axes & swept:
             return True
         if late or isinstance(op, Reduce):

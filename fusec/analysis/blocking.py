@@ -29,7 +29,7 @@ from fusec.analysis.schedule import Ahead, Schedule, Split
 from fusec.ir.core import Op, Value
 from fusec.ir.dims import Dim, Symbol, ceil_div, exact_div, product
 from fusec.ir.dtypes import DType
-from fusec.ir.ops.loop import Coordinate, Load, Store
+from fusec.ir.ops.loop import Coordinate, Load, Write
 from fusec.ir.types import Axis
 from fusec.target import Target
 
@@ -224,7 +224,7 @@ def _scattered(c: Contraction, accesses: Accesses) -> int:
     apart = 0
     for access in accesses.all:
         stride = access.address.stride(lane)
-        weight = 16 if isinstance(access.op, Store) else 1
+        weight = 16 if isinstance(access.op, Write) else 1
         apart += weight * (stride not in (0, 1))
     return apart
 

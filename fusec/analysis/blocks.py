@@ -24,7 +24,7 @@ from fusec.analysis.contraction import contraction
 from fusec.analysis.cost import Work, likely, weigh
 from fusec.analysis.schedule import Schedule
 from fusec.ir.dims import Dim, Symbol, product
-from fusec.ir.ops.loop import Store
+from fusec.ir.ops.loop import Write
 from fusec.ir.types import Axis
 from fusec.target import Target
 
@@ -146,7 +146,7 @@ class _Blocks:
         total = 0
         for access in self.accesses.all:
             if access.address.stride(axis) in (1, -1):
-                weight = 2 if isinstance(access.op, Store) else 1
+                weight = 2 if isinstance(access.op, Write) else 1
                 met = self.size(product(a.extent for a in access.address.axes))
                 total += weight * met * access.buffer.dtype.bits
         return total

@@ -14,9 +14,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fusec.ir.core import Monoid, Op
-from fusec.ir.dims import Dim, Symbol, evaluate, symbols
+from fusec.ir.core import Affine, Monoid, Op
+from fusec.ir.dims import Dim, Symbol, evaluate, product, symbols
 from fusec.ir.ops.elementwise import Elementwise
+from fusec.ir.ops.loop import Update
 from fusec.ir.ops.reduction import Reduce, Scan, ScanTile
 from fusec.target import Target
 
@@ -24,6 +25,12 @@ MIDDLING = 512
 """A size to reckon with where none was seen."""
 SCAN = 8.0
 """How often a scan along the lanes combines for each vector of elements, about."""
+
+
+SECTOR = 32
+"""Bytes of memory that an update meets where its elements do not lie in a row."""
+UPDATE = 2.0
+"""Simple operations that take as long as to combine an element in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +53,17 @@ def weigh(op: Op) -> float:
         return float(len(op.results))
     if isinstance(op, (Scan, ScanTile)):
         return SCAN * combining(op.monoid)
+    if isinstance(op, Update):
+        return UPDATE
     return op.cost if isinstance(op, Elementwise) else 0.0
+
+
+def met(op: Update) -> Dim:
+    """Bytes that an update reads and writes: each element's, or a sector for each."""
+    steps = [s for e in op.index[-1:] if isinstance(e, Affine) for _, s in e.terms]
+    row = any(step in (1, -1) for step in steps)
+    each = op.buffer.dtype.itembytes if row else SECTOR
+    return product(axis.extent for axis in op.axes) * (2 * each)
 
 
 def combining(monoid: Monoid) -> float:

@@ -23,7 +23,7 @@ from fusec.ir.dims import Dim, exact_div
 from fusec.ir.ops.contraction import Matmul
 from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.reduction import ReduceDims
-from fusec.ir.ops.view import Concat, Index, Permute, Reshape
+from fusec.ir.ops.view import Concat, Index, Permute, Reshape, Scatter
 from fusec.ir.types import Tensor
 
 Place = tuple[Value, int]
@@ -133,6 +133,9 @@ def _ties(op: Op) -> Iterator[tuple[Place, Place]]:
         yield from _reduce_ties(op)
     elif isinstance(op, Matmul):
         yield from _matmul_ties(op)
+    elif isinstance(op, Scatter):
+        for index in op.indices:
+            yield from _equal_extents(op.src, index)
     elif not isinstance(op, (Reshape, Index, Extern)):
         for x in op.operands:
             for result in op.results:

@@ -124,6 +124,20 @@ class Groups:
             if self.regions.maker.get(value) not in group.members
         }
 
+    def starts(self, group: Group) -> list[Value]:
+        """The tensors that the updated results of a group begin as."""
+        found = (self.regions.summaries[k].starts for k in group.members)
+        return [value for starts in found for value in starts]
+
+    def unfinished(self, a: Group, b: Group) -> Value | None:
+        """A result of a that b can only read, or begin from, when a has ended."""
+        for k in a.members:
+            for value in self.regions.summaries[k].updates:
+                if not b.members.keys().isdisjoint(self.regions.readers.get(value, ())):
+                    return value
+        began = (v for v in self.starts(b) if self.regions.maker.get(v) in a.members)
+        return next(began, None)
+
     def still_read(self, a: Group, b: Group) -> set[Value]:
         """Results of two groups that someone outside reads."""
         inside = {*a.members, *b.members}
@@ -135,16 +149,17 @@ class Groups:
         }
 
     def span(self, group: Group, value: Value) -> frozenset[Axis] | None:
-        """The axes that a result is stored over, if each element is written once.
+        """The axes that a result is stored over, if each element is written once, or
+        updated at, if each of its points is met once.
 
         Of several placements the one that stores becomes the first.
         """
         k = self.regions.maker[value]
-        store = self.regions.summaries[k].stores[value]
+        stored, shape = self.regions.summaries[k].written(value)
         placements = group.members[k]
         for at, placement in enumerate(placements):
-            index = affine_index(store, placement)
-            if index is not None and covers(index, shape_of(value)):
+            index = affine_index(stored, placement)
+            if index is not None and covers(index, shape):
                 placements[0], placements[at] = placements[at], placements[0]
                 return frozenset(axis for entry in index for axis in entry.axes)
         return None
@@ -163,6 +178,10 @@ class Groups:
             if span is None:
                 return Fault("would not be written exactly once", value)
             group.spans[value] = span
+        inputs, starts = self.inputs(group), self.starts(group)
+        for value in starts:
+            if value in inputs or starts.count(value) > 1:
+                return Fault("is read where it is updated", value)
         if not self._whole_sweeps(group):
             return Fault("one reads past what the other reduces over")
         if not self._apart_from_sweeps(group):
@@ -182,7 +201,7 @@ class Groups:
             # Losing axes to a store is only what a reduction does anyway.
             if not walked - span <= reduced:
                 return Fault("has fewer axes than the loop around it", value)
-        buffers = len(group.stored) + len(self.inputs(group))
+        buffers = len(group.stored) + len(inputs)
         if buffers > MAX_BUFFERS:
             return Fault(f"{buffers} buffers are too many for one kernel")
         return None

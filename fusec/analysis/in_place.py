@@ -7,6 +7,12 @@ A program may overwrite what only it reads, and reads before it writes: the elem
 %x that it computes the same element of %y from. So the region reduces and scans
 nothing, all its stores walk all its axes, it reads %x at one place, that of the store,
 for what it stores there, and nothing later reads %x.
+
+    %y = region(%x, %i) over i { …; update …, %y, %x [$0] {combine="sum"} }
+
+A result that is updated begins as another tensor, whose memory it takes over: one that
+a region made, or a parameter that it comes to replace; and nothing else reads that any
+more (`taken_over`).
 """
 
 from __future__ import annotations
@@ -15,7 +21,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 from fusec.ir.core import Function, Op, Value
-from fusec.ir.ops.loop import Load, Region, Store, View
+from fusec.ir.ops.extern import Extern
+from fusec.ir.ops.loop import Load, Region, Store, Update, View, updates
 from fusec.ir.ops.reduction import Reduce, Scan
 from fusec.ir.types import Axis, Points
 
@@ -46,6 +53,45 @@ def replaced_in_place(function: Function) -> dict[Value, Value]:
     return found
 
 
+def taken_over(function: Function) -> dict[Value, Value]:
+    """For each updated result that may have the memory of what it begins as, that."""
+    body, params = function.body, function.params
+    counts, last = Counter(body.yields), _last_reads(function)
+    into = function.returns_into or (None,) * len(body.yields)
+    ends = {
+        v: params[k] for v, k in zip(body.yields, into, strict=True) if k is not None
+    }
+    """The parameter that each value comes to replace."""
+    made = {v for op in body.ops if isinstance(op, Region) for v in op.results}
+    # A call may give what it took, or part of it.
+    lent = {v for op in body.ops if isinstance(op, Extern) for v in op.operands}
+    found: dict[Value, Value] = {}
+    for number, op in reversed(list(enumerate(body.ops))):
+        if not isinstance(op, Region):
+            continue
+        for value, start in _begun(op).items():
+            alone = counts[start] == 0 and last[start] == number
+            end = ends.get(value) if counts[value] < 2 else None
+            own = start in made or end is start
+            if alone and own and start not in lent and not _touched(op, start):
+                found[value] = start
+                if end is not None:
+                    ends[start] = end
+    return found
+
+
+def _begun(op: Region) -> dict[Value, Value]:
+    """What each updated result of a region begins as."""
+    outer = dict(zip(op.body.params, (*op.inputs, *op.results), strict=True))
+    return {outer[v]: outer[each.start] for v, each in updates(op.body).items()}
+
+
+def _touched(op: Region, start: Value) -> bool:
+    """Whether a region does more with a tensor than to begin one result as it."""
+    names = [p for p, v in zip(op.body.params, op.inputs, strict=False) if v is start]
+    return sum(inner.operands.count(p) for p in names for inner in op.body.ops) > 1
+
+
 def _last_reads(function: Function) -> dict[Value, int]:
     """The last op that reads each parameter; views count as reads forever."""
     last: dict[Value, int] = {}
@@ -58,7 +104,7 @@ def _last_reads(function: Function) -> dict[Value, int]:
 
 def _is_pointwise(op: Region) -> bool:
     """Whether a region meets each point once, and stores all results there."""
-    if any(isinstance(inner, (Reduce, Scan)) for inner in op.body.ops):
+    if any(isinstance(inner, (Reduce, Scan, Update)) for inner in op.body.ops):
         return False
     types = [v.type for inner in op.body.ops for v in inner.results]
     axes = {axis for t in types if isinstance(t, Points) for axis in t.axes}

@@ -23,7 +23,7 @@ from fusec.ir.dims import Dim, Facts, Symbol, product
 from fusec.ir.dtypes import DType, i8, i32
 from fusec.ir.ops.cast import Cast
 from fusec.ir.ops.contraction import summed_in
-from fusec.ir.ops.loop import Load, Region, Store
+from fusec.ir.ops.loop import Load, Region, Store, Write
 from fusec.ir.types import Axis, Tensor, strides_of
 from fusec.target import Target
 
@@ -119,10 +119,12 @@ def _plain(region: Region, c: Contraction) -> tuple[Load, Load, Store] | None:
     factors are what is loaded and its result is what is stored, cast at most once."""
     ops: tuple[Op, ...] = region.body.ops
     loads = {op.result: op for op in ops if isinstance(op, Load)}
-    stores = [op for op in ops if isinstance(op, Store)]
-    if len(c.products) != 1 or len(loads) != 2 or len(stores) != 1:
+    writes = [op for op in ops if isinstance(op, Write)]
+    if len(c.products) != 1 or len(loads) != 2 or len(writes) != 1:
         return None
-    product, store = c.products[0], stores[0]
+    product, store = c.products[0], writes[0]
+    if not isinstance(store, Store):
+        return None
     factors = [loads.get(c.narrow[value]) for value in product.factors]
     made = {value: op for op in ops for value in op.results}
     last = made[store.value]

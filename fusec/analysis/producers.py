@@ -47,6 +47,9 @@ class Producers:
 
     def merge(self, a: Group, b: Group) -> Group | Fault:
         """The group of b and its producer a, or why there is none."""
+        unfinished = self.groups.unfinished(a, b)
+        if unfinished is not None:
+            return Fault("is finished only when all programs have ended", unfinished)
         reads = list(self._reads(a.members, b.members))
         if any(load.slots or is_computed(p) for _, load, _, p in reads):
             members = self._placed_anew({*a.members, *b.members})

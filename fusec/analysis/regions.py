@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 
@@ -13,8 +13,9 @@ from fusec.ir.core import Affine, Block, Function, Op, Value, walk
 from fusec.ir.dims import Dim, Symbol
 from fusec.ir.ops.elementwise import Elementwise
 from fusec.ir.ops.extern import Extern
-from fusec.ir.ops.loop import Load, Region, Store
+from fusec.ir.ops.loop import Load, Region, Store, Update
 from fusec.ir.ops.reduction import Reduce, Scan
+from fusec.ir.ops.updating import ONE
 from fusec.ir.products import summed_products
 from fusec.ir.sizes import dims_of, used_symbols
 from fusec.ir.types import Axis, Tensor
@@ -29,6 +30,8 @@ class Summary:
     """The tensor of the function that each load reads."""
     stores: Mapping[Value, tuple[Affine, ...]]
     """Where each result is stored."""
+    updates: Mapping[Value, Update]
+    """How each other result is updated."""
     reduced: tuple[Axis, ...]
     scanned: tuple[Axis, ...]
     axes: tuple[Axis, ...]
@@ -52,13 +55,28 @@ class Summary:
         """Instructions for one point, loads and stores included."""
         return self.ops + sum(self.weights.values())
 
+    @property
+    def starts(self) -> tuple[Value, ...]:
+        """The tensors that updated results begin as."""
+        outer = _outer(self.op)
+        return tuple(outer[op.start] for op in self.updates.values())
+
+    def written(self, value: Value) -> tuple[Sequence[Affine], tuple[Dim, ...]]:
+        """Where in what shape the elements of a result go: all of its own, or the
+        points that it is updated at."""
+        if value in self.stores:
+            return self.stores[value], shape_of(value)
+        axes = self.updates[value].axes
+        return [Affine.of(axis) for axis in axes], tuple(axis.extent for axis in axes)
+
     def of(self, op: Region) -> Summary:
         """The summary of another region that shares the block."""
         outer = _outer(op)
         loads = tuple((outer[load.buffer], load) for _, load in self.loads)
         named = dict(zip(self.op.results, op.results, strict=True))
         stores = {named[value]: index for value, index in self.stores.items()}
-        return replace(self, op=op, loads=loads, stores=stores)
+        updates = {named[value]: each for value, each in self.updates.items()}
+        return replace(self, op=op, loads=loads, stores=stores, updates=updates)
 
 
 def summarise(op: Region) -> Summary:
@@ -66,6 +84,7 @@ def summarise(op: Region) -> Summary:
     outer = _outer(op)
     loads: list[tuple[Value, Load]] = []
     stores: dict[Value, tuple[Affine, ...]] = {}
+    updates: dict[Value, Update] = {}
     reduced: dict[Axis, None] = {}
     scanned: dict[Axis, None] = {}
     axes: dict[Axis, None] = {}
@@ -81,6 +100,9 @@ def summarise(op: Region) -> Summary:
         elif isinstance(inner, Store):
             stores[outer[inner.buffer]] = inner.index
             axes.update(index_axes(inner.index))
+        elif isinstance(inner, Update):
+            updates[outer[inner.buffer]] = inner
+            axes.update(dict.fromkeys(inner.axes))
         elif isinstance(inner, Reduce):
             reduces.append(inner)
             reduced.update(dict.fromkeys(inner.axes))
@@ -93,13 +115,14 @@ def summarise(op: Region) -> Summary:
     axes.update(reduced | scanned)
     swept = tuple(reduced), tuple(scanned)
     found = tuple(reductions(reduces, products).values())
-    return Summary(op, tuple(loads), stores, *swept, tuple(axes), ops, weights, found)
+    written = tuple(loads), stores, updates
+    return Summary(op, *written, *swept, tuple(axes), ops, weights, found)
 
 
 def computed_at(op: Op) -> frozenset[Axis]:
     """The axes of the points that an op computes at, those it combines included."""
     values = (*op.operands, *op.results)
-    own = (*op.axes,) if isinstance(op, Reduce) else ()
+    own = (*op.axes,) if isinstance(op, (Reduce, Update)) else ()
     return frozenset(axis for value in values for axis in axes_of(value)).union(own)
 
 
@@ -130,6 +153,11 @@ class Regions:
         self.maker = {v: k for k, op in enumerate(self.ops) for v in op.results}
         self.readers = _readers(function)
         self.returned = set(function.body.yields)
+
+    def update(self, value: Value) -> Update | None:
+        """How a region updates a result, if it does."""
+        k = self.maker.get(value)
+        return self.summaries[k].updates.get(value) if k in self.summaries else None
 
     def is_read(self, value: Value) -> bool:
         """Whether an op reads a value, or the function returns it."""
@@ -164,7 +192,7 @@ class Regions:
             return op.target
         bodies = (self.summaries[k].op.body for k in places if k in self.summaries)
         inner = (pair for body in bodies for pair in reversed(called(body)))
-        kinds = Elementwise, Reduce, Scan
+        kinds = Elementwise, Reduce, Scan, Update
         computing = (pair for pair in inner if isinstance(pair[0], kinds))
         last = list(islice(computing, 3))
         names = " ".join(name for _, name in reversed(last)) or "copy"
@@ -195,6 +223,8 @@ MATMUL = "matmul"
 def _name(op: Op) -> str:
     if isinstance(op, Scan):
         return f"cum{op.monoid.name.partition('<')[0]}"
+    if isinstance(op, Update):
+        return "scatter" if op.combine == ONE else f"scatter_{op.combine}"
     return op.monoid.name.partition("<")[0] if isinstance(op, Reduce) else op.name
 
 

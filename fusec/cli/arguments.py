@@ -21,6 +21,7 @@ STAGES = (
     "recomputed",
     "called",
     "split",
+    "owned",
     "frozen",
     "tile",
     "host",
@@ -90,7 +91,8 @@ def _dump(commands: _Commands) -> None:
         help="graph: what torch said; loop: loop nests; fused: after fusion; "
         "recomputed: with what is cheap computed in each kernel that reads it; called: "
         "with calls for the products that torch's library does faster; split: "
-        "long reductions in parts; frozen: with what is made of frozen parameters once "
+        "long reductions in parts; owned: with copies of what is updated and read; "
+        "frozen: with what is made of frozen parameters once "
         "apart; tile: the kernels; host: the program that runs, "
         "kernels included (the default); llvm, asm: the code of the kernels for a CPU;"
         " triton: for a GPU",

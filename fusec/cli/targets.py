@@ -21,12 +21,13 @@ from typing import Any
 
 from fusec.cli.arguments import chosen
 from fusec.cli.output import progress
-from fusec.compiler import CPU, compile_graph, setting_of
+from fusec.compiler import CPU, compile_graph, setting_of, target_at
 from fusec.errors import FusecError, Loc, UserError
 from fusec.frontend.record import Inputs, Recorded, Recording, record, with_arrays
 from fusec.ir.arguments import load_npz
 from fusec.options import Options
 from fusec.passes.journey import Journey, lower
+from fusec.target import Target
 
 _FORM = "write file.py:name or module:name"
 
@@ -66,12 +67,18 @@ def _record(call: Call, options: Options, arguments: Namespace) -> Recording:
     if options.target is not None:  # what is measured here says nothing of it
         own = replace(own, tune=False)
     compile = partial(compile_graph, options=own)
+
+    def target(device: str) -> Target:
+        """Of the code that is shown. Whatever it is, it runs on a CPU as well."""
+        return target_at(CPU if options.target else device, options)
+
     with _users_code(arguments.target):
         return record(
             call.function,
             call.inputs,
             compile,
             options,
+            target=target,
             dynamic=arguments.dynamic,
             backward=arguments.backward,
         )

@@ -30,6 +30,7 @@ from fusec.ir.core import Value
 from fusec.ir.dims import Dim, terms_of
 from fusec.ir.dtypes import DType
 from fusec.ir.ops.tile import Access, LoadTile, StoreTile
+from fusec.ir.ops.updating import ONE
 
 LINE = 64
 """Bytes of a cache line."""
@@ -171,7 +172,10 @@ def store_tile(k: Kernel, op: StoreTile) -> None:
     values = [_to_memory(where, r) for r in k.present(op.value, where.v)]
     for r, value in enumerate(values):
         mask = _mask(k, where.v, bounds, op.mask, r)
-        if mask is True and where.step == 1:
+        if op.combine not in ("", ONE):
+            if mask is not False:
+                _combine(where, r, value, mask, op.combine)
+        elif mask is True and where.step == 1:
             full.append(r)
         elif mask is not False:
             _write(where, r, value, mask)
@@ -421,6 +425,40 @@ def _scatter(where: Where, register: int, value: str, mask: Mask) -> None:
         f"call void {name}({type_} {value}, {pointers} align {where.bytes} "
         f"{where.pointers(register)}, {masks} {_mask_text(v, mask)})"
     )
+
+
+def _combine(where: Where, register: int, value: str, mask: Mask, how: str) -> None:
+    """Combine lane by lane with what is there, which others may do as well. Lanes that
+    are not wanted do so with what nobody reads."""
+    v, type_ = where.v, _type(where)
+    one, wide = v.of(1), v.type(type_)
+    opcode = _ATOMIC.get((how, where.dtype.is_float))
+    if opcode is None or where.bytes < 4:
+        raise InternalError(f"the CPU has no {how} of {where.dtype.name} in memory")
+    single = v.count == 1
+    pointers = [where.only(register)] if single else _lane_pointers(where, register)
+    for lane, pointer in enumerate(pointers):
+        element = value
+        if not single:
+            element = v.write(f"extractelement {wide} {value}, i64 {lane}")
+        if mask is not True:
+            wanted = str(mask)
+            if not single:
+                masks = f"{v.type('i1')} {_mask_text(v, mask)}"
+                wanted = v.write(f"extractelement {masks}, i64 {lane}")
+            pointer = one.select("ptr", wanted, pointer, where.k.nowhere)
+        v.writer.effect(
+            f"atomicrmw {opcode} ptr {pointer}, {type_} {element} monotonic"
+        )
+
+
+_ATOMIC = {
+    ("sum", True): "fadd",
+    ("sum", False): "add",
+    ("max", False): "max",
+    ("min", False): "min",
+}
+"""LLVM's instruction, by how to combine and whether that is floats."""
 
 
 def _write_full(

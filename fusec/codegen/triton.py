@@ -61,6 +61,7 @@ from fusec.ir.ops.tile import (
     ProgramId,
     StoreTile,
 )
+from fusec.ir.ops.updating import ONE
 from fusec.ir.sizes import used_symbols
 from fusec.ir.types import Buffer, Tile
 from fusec.target import Target
@@ -461,9 +462,28 @@ def _store(k: _Kernel, op: StoreTile) -> None:
     pointers, whole, extras = k.access(op, op.value)
     if not whole:
         pointers = f"tl.broadcast_to({pointers}, {k.shape(op.value)})"
+    if op.combine not in ("", ONE):
+        given = ", ".join([pointers, k.tensor(op.value), *extras, 'sem="relaxed"'])
+        k.line(f"{_atomic(op)}({given})")
+        return
     if op.streaming:
         extras.append('eviction_policy="evict_first"')
     k.line(f"tl.store({', '.join([pointers, k.tensor(op.value), *extras])})")
+
+
+def _atomic(op: StoreTile) -> str:
+    """Triton's function that combines in memory. Extremes of floats it takes by their
+    bits, which loses NaN."""
+    dtype = dtype_of(op.value)
+    fits = (i32, i64) if op.combine in ("max", "min") else (f32, f64, i32, i64)
+    if dtype not in fits:
+        raise InternalError(
+            f"the Triton backend has no {op.combine} of {dtype.name} in memory", op.loc
+        )
+    return _ATOMIC[op.combine]
+
+
+_ATOMIC = {"sum": "tl.atomic_add", "max": "tl.atomic_max", "min": "tl.atomic_min"}
 
 
 def _iota(k: _Kernel, op: IotaTile) -> None:

@@ -22,7 +22,7 @@ from fusec.errors import InternalError, Unsupported, UnsupportedError, UserError
 from fusec.frontend.capturable import left, planned
 from fusec.frontend.compiled import CompiledGraph, Made, boxed, compiled
 from fusec.frontend.cudagraphs import Passes
-from fusec.frontend.intake import Imported, import_graph
+from fusec.frontend.intake import Imported, Targets, import_graph
 from fusec.frontend.meta import leaves, loc_of
 from fusec.frontend.outputs import Program
 from fusec.frontend.reproducer import write_reproducer
@@ -44,10 +44,12 @@ def compile_aten_graph(
     *,
     compile: Compile,
     options: Options,
+    target: Targets | None = None,
     passes: Passes | None = None,
     tell: Tell = lambda _, why: None,
 ) -> Program:
-    """A boxed callable for one graph of ATen ops; `compile` makes the program.
+    """A boxed callable for one graph of ATen ops; `compile` makes the program, for the
+    `target` that a device is.
 
     With `passes`, which the graphs of one of Dynamo's share, its launches are captured
     as a CUDA graph, if the options ask for it and that can be.
@@ -58,7 +60,7 @@ def compile_aten_graph(
     try:
         # torch compiles amid fake tensors; constants and compiled programs are real.
         with unset_fake_temporarily(), _uncollected():
-            return _compiled(gm, example_inputs, compile, options, role, passes)
+            return _compiled(gm, example_inputs, compile, options, role, target, passes)
     except UnsupportedError as error:
         if not options.fallback:
             raise
@@ -93,12 +95,18 @@ def _compiled(
     compile: Compile,
     options: Options,
     role: str,
+    target: Targets | None,
     passes: Passes | None,
 ) -> Program:
     _check_memory(gm)
     frozen = static_inputs() if options.freeze and role == "inference" else ()
     imported = import_graph(
-        gm, example_inputs, name=role, numerics=options.numerics, frozen=frozen
+        gm,
+        example_inputs,
+        name=role,
+        numerics=options.numerics,
+        frozen=frozen,
+        target=target,
     )
     if frozen and imported.device != "cpu":
         warn_once("graph", _NOT_FROZEN.format(imported.device))

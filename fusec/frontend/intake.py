@@ -65,6 +65,10 @@ from fusec.ir.dims import Expr, Symbol, symbols
 from fusec.ir.dtypes import bool_, f64, i64
 from fusec.ir.ops.extern import Extern
 from fusec.ir.types import IllTyped, Opaque, Scalar, Tensor, Type
+from fusec.target import Target
+
+Targets = Callable[[str], Target]
+"""The target of a device, by torch's name of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,16 +116,19 @@ def import_graph(
     name: str = "graph",
     numerics: str = "eager",
     frozen: Sequence[int] = (),
+    target: Targets | None = None,
 ) -> Imported:
     """Take in a functional graph of ATen ops.
 
     `frozen` are placeholders that hold the same from call to call, unless the graph
     itself writes to them.
+    `target` tells the target of a device: what it does well decides how some ops are
+    taken in.
     `example_inputs` stand in where the graph's placeholders lack fake tensors.
     Raises `UnsupportedError` where the graph holds values that the IR cannot (complex
     or sparse tensors, mutation other than of inputs at the end).
     """
-    intake = _Intake(gm, numerics)
+    intake = _Intake(gm, numerics, target)
     placeholders = gm.graph.find_nodes(op="placeholder")
     for node, example in zip(placeholders, example_inputs, strict=True):
         node.meta.setdefault("val", example)
@@ -135,7 +142,9 @@ def import_graph(
 class _Intake:
     """One sweep over a graph."""
 
-    def __init__(self, gm: fx.GraphModule, numerics: str) -> None:
+    def __init__(
+        self, gm: fx.GraphModule, numerics: str, target: Targets | None
+    ) -> None:
         metas = [node.meta.get("val") for node in gm.graph.nodes]
         symbolic = [size for meta in metas for size in symints(meta)]
         self.sizes = Sizes.of(symbolic, {n for meta in metas for n in extents(meta)})
@@ -143,7 +152,10 @@ class _Intake:
         assert default is not None
         builder = Builder(Level.GRAPH)
         home = home_of(metas)
-        self.e = Emitter(builder, self.sizes.facts, numerics == "fast", default, home)
+        updates = target(str(home)).updates if target else ()
+        self.e = Emitter(
+            builder, self.sizes.facts, numerics == "fast", default, home, updates
+        )
         self.gm = gm
         self.env: dict[fx.Node, Found] = {}
         self.arguments: dict[fx.Node, int] = {}

@@ -25,7 +25,7 @@ from fusec.errors import UserError
 from fusec.frontend.aten_graph import Compile, compile_aten_graph
 from fusec.frontend.capture import compile_dynamo_graph
 from fusec.frontend.compiled import Made
-from fusec.frontend.intake import Imported
+from fusec.frontend.intake import Imported, Targets
 from fusec.frontend.torch_private import quiet_about_fakes
 from fusec.ir.arguments import chosen_arrays
 from fusec.ir.builder import Builder
@@ -91,14 +91,15 @@ def record(
     compile: Compile,
     options: Options,
     *,
+    target: Targets | None = None,
     dynamic: bool = False,
     backward: bool = False,
 ) -> Recording:
     """The graphs of `function(*inputs)`.
 
-    `dynamic` leaves sizes open. `backward` also runs the gradient of the sum of the
-    results. Raises what the function raises, and `UserError` for tensors that have
-    no memory.
+    `target` tells what code for a device is made for. `dynamic` leaves sizes open.
+    `backward` also runs the gradient of the sum of the results. Raises what the
+    function raises, and `UserError` for tensors that have no memory.
     """
     named = dict(_tensors(function, inputs))
     _require_memory(named)
@@ -121,7 +122,13 @@ def record(
         found.lost.append(Lost(graph, why))
 
     def backend(gm: torch.fx.GraphModule, examples: Sequence[Any]) -> Any:
-        kept = partial(compile_aten_graph, compile=keep, options=options, tell=lose)
+        kept = partial(
+            compile_aten_graph,
+            compile=keep,
+            options=options,
+            target=target,
+            tell=lose,
+        )
         return compile_dynamo_graph(gm, examples, kept)
 
     names = {_place(tensor): name for name, tensor in named.items()}

@@ -23,6 +23,8 @@ The invariants, by number; an error names the one that is broken:
     18. A launch names a tile function and passes its buffers and sizes.
     19. A tile function has a spread, of its tiles' rank, only where they lack layouts.
     20. Frozen parameters are there, each named once, and no result returns into one.
+    21. An updated result begins as an operand of the region and is not touched else.
+    22. An update walks axes of its own, each once, and nothing of it has others.
 
 An error shows the op among its neighbours:
 
@@ -53,7 +55,7 @@ from fusec.ir.dtypes import DType, i64
 from fusec.ir.layout import Layout
 from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.host import Free, Launch
-from fusec.ir.ops.loop import Load, Region, Store, View
+from fusec.ir.ops.loop import Load, Region, Store, Update, View, Write
 from fusec.ir.ops.pointwise import Elementwise
 from fusec.ir.ops.tile import For
 from fusec.ir.printer import RESERVED, Names, format_lines, format_type
@@ -311,10 +313,14 @@ class _Verifier:
                 self.fail(7, f"{op.name} stands {place} a region", fix)
         if isinstance(op, Region):
             self.check_region(op)
-        elif isinstance(op, (Load, Store)):
+        elif isinstance(op, (Load, Write)):
             self.check_index(op)
+        if isinstance(op, Write):
+            self.check_written(op, frame)
         if isinstance(op, Store):
-            self.check_store(op, frame)
+            self.check_store(op)
+        elif isinstance(op, Update):
+            self.check_update(op, frame)
 
     def check_region(self, region: Region) -> None:
         params = region.blocks[0].params
@@ -331,8 +337,8 @@ class _Verifier:
                 fix = "store it, or drop the result"
                 self.fail(9, f"the result {self.name(param)} is never stored", fix)
 
-    def check_index(self, op: Load | Store) -> None:
-        computed = op.slots if isinstance(op, Load) else op.indices
+    def check_index(self, op: Load | Write) -> None:
+        computed = op.slots
         used = sorted(e.index for e in op.index if isinstance(e, Slot))
         if used != list(range(len(computed))):
             what = f"{len(computed)} computed indices, but the index uses {used}"
@@ -351,13 +357,35 @@ class _Verifier:
                 what = f"the computed index {self.name(value)} is not i64"
                 self.fail(10, what, "cast it")
 
-    def check_store(self, store: Store, frame: _Frame) -> None:
+    def check_written(self, op: Write, frame: _Frame) -> None:
         region = frame.owner
         results = region.blocks[0].params[len(region.operands) :] if region else ()
-        if store.buffer not in results:
+        if op.buffer not in results:
             fix = "make it a result of the region"
-            self.fail(9, f"{self.name(store.buffer)} is stored, but no result", fix)
-        self.stored.add(store.buffer)
+            self.fail(9, f"{self.name(op.buffer)} is stored, but no result", fix)
+        self.stored.add(op.buffer)
+
+    def check_update(self, update: Update, frame: _Frame) -> None:
+        region = frame.owner
+        assert region is not None
+        if update.start not in region.blocks[0].params[: len(region.operands)]:
+            what = f"{self.name(update.start)} is no operand of the region"
+            self.fail(21, what, "let it begin as a tensor that was made before")
+        touching = (op for op in region.blocks[0].ops if op is not update)
+        if any(update.buffer in op.operands for op in touching):
+            what = f"{self.name(update.buffer)} is updated, and read or stored as well"
+            self.fail(21, what, "make the results of two regions of them")
+        axes = [id(axis) for axis in update.axes]
+        known = (a for e in update.index if isinstance(e, Affine) for a in e.axes)
+        read = (a for v in (update.value, *update.indices) for a in _axes(v.type))
+        if len(set(axes)) < len(axes):
+            self.fail(22, "an axis is walked twice", "name each once behind `axes`")
+        for axis in (*known, *read):
+            if id(axis) not in axes:
+                what = f"the update reads along {axis.name}, which it does not walk"
+                self.fail(22, what, "add it to `axes`, or reduce over it")
+
+    def check_store(self, store: Store) -> None:
         affine = [a for e in store.index if isinstance(e, Affine) for a in e.axes]
         twice = {axis.name for axis in affine if affine.count(axis) > 1}
         if twice:

@@ -313,7 +313,7 @@ class Chunks:
         """Write the current chunk of a value to the scratch memory that it has."""
         memory = self.scratch[value]
         offset = self.in_scratch(scope, memory)
-        attrs = (memory.strides, (), False, False, False)
+        attrs = (memory.strides, (), False, False, False, "")
         scope.builder.emit(StoreTile, (chunk, memory.buffer, offset), attrs)
 
     def taken(self, scope: Scope, value: Value, memory: Memory | None = None) -> Value:
@@ -368,7 +368,8 @@ def _fetch(c: Chunks, scope: Scope, op: FetchTile) -> Any:
 
 def _store(c: Chunks, scope: Scope, op: StoreTile) -> Any:
     offset, limited, rest = c.access(scope, op, op.value.type)
-    attrs = (op.strides, limited, op.indirect, op.masked, op.streaming)
+    kind = op.indirect, op.masked, op.streaming, op.combine
+    attrs = (op.strides, limited, *kind)
     return [scope[op.value], scope[op.buffer], offset, *rest], attrs
 
 

@@ -41,7 +41,7 @@ from fusec.ir.core import (
 from fusec.ir.dims import Symbol
 from fusec.ir.ops.cast import Cast
 from fusec.ir.ops.checks import Check
-from fusec.ir.ops.loop import Load, Region, Store, View
+from fusec.ir.ops.loop import Load, Region, Store, View, Write
 from fusec.ir.sizes import used_symbols
 from fusec.ir.types import Axis, Tensor
 from fusec.passes.region_builder import BoundBlock, RegionBuilder, relocated
@@ -292,7 +292,7 @@ def _part(body: Block, y: Value) -> tuple[Op, ...]:
         replace(
             body,
             yields=(y,),
-            ops=tuple(op for op in body.ops if not isinstance(op, (Store, Check))),
+            ops=tuple(op for op in body.ops if not isinstance(op, (Write, Check))),
         )
     ).ops
 

@@ -33,7 +33,7 @@ from fusec.ir.dims import Dim, Symbol
 from fusec.ir.dtypes import i64
 from fusec.ir.ops.checks import Check
 from fusec.ir.ops.elementwise import Add, And, Ge, Lt, Mul, Not, Or, Select
-from fusec.ir.ops.loop import Coordinate, Load, Store
+from fusec.ir.ops.loop import Coordinate, Load, Store, Update, Write
 from fusec.ir.ops.reduction import Reduce, Scan
 from fusec.passes.region_builder import BoundBlock, RegionBuilder
 from fusec.passes.views import affine_value
@@ -134,6 +134,9 @@ class _Writer(RegionBuilder):
             elif isinstance(inner, Store):
                 self.store(inner, outer[inner.buffer], placement, env)
                 continue
+            elif isinstance(inner, Update):
+                self.update(inner, outer, placement, env)
+                continue
             elif isinstance(inner, Check):
                 self.check(inner, k, placement, env)
                 continue
@@ -164,10 +167,11 @@ class _Writer(RegionBuilder):
         b, ok = self.builder, env.get(op.ok, op.ok)
         if self.guarded:
             region = self.regions.summaries[k]
-            tensor, store = next(iter(region.stores.items()))
-            index = [self.entry(entry, placement) for entry in store]
+            tensor = next(iter((*region.stores, *region.updates)))
+            written, shape = region.written(tensor)
+            index = [self.entry(entry, placement) for entry in written]
             computed = [e for e in index if isinstance(e, Value)]
-            inside = self.inside(index, tensor.shape, computed)
+            inside = self.inside(index, shape, computed)
             ok = ok if inside is None else b(Or, ok, b(Not, inside))
         b.emit(Check, (ok,), op.attrs)
 
@@ -189,13 +193,13 @@ class _Writer(RegionBuilder):
         return env[place.value]
 
     def place(
-        self, op: Load | Store, placement: Placement, env: Mapping[Value, Value]
+        self, op: Load | Write, placement: Placement, env: Mapping[Value, Value]
     ) -> list[Affine | Value]:
         """The index of an access in the group's axes."""
         index: list[Affine | Value] = []
         for entry in op.index:
             if isinstance(entry, Slot):
-                index.append(env[op.indices[entry.index]])
+                index.append(env[op.slots[entry.index]])
             else:
                 index.append(self.entry(entry, placement))
         return index
@@ -266,12 +270,7 @@ class _Writer(RegionBuilder):
     def read(
         self, buffer: Value, index: list[Affine | Value], guard: list[Value]
     ) -> Value:
-        slots = [entry for entry in index if isinstance(entry, Value)]
-        numbers = iter(range(len(slots)))
-        entries = tuple(
-            Slot(next(numbers)) if isinstance(entry, Value) else entry
-            for entry in index
-        )
+        entries, slots = _entries(index)
         operands = (buffer, *slots, *guard)
         (value,) = self.builder.emit(Load, operands, (entries, bool(guard)))
         return value
@@ -315,6 +314,40 @@ class _Writer(RegionBuilder):
         if not covers(affine, tensor.shape):
             return
         self.builder.emit(Store, (value, self.output(tensor)), (tuple(affine),))
+
+    def update(
+        self,
+        op: Update,
+        outer: Mapping[Value, Value],
+        placement: Placement,
+        env: Mapping[Value, Value],
+    ) -> None:
+        """Emit an update where its region meets each of its points once."""
+        tensor, places = outer[op.buffer], [coordinate(placement, a) for a in op.axes]
+        affine = [place for place in places if isinstance(place, Affine)]
+        if tensor not in self.group.stored or tensor in self.outputs:
+            return
+        extents = tuple(axis.extent for axis in op.axes)
+        if len(affine) < len(places) or not covers(affine, extents):
+            return
+        entries, slots = _entries(self.place(op, placement, env))
+        mask = [env.get(op.mask, op.mask)] if op.masked else []
+        start, value = self.input(outer[op.start]), env.get(op.value, op.value)
+        axes = tuple(axis for place in affine for axis in place.axes)
+        operands = (value, self.output(tensor), start, *slots, *mask)
+        self.builder.emit(Update, operands, (entries, axes, op.combine, op.masked))
+
+
+def _entries(
+    index: Sequence[Affine | Value],
+) -> tuple[tuple[Affine | Slot, ...], list[Value]]:
+    """An index as an op has it, and the values of its computed entries."""
+    slots = [entry for entry in index if isinstance(entry, Value)]
+    numbers = iter(range(len(slots)))
+    entries = tuple(
+        Slot(next(numbers)) if isinstance(entry, Value) else entry for entry in index
+    )
+    return entries, slots
 
 
 def _needed(block: Block, value: Value) -> set[Op]:

@@ -8,13 +8,14 @@ from fusec.analysis.factors import Factors
 from fusec.ir.builder import Builder
 from fusec.ir.calls import Named, Slot
 from fusec.ir.core import Affine, Op, Value
+from fusec.ir.dims import Dim
 from fusec.ir.dtypes import bool_, f64, i64
 from fusec.ir.ops.cast import Cast
 from fusec.ir.ops.checks import Check
 from fusec.ir.ops.elementwise import And, Ge, Lt
 from fusec.ir.ops.extern import Extern
-from fusec.ir.ops.loop import Load, Store
-from fusec.ir.ops.view import Gather, Index
+from fusec.ir.ops.loop import Load, Store, Update
+from fusec.ir.ops.view import Scatter
 from fusec.ir.types import Axis, Scalar, Tensor
 from fusec.passes.region_builder import RegionBuilder
 from fusec.passes.views import VIEWS, Coord, coordinate
@@ -99,27 +100,39 @@ class GraphRegion(RegionBuilder):
         return self.load(self.input(self.sources.boxed(value)), (), None)
 
     def load(self, buffer: Value, coords: Sequence[Coord], mask: Value | None) -> Value:
-        slots: list[Value] = []
-        index: list[Affine | Slot] = []
-        for coord in coords:
-            if isinstance(coord, Affine):
-                index.append(coord)
-                continue
-            index.append(Slot(len(slots)))
-            slots.append(coord)
+        index, slots = _entries(coords)
         if mask is not None:
             other = self.builder.const(0, buffer.dtype)  # type: ignore[union-attr]
             slots += [mask, other]
-        attrs = (tuple(index), mask is not None)
+        attrs = (index, mask is not None)
         (value,) = self.builder.emit(Load, (buffer, *slots), attrs)
         return value
 
-    def checked(self, op: Gather | Index, indices: Mapping[int, Value]) -> Value:
+    def update(
+        self,
+        op: Scatter,
+        value: Value,
+        start: Value,
+        coords: Sequence[Coord],
+        axes: tuple[Axis, ...],
+        mask: Value | None,
+    ) -> None:
+        """Combine an element with that of a result, at all points of some axes."""
+        index, slots = _entries(coords)
+        slots += [] if mask is None else [mask]
+        begun = self.input(self.sources.stored[start])
+        operands = (value, self.output(op.result), begun, *slots)
+        attrs = (index, axes, op.combine, mask is not None)
+        self.builder.emit(Update, operands, attrs)
+
+    def checked(
+        self, shape: Sequence[Dim], indices: Mapping[int, Value], picks: bool = True
+    ) -> Value:
         """Check that indices lie in their dimensions; where they do, as bool.
 
         Where nothing is picked there is no index.
         """
-        b, shape, picks = self.builder, op.x.shape, 0 not in op.result.shape
+        b = self.builder
         inside: Value | None = None
         for dim, index in indices.items():
             low = b(Ge, index, b.const(0, i64))
@@ -134,6 +147,21 @@ class GraphRegion(RegionBuilder):
     def integer(self, index: Value) -> Value:
         """An index of any integer dtype as i64."""
         return self.builder(Cast, index, dtype=i64)
+
+
+def _entries(
+    coords: Sequence[Coord],
+) -> tuple[tuple[Affine | Slot, ...], list[Value]]:
+    """Coordinates as the index of an access, and those of them that are computed."""
+    slots: list[Value] = []
+    index: list[Affine | Slot] = []
+    for coord in coords:
+        if isinstance(coord, Affine):
+            index.append(coord)
+            continue
+        index.append(Slot(len(slots)))
+        slots.append(coord)
+    return tuple(index), slots
 
 
 def emit_scalar(

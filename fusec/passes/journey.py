@@ -1,6 +1,6 @@
 """The way of a graph through the passes, down to its host function and kernels.
 
-    graph ─▶ loop ─▶ fused ─▶ recomputed ─▶ called ─▶ split ─▶ frozen
+    graph ─▶ loop ─▶ fused ─▶ recomputed ─▶ called ─▶ split ─▶ owned ─▶ frozen
     frozen ─▶ host + kernels        kernels ─▶ laid out        launches ─▶ joined
 
 The table of `pipeline` says which passes those are. Each stage is IR that runs.

@@ -21,9 +21,10 @@ from fusec.analysis.candidates import DEFAULT, Choice, Choices, chosen, no_choic
 from fusec.analysis.choices import choose
 from fusec.analysis.descriptors import UNIT, scratch_of
 from fusec.analysis.fingerprint import Fingerprint, Fingerprints
-from fusec.analysis.in_place import replaced_in_place
+from fusec.analysis.in_place import replaced_in_place, taken_over
 from fusec.analysis.regions import called
 from fusec.analysis.schedule import Schedule
+from fusec.errors import UserError
 from fusec.ir.builder import Builder
 from fusec.ir.core import Function, Level, Module, Value
 from fusec.ir.dims import Dim, Symbol, product, substitute
@@ -32,11 +33,11 @@ from fusec.ir.ops.cast import Cast
 from fusec.ir.ops.checks import Raise
 from fusec.ir.ops.elementwise import Elementwise
 from fusec.ir.ops.host import Alloc, CopyInto, Free, Launch
-from fusec.ir.ops.loop import Region, View
+from fusec.ir.ops.loop import Region, Update, View, updates
 from fusec.ir.ops.reduction import Reduce, Scan
 from fusec.ir.types import Buffer, Tensor
 from fusec.passes.freeze import KEPT
-from fusec.passes.tile import checks, tile
+from fusec.passes.tile import checks, tile, unpassed
 from fusec.target import Target
 
 
@@ -114,13 +115,15 @@ class _Lowering:
         self.fingerprints = Fingerprints(function.facts, hints)
         self.named: dict[Any, str] = {}
         """The kernel of each fingerprint."""
-        self.escaping = _escaping(function)
+        self.taken = taken_over(function)
+        """The tensor whose memory each updated result has."""
+        self.escaping = _escaping(function, self.taken)
         self.last_use = _last_uses(function)
         self.held = _held(function)
         described = target.has("descriptors")
         self.shifted = _shifted(function) if described else set[Value]()
         views = (op.result for op in function.body.ops if isinstance(op, View))
-        self.replacing = replaced_in_place(function)
+        self.replacing = {**replaced_in_place(function), **self.updated_in_place()}
         self.borrowed = {*function.params, *views, *self.replacing}
         """Memory that is not the function's own."""
 
@@ -143,20 +146,33 @@ class _Lowering:
         yields = [self.env[v] for v in self.function.body.yields]
         return Lowered(self.builder.successor(self.function, yields), self.kernels)
 
+    def updated_in_place(self) -> dict[Value, Value]:
+        """For each result that is updated in the memory of a parameter, that."""
+        found: dict[Value, Value] = {}
+        for value, start in reversed(self.taken.items()):
+            start = found.get(start, start)
+            if start in self.function.params:
+                found[value] = start
+        return found
+
     def launch(self, op: Region) -> None:
         """Allocate what a region makes and launch its kernel."""
         for value in op.results:
-            if value in self.replacing:
-                self.env[value] = self.env[self.replacing[value]]
+            held = self.replacing.get(value, self.taken.get(value))
+            if held is not None:
+                self.env[value] = self.env[held]
                 continue
             attrs = (value.type, value in self.escaping, False)
             (made,) = self.builder.emit(Alloc, (), attrs, (), None, (value.hint,))
             self.env[value] = made
+        self.require_taken(op)
         if all(0 in value.shape for value in op.results):
             return
         name = self.kernel(op)
         kernel = self.kernels[name]
-        operands = [self.env[v] for v in (*op.inputs, *op.results)]
+        begun, outer = unpassed(op), (*op.inputs, *op.results)
+        pairs = zip(op.body.params, outer, strict=True)
+        operands = [self.env[v] for param, v in pairs if param not in begun]
         if kernel.checks:
             operands.append(self.next_flags(kernel))
         here = self.sizes(op, kernel)
@@ -169,6 +185,16 @@ class _Lowering:
         self.builder.emit(Launch, operands, (name, programs, sizes))
         if scratch != 0:
             self.builder.emit(Free, operands[-1:])
+
+    def require_taken(self, op: Region) -> None:
+        """Raise `UserError` for an updated result that would need a copy."""
+        named = dict(zip(op.body.params[len(op.inputs) :], op.results, strict=True))
+        for param in updates(op.body):
+            if named[param] not in self.taken:
+                raise UserError(
+                    f"{named[param]} is updated, and what it begins as is read again",
+                    fix="run the pass copy_updated before",
+                )
 
     def sizes(self, op: Region, kernel: Kernel) -> Mapping[Symbol, Dim]:
         """What the symbols of a kernel are in one region that it serves."""
@@ -226,6 +252,8 @@ class _Lowering:
     def free(self, values: Iterable[Value]) -> None:
         """Let go of tensors that nobody reads any more."""
         for value in values:
+            if value in self.taken.values():
+                continue
             if value not in self.held and value not in self.borrowed:
                 self.builder.emit(Free, (self.env[value],))
 
@@ -259,13 +287,14 @@ def _shifted(function: Function) -> set[Value]:
     return found
 
 
-def _escaping(function: Function) -> set[Value]:
+def _escaping(function: Function, taken: Mapping[Value, Value]) -> set[Value]:
     """Values whose memory somebody may hold when the call is over."""
     escaping = set(function.body.yields)
     for op in reversed(function.body.ops):
         if not isinstance(op, Region):
             # An extern may return its operand, and a view needs a tensor to view.
             escaping.update(op.operands)
+        escaping.update(taken[v] for v in op.results if v in taken and v in escaping)
     return escaping
 
 
@@ -290,7 +319,7 @@ def _last_uses(function: Function) -> dict[int, list[Value]]:
 
 def _title(op: Region) -> str:
     """A name for a kernel from what it does, the weightiest ops first."""
-    kinds = Reduce, Scan, Elementwise, Cast
+    kinds = Reduce, Scan, Elementwise, Cast, Update
     computing = (name for op, name in called(op.body) if isinstance(op, kinds))
     names = dict.fromkeys(computing)
     plain = {"cast", "add", "mul", "sub", "select", "lt", "ge", "and"}

@@ -27,10 +27,10 @@ from fusec.ir.ops.constant import Const, SizeOf
 from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.loop import Region, View
 from fusec.ir.ops.reduction import ScanDim
-from fusec.ir.ops.view import Broadcast, Permute, Reshape, Restride, Slice
+from fusec.ir.ops.view import Broadcast, Permute, Reshape, Restride, Scatter, Slice
 from fusec.ir.types import Axis, Opaque, Scalar, Tensor, strides_of
 from fusec.passes.graph_regions import GraphRegion, Sources, emit_scalar
-from fusec.passes.points import compute
+from fusec.passes.points import compute, scatter
 from fusec.passes.region_forms import Forms
 from fusec.passes.views import VIEWS, Coord, coordinate
 
@@ -53,7 +53,7 @@ class _Lowering:
         self.lent = set(function.body.yields)
         """Tensors whose memory a result has, or may have."""
         self.called = set[Value]()
-        """Tensors that calls gave."""
+        """Tensors that calls gave, or that are there when a kernel has ended only."""
 
     def run(self) -> Function:
         for old in self.function.params:
@@ -76,6 +76,8 @@ class _Lowering:
             self.made.update(dict.fromkeys(op.results, op))
         elif isinstance(op, Restride) and (view := self.as_view(op)) is not None:
             self.stored[op.result] = view
+        elif isinstance(op, Scatter):
+            self.lower_scatter(op)
         else:
             self.lower_region(op)
 
@@ -91,6 +93,42 @@ class _Lowering:
             kind, op.operands, op.results, lambda region: compute(region, op)
         )
         self.stored.update(zip(op.results, made, strict=True))
+
+    def lower_scatter(self, op: Scatter) -> None:
+        """A region over the elements that are combined into a tensor."""
+        if 0 in op.src.shape:
+            self.stored[op.result] = self.in_rows(op.x)
+            return
+        start = Value(op.result.type, op.x.hint)
+        self.stored[start] = self.begun(op.x)
+        kind = Scatter, attrs_key(op.attrs)
+        operands, results = (op.src, *op.indices, start), op.results
+        made = self.region(kind, operands, results, lambda r: scatter(r, op, start))
+        self.stored.update(zip(results, made, strict=True))
+        self.called.update(results)
+
+    def begun(self, x: Value) -> Value:
+        """The tensor that a result begins as, row by row in memory: what is the same
+        everywhere is made for it alone."""
+        made = self.made_by.get(x)
+        if isinstance(made, Broadcast) and isinstance(made.x.type, Scalar):
+            kind, own = (Broadcast, attrs_key(made.attrs)), (Value(x.type, x.hint),)
+            alone = Broadcast(made.operands, made.attrs, (), own, made.loc)
+            return self.region(kind, made.operands, own, lambda r: compute(r, alone))[0]
+        held = self.stored.get(x)
+        if held is not None and held.type == Tensor(x.dtype, x.shape):
+            return held
+        return self.in_rows(x)
+
+    def in_rows(self, x: Value) -> Value:
+        """A tensor of its own that holds a graph value, row by row in memory."""
+        own = Value(Tensor(x.dtype, x.shape), x.hint)
+        coords = [coordinate(axes) for axes in self.sources.axes(x)]
+
+        def copy(r: GraphRegion) -> None:
+            r.store(own, r.read(x, coords), coords)
+
+        return self.region("rows", (x,), (own,), copy)[0]
 
     def region(
         self,
@@ -177,7 +215,8 @@ class _Lowering:
         return self.strided(value)
 
     def reform(self, value: Value) -> None:
-        """Let what a call gave be a result as it lies there, but for its shape."""
+        """Let what a call gave, and no other region can compute, be a result as it lies
+        there, but for its shape."""
         base, place = self.strided_view(value)
         if base not in self.called or base in self.lent or place is None:
             return

@@ -1,7 +1,8 @@
 """The passes in their order: the table of contents of the compiler.
 
     graph ── lower_to_loops ──▶ loop ── fuse ──▶ loop ── recompute ──▶ loop
-    loop  ── call_libraries ──▶ loop ── split_reductions ──▶ loop ── freeze ──▶ loop
+    loop  ── call_libraries ──▶ loop ── split_reductions ──▶ loop
+    loop  ── copy_updated ──▶ loop ── freeze ──▶ loop
     loop  ── lower_to_host ──▶ host + tile
     tile  ── assign_layouts ──▶ tile ── stripmine ──▶ tile ── expand ──▶ tile
 
@@ -28,6 +29,7 @@ from fusec.ir.ops.tile import For, Part
 from fusec.ir.verifier import verify
 from fusec.passes.assign_layouts import assign_layouts
 from fusec.passes.call_libraries import call_libraries
+from fusec.passes.copy_updated import copy_updated
 from fusec.passes.expand import Supports, expand
 from fusec.passes.freeze import freeze
 from fusec.passes.fuse import fuse
@@ -155,6 +157,12 @@ PASSES: Mapping[str, Pass] = MappingProxyType(
             split_reductions,
             lambda f, setting: (split_reductions(f, setting.target, setting.hints),),
             "split",
+        ),
+        "copy_updated": Pass(
+            Level.LOOP,
+            copy_updated,
+            lambda f, setting: (copy_updated(f),),
+            "owned",
         ),
         "freeze": Pass(
             Level.LOOP,

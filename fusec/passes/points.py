@@ -24,7 +24,16 @@ from fusec.ir.ops.checks import Check, Checked
 from fusec.ir.ops.contraction import Matmul, summed_in
 from fusec.ir.ops.elementwise import And, Ge, Lt, Mul, Select
 from fusec.ir.ops.reduction import Reduce, ReduceDims, Scan, ScanDim
-from fusec.ir.ops.view import Broadcast, Concat, Gather, Index, Iota, Pad, Restride
+from fusec.ir.ops.view import (
+    Broadcast,
+    Concat,
+    Gather,
+    Index,
+    Iota,
+    Pad,
+    Restride,
+    Scatter,
+)
 from fusec.ir.types import Axis
 from fusec.passes.graph_regions import GraphRegion
 from fusec.passes.views import Coord, coord_value, coordinate, shift
@@ -208,7 +217,8 @@ def _gather(r: GraphRegion, op: Gather, coords: Sequence[Coord]) -> Values:
     index = r.integer(r.read(op.index, coords))
     inner = list(coords)
     inner[op.dim] = index
-    return (r.read(op.x, inner, r.checked(op, {op.dim: index})),)
+    inside = r.checked(op.x.shape, {op.dim: index}, 0 not in op.result.shape)
+    return (r.read(op.x, inner, inside),)
 
 
 def _index(r: GraphRegion, op: Index, coords: Sequence[Coord]) -> Values:
@@ -221,7 +231,25 @@ def _index(r: GraphRegion, op: Index, coords: Sequence[Coord]) -> Values:
     }
     dims = range(len(op.x.shape))
     inner = [picked[d] if d in picked else next(kept) for d in dims]
-    return (r.read(op.x, inner, r.checked(op, picked)),)
+    inside = r.checked(op.x.shape, picked, 0 not in op.result.shape)
+    return (r.read(op.x, inner, inside),)
+
+
+def scatter(r: GraphRegion, op: Scatter, start: Value) -> None:
+    """Combine every element of the source into the result, which begins as `start`."""
+    factors = r.sources.axes(op.src)
+    coords = [coordinate(axes) for axes in factors]
+    value = r.read(op.src, coords)
+    picks = [r.integer(r.read(index, coords)) for index in op.picks]
+    places: list[Coord] = [
+        coords[at] if at >= 0 else picks[-1 - at] for at in op.places
+    ]
+    computed = {d: v for d, v in enumerate(places) if isinstance(v, Value)}
+    mask = r.checked(op.result.shape, computed) if computed else None
+    if op.mask is not None:
+        wanted = r.read(op.mask, coords)
+        mask = wanted if mask is None else r.builder(And, mask, wanted)
+    r.update(op, value, start, places, tuple(a for axes in factors for a in axes), mask)
 
 
 Point = Callable[[GraphRegion, Any, Sequence[Coord]], Values]

@@ -23,7 +23,7 @@ from fusec.ir.builder import Builder
 from fusec.ir.core import Function, Op, Value
 from fusec.ir.dims import Symbol
 from fusec.ir.ops.checks import Check
-from fusec.ir.ops.loop import Region, Store
+from fusec.ir.ops.loop import Region, Write
 from fusec.ir.ops.reduction import Reduce, Scan
 from fusec.passes.fuse import emit_plan
 from fusec.passes.region_builder import BoundBlock
@@ -49,7 +49,7 @@ def _part(region: BoundBlock, outputs: Iterable[Value], checks: bool) -> BoundBl
     wanted, tensors = set(outputs), region.tensors
 
     def is_kept(op: Op) -> bool:
-        if isinstance(op, Store):
+        if isinstance(op, Write):
             return tensors[op.buffer] in wanted
         return checks or not isinstance(op, Check)
 

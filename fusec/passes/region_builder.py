@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from fusec.ir.builder import Builder, without_dead_ops
 from fusec.ir.core import Affine, Block, Op, Value, Values
-from fusec.ir.ops.loop import Coordinate, Load, Region, Store
+from fusec.ir.ops.loop import Coordinate, Load, Region, Update, Write
 from fusec.ir.ops.reduction import Reduce
 from fusec.ir.types import Axis
 from fusec.passes.views import affine_value
@@ -105,10 +105,12 @@ def relocated(
     attrs = op.attrs
     if isinstance(op, Coordinate) and op.axis in places:
         return (affine_value(b, places[op.axis]),)
-    if isinstance(op, (Load, Store)):
+    if isinstance(op, (Load, Write)):
         index = (e.substitute(places) if isinstance(e, Affine) else e for e in op.index)
         attrs = (tuple(index), *op.attrs[1:])
-    if isinstance(op, Reduce):
+    if isinstance(op, (Reduce, Update)):
         parts = (places[a].axes if a in places else (a,) for a in op.axes)
-        attrs = (tuple(axis for part in parts for axis in part), op.monoid)
+        axes = list(type(op).attr_fields).index("axes")
+        whole = tuple(axis for part in parts for axis in part)
+        attrs = (*attrs[:axes], whole, *attrs[axes + 1 :])
     return b.emit(type(op), operands, attrs, op.blocks, op.loc, op.hints)

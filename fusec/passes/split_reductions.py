@@ -28,7 +28,7 @@ from fusec.ir.core import Affine, Block, Function, Op, Value, Values, definition
 from fusec.ir.dims import Dim, Symbol, ceil_div, exact_div, product
 from fusec.ir.ops.checks import Check
 from fusec.ir.ops.elementwise import And, Lt, Not, Or, Select
-from fusec.ir.ops.loop import Coordinate, Load, Region, Store
+from fusec.ir.ops.loop import Coordinate, Load, Region, Store, Update, Write
 from fusec.ir.ops.pointwise import dtype_of
 from fusec.ir.ops.reduction import Reduce, Scan
 from fusec.ir.types import Axis, Tensor
@@ -216,7 +216,7 @@ class _Splitting:
         for param, tensor in self.outer.items():
             if tensor in made:
                 part.env[param] = part.output(tensor)
-        stores = [op for op in self.op.body.ops if isinstance(op, Store)]
+        stores = [op for op in self.op.body.ops if isinstance(op, Write)]
         ends = [*stores, *(op for op in self.checks if self.levels[op])]
         needed = self.before(ends)
         for op in self.op.body.ops:
@@ -254,6 +254,9 @@ class _Splitting:
             ok = b(Or, held, b(Not, inside))
             results = b.emit(Check, (ok,), op.attrs)
         else:
+            if isinstance(op, Update):
+                begun = self.outer[op.start]
+                part.env[op.start] = part.input(self.env.get(begun, begun))
             results = b.copy(op, part.env)
         part.env.update(zip(op.results, results, strict=True))
 

@@ -312,12 +312,14 @@ class _Stripmining:
         of a product to be written once.
 
         What sums up products never writes over what it reads (see `in_place`); what
-        combines along the loop must meet each element once.
+        combines along the loop, or in memory, must meet each element once.
         """
         loop, there = nest.loops[k], self.extents.known(scope, extent)
         if there.multiple % loop.step == 0 or there.least < loop.step:
             return False
         if not self.sums_products or nest.scans:
+            return False
+        if any(op.combine for op in nest.stores):
             return False
         for op in nest.reductions:
             if loop in along(op) or (loop in nest.inside(op) and not nest.finishes(op)):

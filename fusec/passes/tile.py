@@ -44,7 +44,7 @@ from fusec.ir.ops.elementwise import (
     Sub,
     TruncDiv,
 )
-from fusec.ir.ops.loop import Coordinate, Load, Region, Store
+from fusec.ir.ops.loop import Coordinate, Load, Region, Store, Update, updates
 from fusec.ir.ops.reduction import Reduce, ReduceTile, Scan, ScanTile
 from fusec.ir.ops.tile import (
     DESCRIPTOR,
@@ -98,8 +98,11 @@ class _Tiling:
 
     def run(self, name: str) -> Function:
         region = self.accesses.region
+        begun = unpassed(region)
         outer = (*region.operands, *region.results)
         for param, value in zip(region.body.params, outer, strict=True):
+            if param in begun:
+                continue
             hint = param.hint or value.hint
             self.env[param] = self.builder.param(_buffer(param.type), hint)
         self.checks = checks(region)
@@ -176,10 +179,11 @@ class _Tiling:
         """Whether the last program may begin early instead of ending late, and write
         some elements a second time: to sweep whole registers takes no masks.
 
-        A region that sweeps never writes over what it reads (see `in_place`).
+        A region that sweeps never writes over what it reads (see `in_place`). What is
+        updated is met once.
         """
         known = isinstance(split.axis.extent, int) and isinstance(split.extent, int)
-        return known and bool(self.accesses.swept)
+        return known and bool(self.accesses.swept) and not self.accesses.updates
 
     # Values
 
@@ -332,8 +336,23 @@ def _store(t: _Tiling, op: Store) -> Values:
         *limits,
     )
     strides = t.strides(access.address, shape)
-    attrs = (strides, limited, False, False, t.schedule.streaming)
+    attrs = (strides, limited, False, False, t.schedule.streaming, "")
     return t.builder.emit(StoreTile, operands, attrs)
+
+
+def _update(t: _Tiling, op: Update) -> Values:
+    access, shape = t.access[id(op)], t.shape(op.axes)
+    limited, limits = t.limits(shape)
+    rest = list(limits)
+    index = t.index(access, shape)
+    if index is not None:
+        rest.append(index)
+    if op.masked:
+        rest.append(t.wide(t.env[op.mask], shape))
+    value, offset = t.wide(t.env[op.value], shape), t.offset(access.address)
+    strides = t.strides(access.address, shape)
+    attrs = (strides, limited, index is not None, op.masked, False, op.combine)
+    return t.builder.emit(StoreTile, (value, t.env[op.buffer], offset, *rest), attrs)
 
 
 def _reduce(t: _Tiling, op: Reduce) -> Values:
@@ -404,8 +423,20 @@ def _check(t: _Tiling, op: Check) -> Values:
         bad = b(ReduceTile, bad, dims=dims, monoid=monoid("any", bool_))
     one = t.wide(b.const(1, i64), (1,) * rank)
     place = b.const(t.checks.index(op.attrs), i64)
-    attrs = ((0,) * rank, (), False, True, False)
+    attrs = ((0,) * rank, (), False, True, False, "")
     return b.emit(StoreTile, (one, t.flags, place, bad), attrs)
+
+
+def unpassed(region: Region) -> set[Value]:
+    """The parameters of a region's block that its kernel lacks: what an updated result
+    begins as is in its memory already."""
+    begun = {op.start for op in updates(region.body).values()}
+    read = {v for op in region.body.ops for v in _read(op)}
+    return begun - read
+
+
+def _read(op: Op) -> Values:
+    return (op.value, *op.indices) if isinstance(op, Update) else op.operands
 
 
 def checks(region: Region) -> tuple[tuple[str, str], ...]:
@@ -419,6 +450,7 @@ RULES: Mapping[type[Op], Any] = {
     Coordinate: _coordinate,
     Load: _load,
     Store: _store,
+    Update: _update,
     Reduce: _reduce,
     Scan: _scan,
 }

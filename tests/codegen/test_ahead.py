@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from itertools import islice
+from pathlib import Path
+from subprocess import run
 from typing import Any
 
 import gpu_static
@@ -25,6 +29,7 @@ from fusec.runtime.ahead import (
 from fusec.target import GPUS, SM_90
 
 pytest.importorskip("triton")
+from triton import knobs
 
 SOURCE = """
 import triton
@@ -124,3 +129,34 @@ def test_joined_launches_compile_and_spill_nothing(target: str) -> None:
     for outcome in Binaries().of(jobs).values():
         assert isinstance(outcome, Binary), outcome
         assert not outcome.resources.spilled
+
+
+IN_MEMORY = {
+    "rows added": r"REDG?\.E\.ADD\.F32",
+    "largest of places": r"REDG?\.E\.MAX\.S32",
+    "places filled": r"STG\.E",
+}
+"""NVIDIA's instructions that bring nothing back, and wait for nobody."""
+
+
+def test_memory_combines_by_itself(tmp_path: Path) -> None:
+    jobs: dict[str, list[Job]] = {}
+    for case in IN_MEMORY:
+        f, make = KERNELS[case]
+        (recorded,) = gpu_static.taken_in(f, *make(5, 300))
+        found = lower(recorded.imported.function, setting_of(Options(target="sm_90")))
+        made = gpu_jobs(found.joined, found.target)
+        jobs[case] = [job for name, job in made.items() if "scatter" in name]
+    outcomes = iter(compile_all([job for each in jobs.values() for job in each], 2))
+    for case, wanted in IN_MEMORY.items():
+        for outcome in islice(outcomes, len(jobs[case])):
+            assert isinstance(outcome, Binary), outcome
+            text = disassembled(outcome.code, tmp_path / "kernel.cubin")
+            assert re.search(wanted, text), case
+            assert not re.search(r"ATOM|\bCAS\b", text)
+
+
+def disassembled(code: bytes, path: Path) -> str:
+    path.write_bytes(code)
+    tool = [knobs.nvidia.cuobjdump.path, "-sass", str(path)]
+    return run(tool, capture_output=True, text=True, check=True).stdout

@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 
 from fusec.codegen import llvm
+from fusec.errors import InternalError
 from fusec.ir.builder import Builder
 from fusec.ir.core import Level, Value
 from fusec.ir.dims import Dim, Symbol
-from fusec.ir.dtypes import DType, bool_, f32, i8, i32, i64, parse_dtype
+from fusec.ir.dtypes import DType, bool_, f32, f64, i8, i32, i64, parse_dtype
 from fusec.ir.layout import row_major, tile_layout
 from fusec.ir.ops import elementwise as ew
 from fusec.ir.ops.tile import BroadcastTile, LoadTile, ProgramId, StoreTile
+from fusec.ir.ops.updating import update
 from fusec.ir.types import Buffer, Tile
 from fusec.target import X86_64_V4
 
@@ -63,10 +65,11 @@ class Copy:
         indirect: bool = False,
         masked: bool = False,
         streaming: bool = False,
+        combine: str = "",
     ) -> None:
         at = self.b.size(0) if offset is None else offset
         strides = tuple(strides) or (self.type.shape[1], 1)
-        attrs = (strides, limited, indirect, masked, streaming)
+        attrs = (strides, limited, indirect, masked, streaming, combine)
         self.b.emit(StoreTile, (value, self.y, at, *rest), attrs)
 
     def function(self, *symbols: Symbol) -> Any:
@@ -188,6 +191,44 @@ def test_indirect_loads_and_stores(name: str, lanes: int, run: Run) -> None:
     rows, columns = np.divmod(np.arange(32), 16)
     expected = np.zeros_like(y)
     expected[where + 1000 * rows] = x[5 + where + 1000 * rows + 3 * columns]
+    assert (y == expected).all()
+
+
+@pytest.mark.parametrize("lanes", [1, 8])
+@pytest.mark.parametrize("combine", ["sum", "max", "min"])
+@pytest.mark.parametrize("dtype", [i32, i64, f32, f64], ids=lambda d: d.name)
+def test_elements_that_meet_are_combined(
+    dtype: DType, combine: str, lanes: int, run: Run
+) -> None:
+    """Where a mask holds and as far as there are any, by indices and one by one."""
+    k = Copy(tile(dtype, 2, 24, lanes))
+    params = [k.b.param(memory(d), d.name) for d in (bool_, i64)]
+    types = [Tile(d, k.type.shape, k.type.layout) for d in (bool_, i64)]
+    mask, at = (
+        k.b(LoadTile, param, k.b.size(0), type=type_, strides=(24, 1))
+        for param, type_ in zip(params, types, strict=True)
+    )
+    n = k.b.size(N)
+    loaded = k.load((24, 1))
+    k.store(
+        loaded, (0, 0), n, at, mask, limited=(1,), indirect=True, masked=True,
+        combine=combine,
+    )  # fmt: skip
+    k.store(loaded, (0, 1), n, offset=k.b.size(100), limited=(1,), combine=combine)
+    if dtype.is_float and combine != "sum":
+        with pytest.raises(InternalError, match=f"no {combine} of {dtype.name}"):
+            run(k.function(N), [], symbols=(21,))
+        return
+    x, y = np.round(numbers(dtype)), np.full(4096, 7, dtype.storage)
+    random = np.random.default_rng(2)
+    chosen = random.integers(0, 2, 48).astype(np.bool_)
+    where = random.integers(0, 9, 48)
+    run(k.function(N), [x, y, chosen, where], symbols=(21,))
+    expected = np.full(4096, 7, dtype.storage)
+    there = np.tile(np.arange(24) < 21, 2)
+    columns = 100 + np.tile(np.arange(24), 2)
+    for wanted, places in ((chosen & there, where), (there, columns)):
+        update(combine, expected, places[wanted], x[:48][wanted])
     assert (y == expected).all()
 
 

@@ -39,7 +39,7 @@ def load(b: Builder, dtype: DType, lanes: int, limit: int | None = None) -> Term
 def store(x: Term, limit: int | None = None) -> None:
     out = x.b.param(Buffer(x.dtype, row_major((SIZE,), x.dtype.bits)), "y")
     limits = () if limit is None else (x.b.size(limit),)
-    attrs = ((1,), (0,) if limits else (), False, False, False)
+    attrs = ((1,), (0,) if limits else (), False, False, False, "")
     x.b.emit(StoreTile, (x.value, out, x.b.size(0), *limits), attrs)
 
 
@@ -126,7 +126,7 @@ def test_a_monoid_chooses_without_a_branch(run: Run) -> None:
     monoid = Monoid("m", (-np.inf,), larger)
     (top,) = b.emit(ReduceTile, (load(b, f32, 8).value,), ((0,), monoid))
     out = b.param(Buffer(f32, row_major((1,), 32)), "y")
-    b.emit(StoreTile, (top, out, b.size(0)), ((1,), (), False, False, False))
+    b.emit(StoreTile, (top, out, b.size(0)), ((1,), (), False, False, False, ""))
     x, y = np.sin(np.arange(SIZE, dtype=np.float32)), np.zeros(1, np.float32)
     run(b.function("most"), [x, y])
     assert y[0] == x.max()

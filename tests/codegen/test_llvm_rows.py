@@ -87,7 +87,7 @@ def buffer(dtype: DType) -> Buffer:
 
 def store(b: Builder, value: Any, hint: str) -> None:
     out = b.param(buffer(value.type.dtype), hint)
-    b.emit(StoreTile, (value, out, b.size(0)), ((1,), (), False, False, False))
+    b.emit(StoreTile, (value, out, b.size(0)), ((1,), (), False, False, False, ""))
 
 
 def load(b: Builder, dtype: DType, hint: str) -> Any:
@@ -237,7 +237,7 @@ def test_every_narrow_float_survives_f32(name: str, run: Callable[..., None]) ->
     at = b(ew.Mul, b(ProgramId), b.const(64, i64))
     tile = Tile(dtype, (64,), tile_layout((64,), [[("reg", 4), ("lane", 16)]]))
     value = b(Cast, b(LoadTile, x, at, type=tile, strides=(1,)), dtype=f32)
-    attrs = ((1,), (), False, False, False)
+    attrs = ((1,), (), False, False, False, "")
     b.emit(StoreTile, (value, wide, at), attrs)
     b.emit(StoreTile, (b(Cast, value, dtype=dtype), back, at), attrs)
     got, again = np.zeros(1 << 16, np.float32), np.zeros(1 << 16, np.uint16)

@@ -333,7 +333,7 @@ def test_nested_loops_and_scratch(size: int, run: Run) -> None:
     where = first(IotaTile, c, type=Tile(i64, (32,), ROW), dim=0)
     tile = first(LoadTile, x, at, type=type_, strides=(1,))
     tile = first(ew.Add, tile, first(Cast, where, dtype=f32))
-    attrs = ((1,), (), False, False, False)
+    attrs = ((1,), (), False, False, False, "")
     first.emit(StoreTile, (tile, scratch, c), attrs)
     bounds = b.const(0, i64), b.const(64, i64)
     outer.emit(For, bounds, (32, -1), (first.block(),))
@@ -361,7 +361,7 @@ def test_programs_are_numbered(run: Run) -> None:
     p = k.b(ProgramId)
     one = Tile(i64, (1,), Layout([()]))
     value = k.b(BroadcastTile, k.b(ew.Mul, p, p), type=one)
-    k.b.emit(StoreTile, (value, y, p), ((1,), (), False, False, False))
+    k.b.emit(StoreTile, (value, y, p), ((1,), (), False, False, False, ""))
     k.run(run, grid=6)
     assert k.outputs[0].tolist() == [0, 1, 4, 9, 16, 25, 0, 0]
 
@@ -380,7 +380,7 @@ def softmax(rows: int = 4, columns: int = 100) -> Any:
     e = b(ew.Exp, b(ew.Sub, tile, b(BroadcastTile, top, type=type_)))
     (total,) = b.emit(ReduceTile, (e,), ((1,), monoid("sum", f32)))
     result = b(ew.Div, e, b(BroadcastTile, total, type=type_))
-    attrs = ((columns, 1), (), False, False, False)
+    attrs = ((columns, 1), (), False, False, False, "")
     b.emit(StoreTile, (result, y, at), attrs)
     return b.function("softmax")
 

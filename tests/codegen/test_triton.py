@@ -65,14 +65,16 @@ def same(
     journey: Journey, arrays: list[Any], emulator: Emulator, ulps: int = 64
 ) -> None:
     """The program gives what its graph means, up to the order of additions."""
-    copies = [np.array(x) if isinstance(x, np.ndarray) else x for x in arrays]
-    expected = interpret(journey.graph, arrays)
-    agree(emulator.run(journey, copies), expected, ulps)
+
+    def copies() -> list[Any]:
+        return [np.array(x) if isinstance(x, np.ndarray) else x for x in arrays]
+
+    expected = interpret(journey.graph, copies())
+    agree(emulator.run(journey, copies()), expected, ulps)
     # The interpreter of IR has poison where nothing exists, Triton's has zeros.
     kernels = (stripmined(k, journey.target) for k in journey.kernels.values())
     module = Module((journey.joined.host, *kernels))
-    copies = [np.array(x) if isinstance(x, np.ndarray) else x for x in arrays]
-    agree(interpret(module.entry, copies, module=module), expected, ulps)
+    agree(interpret(module.entry, copies(), module=module), expected, ulps)
 
 
 def agree(results: Sequence[Any], expected: Sequence[Any], ulps: int) -> None:
@@ -308,6 +310,118 @@ def test_special_numbers(emulator: Emulator) -> None:
     same(journey, arrays, emulator)
     results = emulator.run(journey, arrays)
     assert np.signbit(results[5][1, 2])
+
+
+# What programs combine in memory.
+
+
+def places(n: int, *shape: int) -> torch.Tensor:
+    return torch.randint(0, n, shape)
+
+
+GRADIENT = torch.ops.aten.embedding_dense_backward.default
+UPDATES: dict[str, tuple[Any, ...]] = {
+    "the gradient of an embedding": (
+        lambda g, t: GRADIENT(g, t, 900, 3, False),
+        rand(4, 60, 33),
+        places(9, 4, 60),
+    ),
+    "narrow floats": (
+        lambda x, i, s: x.scatter_add(1, i, s),
+        rand(5, 900).half(),
+        places(900, 5, 70),
+        rand(5, 70).half(),
+    ),
+    "doubles": (
+        lambda x, i, s: x.index_add(1, i, s),
+        rand(7, 900).double(),
+        places(900, 50),
+        rand(7, 50).double(),
+    ),
+    "means of what is there": (
+        lambda x, i, s: x.scatter_reduce(1, i, s, "mean", include_self=False),
+        rand(5, 900),
+        places(99, 5, 70),
+        rand(5, 70),
+    ),
+    "narrow integers": (
+        lambda x, i, s: x.scatter_add(0, i, s),
+        places(100, 99).to(torch.int8),
+        places(99, 5000),
+        places(100, 5000).to(torch.int8),
+    ),
+    "bools": (
+        lambda x, i, s: x.index_put((i,), s, accumulate=True),
+        places(2, 900) > 0,
+        places(900, 500),
+        places(2, 500) > 0,
+    ),
+    "two indices": (
+        lambda x, i, j, s: x.index_put((i, j - 40), s, accumulate=True),
+        rand(30, 40, 5),
+        places(30, 50),
+        places(40, 50),
+        rand(50, 5),
+    ),
+    "rows that are reduced before": (
+        lambda x, i, s: x.index_add(0, i, s.softmax(-1)),
+        rand(100, 9000),
+        places(100, 3),
+        rand(3, 9000),
+    ),
+    "products": (
+        lambda x, i, a, b: x.index_add(0, i, a @ b),
+        rand(900, 40),
+        places(900, 50),
+        rand(50, 33),
+        rand(33, 40),
+    ),
+    "one number, often": (
+        lambda x, i: x.index_add(0, i, torch.ones(5000)),
+        rand(99),
+        places(99, 5000),
+    ),
+    "what is read again": (
+        lambda x, i, s: (x.index_add(0, i, s), x.index_add(0, i, x[:50]), x.exp()),
+        rand(900, 37),
+        places(900, 50),
+        rand(50, 37),
+    ),
+    "zeros, twice": (
+        lambda i, s: [torch.zeros(900, 37).index_add(0, i, y) for y in (s, s * 2)],
+        places(900, 50),
+        rand(50, 37),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UPDATES)
+def test_updates_of_memory(name: str, emulator: Emulator) -> None:
+    f, *args = UPDATES[name]
+    journey, arrays = journey_of(f, *args)
+    assert any("tl.atomic_" in text for text in texts_of(journey))
+    same(journey, arrays, emulator)
+
+
+def texts_of(journey: Journey) -> list[str]:
+    return [kernel_text(k, journey.target) for k in journey.kernels.values()]
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_what_is_updated_in_place_is_not_copied(
+    dynamic: bool, emulator: Emulator
+) -> None:
+    """A cache that gets some rows, and one that gets others twice."""
+
+    def f(x: Any, y: Any, i: Any, j: Any, rows: Any) -> Any:
+        x[:, i] = rows
+        y.index_add_(0, j, rows[0]).index_add_(0, j + 1, rows[1] * 2)
+        return x.sum(0)
+
+    args = rand(4, 900, 8), rand(900, 8), torch.randperm(900)[:40], places(899, 40)
+    journey, arrays = journey_of(f, *args, rand(4, 40, 8), dynamic=dynamic)
+    assert not any(name.startswith("copy") for name in journey.kernels)
+    same(journey, arrays, emulator)
 
 
 @settings(max_examples=25, deadline=None)

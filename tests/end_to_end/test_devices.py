@@ -6,6 +6,7 @@ it, its memory is the CPU's, and Triton's interpreter runs what fusec compiles f
 
 from __future__ import annotations
 
+import copy
 import ctypes
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -254,6 +255,82 @@ def test_a_language_model_s_layers(driver: Launches) -> None:
         torch.autograd.grad(got, list(model.parameters())), grads
     )
     assert driver.launches > 10
+
+
+def test_an_embedding_learns(driver: Launches) -> None:
+    """What comes to the rows of a table is added up in memory."""
+
+    class Bags(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words = nn.Embedding(700, 24, padding_idx=3)
+            self.out = nn.Linear(24, 5)
+
+        def forward(self, tokens: Tensor, bags: Tensor) -> Tensor:
+            words = self.words(tokens).tanh()
+            found = words.new_zeros(90, 24).index_add(0, bags, words)
+            return self.out(found).square().mean()
+
+    def trained(call: Any, model: nn.Module) -> list[Tensor]:
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+        torch.manual_seed(1)
+        for _ in range(3):
+            optimizer.zero_grad()
+            tokens, bags = torch.randint(0, 700, (200,)), torch.randint(0, 90, (200,))
+            call(tokens.to(HERE), bags.to(HERE)).backward()
+            optimizer.step()
+        return [p.detach().cpu() for p in model.parameters()]
+
+    torch.manual_seed(0)
+    eager = Bags().to(HERE)
+    ours = copy.deepcopy(eager)
+    wanted = trained(eager, eager)
+    # No call to ATen is left.
+    torch.testing.assert_close(trained(compiled(ours, fallback=False), ours), wanted)
+
+
+def test_a_cache_is_updated_where_it_lies(driver: Launches) -> None:
+    def step(cache: Tensor, at: Tensor, rows: Tensor) -> Tensor:
+        cache[:, at] = rows
+        return cache.sum(1)
+
+    cache, rows = torch.randn(4, 900, 8, device=HERE), torch.randn(4, 20, 8).to(HERE)
+    at = torch.randperm(900)[:20].to(HERE)
+    same(step, cache, at, rows)
+    assert driver.launches == 2
+    # Memory that does not begin where kernels need it is copied, and copied back.
+    odd = torch.randn(1 + cache.numel(), device=HERE)[1:].view(cache.shape)
+    same(step, odd, at, rows)
+    same(step, cache, at, rows, verify=True)
+
+
+def test_an_index_that_lies_outside_is_told_of(driver: Launches) -> None:
+    f = compiled(lambda x, i: x.index_add(0, i, x[: i.shape[0]]))
+    x, i = torch.randn(900, 8, device=HERE), torch.randint(0, 900, (200,)).to(HERE)
+    f(x, i)
+    i[7] = 900
+
+    def twice() -> None:
+        f(x, i)
+        x.sum().item()
+        f(x, i)  # a device tells of it when it has come to an end
+
+    with pytest.raises(IndexError, match="dimension 0 of size 900"):
+        twice()
+
+
+def test_reproducible_sums_are_torch_s(driver: Launches) -> None:
+    x, i = torch.randn(900, 8, device=HERE), torch.randint(0, 900, (200,)).to(HERE)
+    f = compiled(lambda x, i: x.index_add(0, i, x[:200]) * 2, fallback=True)
+    torch.use_deterministic_algorithms(True)
+    try:
+        same_bits = [f(x, i) for _ in range(2)]
+        assert driver.launches == 2  # for what is computed of the sums
+    finally:
+        torch.use_deterministic_algorithms(False)
+    torch.testing.assert_close(*same_bits, rtol=0, atol=0)
+    f(x, i)
+    assert driver.launches > 3
 
 
 @on_two

@@ -120,6 +120,15 @@ def test_chains_of_views_are_those_of_numpy(data: st.DataObject) -> None:
     np.testing.assert_array_equal(interpret(f, [counted(*shape)])[0], chain.array)
 
 
+def test_two_slices_are_no_two_flips_because_they_look_alike() -> None:
+    """Each takes one element, going back from it: the first of two, then of one."""
+    b = Builder(Level.GRAPH)
+    x = b.param(Tensor(f32, (2,)), "x")
+    for _ in range(2):
+        x = b(Slice, x, dim=0, start=0, length=1, step=-1)
+    assert interpret(b.function("f", (x,)), [counted(2)])[0].tolist() == [0]
+
+
 def test_iota_counts_along_one_dimension() -> None:
     b = Builder(Level.GRAPH)
     f = b.function("f", (b(Iota, shape=(2, 3), dim=1), b(Iota, shape=(0,), dim=0)))

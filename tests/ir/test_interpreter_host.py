@@ -35,7 +35,7 @@ def negate() -> Function:
     tile = Tile(f32, (4,))
     value = b(LoadTile, x, offset, limit, type=tile, strides=(1,), limited=(0,))
     operands = (b(Neg, value), y, offset, limit)
-    b.emit(StoreTile, operands, ((1,), (0,), False, False, False))
+    b.emit(StoreTile, operands, ((1,), (0,), False, False, False, ""))
     return b.function("negate", symbols=(M,))
 
 

@@ -61,9 +61,10 @@ class Kernel:
         strides = attrs.pop("strides", _dense(value.type))
         limited = attrs.pop("limited", ())
         flags = (attrs.pop("indirect", False), attrs.pop("masked", False))
+        combine = attrs.pop("combine", "")
         assert not attrs
         operands = (value, buffer, offset, *rest)
-        self.b.emit(StoreTile, operands, (strides, limited, *flags, False))
+        self.b.emit(StoreTile, operands, (strides, limited, *flags, False, combine))
 
     def reduce(self, name: str, *tiles: Value, dims: tuple[int, ...]) -> Value:
         assert isinstance(tiles[0].type, Tile)
@@ -344,3 +345,34 @@ def test_interpret_runs_the_combine_of_a_monoid() -> None:
     state = tuple(b.param(Scalar(f32)) for _ in range(6))
     f = b.function("f", combine(b, m, state[:3], state[3:]))
     assert interpret(f, [*left, *right]) == (3.0, 8.0, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("combine", "wanted"),
+    [("sum", [8, -1, 0]), ("max", [4, -1, 1]), ("min", [-1, -1, -1])],
+)
+def test_elements_that_meet_are_combined(combine: str, wanted: list[float]) -> None:
+    y = empty(3)
+    run_kernel(meeting(combine), [counted(5), y, np.array([0, 2, 0, 0, 0])], {}, 1)
+    assert y.tolist() == wanted
+
+
+def test_of_elements_that_meet_one_stays() -> None:
+    places = np.array([0, 2, 0, 0, 0])
+    y = empty(3)
+    run_kernel(meeting("one"), [counted(5), y, places], {}, 1)
+    assert y[0] in (0, 2, 3, 4)
+    assert y[1:].tolist() == [-1, 1]
+    with pytest.raises(InterpretError, match="two elements go to one place"):
+        run_kernel(meeting(""), [counted(5), y, places], {}, 1)
+
+
+def meeting(combine: str) -> Function:
+    """Five elements of x, combined into y where i says."""
+    k = Kernel()
+    x, y, i = k.buffer("x"), k.buffer("y"), k.buffer("i", i64)
+    zero = k.number(0)
+    places = k.load(Tile(i64, (5,)), i, zero)
+    how = {"strides": (0,), "indirect": True, "combine": combine}
+    k.store(k.load(Tile(f32, (5,)), x, zero), y, zero, places, **how)
+    return k.done()

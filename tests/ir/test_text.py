@@ -138,7 +138,7 @@ def tile_function() -> Function:
     block = body.block((scaled,))
     bounds = (b.const(0, i64), limit, t)
     (looped,) = b.emit(For, bounds, (4, -1), (block,))
-    attrs = ((1,), (0,), False, False, True)
+    attrs = ((1,), (0,), False, False, True, "")
     b.emit(StoreTile, (looped, y, offset, limit), attrs)
     return b.function("scale", (), symbols=(S0,))
 
@@ -426,7 +426,9 @@ def tiles(draw: st.DrawFn) -> Function:
     if type_.layout:
         value = b(Convert, value, layout=laid)
     b(Scratch, type=Buffer(f16, row_major((8,), 16), Space.SCRATCH))
-    b.emit(StoreTile, (value, x, b.const(1, i64)), (strides, (), False, False, False))
+    b.emit(
+        StoreTile, (value, x, b.const(1, i64)), (strides, (), False, False, False, "")
+    )
     return b.function("k", (), symbols=(S0, S1))
 
 

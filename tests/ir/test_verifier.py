@@ -198,6 +198,43 @@ BROKEN: dict[str, tuple[int, str]] = {
           }
         }""",
     ),
+    "an update of what was made there": (
+        21,
+        """\
+        loop @f(%x: f32[4]) -> (f32[4]) {
+          %y = region %x over i:4 : f32[4] {
+            ^(%x_1: f32[4], %y_1: f32[4]):
+            %v = load %x_1 [i] : f32{i}
+            update %v, %y_1, %y_1 [i] {axes=(i,), combine="sum"}  #! %y_1 is no operand
+          }
+          yield %y
+        }""",
+    ),
+    "an updated result that is stored": (
+        21,
+        """\
+        loop @f(%x: f32[4]) -> (f32[4]) {
+          %y = region %x over i:4 : f32[4] {
+            ^(%x_1: f32[4], %y_1: f32[4]):
+            %v = load %x_1 [i] : f32{i}
+            store %v, %y_1 [i]
+            update %v, %y_1, %x_1 [i] {axes=(i,), combine="sum"}  #! and read or stored
+          }
+          yield %y
+        }""",
+    ),
+    "an update along an axis that it does not walk": (
+        22,
+        """\
+        loop @f(%x: f32[4]) -> (f32[4]) {
+          %y = region %x over i:4 : f32[4] {
+            ^(%x_1: f32[4], %y_1: f32[4]):
+            %v = load %x_1 [i] : f32{i}
+            update %v, %y_1, %x_1 [i] {axes=(), combine="sum"}  #! reads along i, which
+          }
+          yield %y
+        }""",
+    ),
     "a layout of another shape": (
         13,
         """\
@@ -580,7 +617,7 @@ def test_the_op_is_shown_among_its_neighbours() -> None:
 
 
 def test_the_invariants_are_numbered_in_order() -> None:
-    assert list(INVARIANTS) == list(range(1, 21))
+    assert list(INVARIANTS) == list(range(1, 23))
     tested = {k for k, _ in BROKEN.values()} | {k for k, *_ in HEADS.values()}
     assert tested | {3, 4, 5, 17, 19} == set(INVARIANTS)
 
@@ -635,6 +672,9 @@ def test_symbols_of_facts_need_no_use() -> None:
     verify(Module((b.function("f"), b.function("g", (b.const(1, i64),)))))
 
 
+_SCATTER = 'scatter %x, {} {{places=({}), combine="{}"}}'
+
+
 @pytest.mark.parametrize(
     ("line", "what"),
     [
@@ -647,6 +687,12 @@ def test_symbols_of_facts_need_no_use() -> None:
         ("iota((4,)) {dim=1}", r"iota: dims \(1,\) of 1"),
         ("reduce_dims %x {dims=(1,), monoid=sum<f32>}", r"dims \(1,\) of 1"),
         ("scan_dim %x {dim=1, monoid=sum<f32>}", r"dims \(1,\) of 1"),
+        (_SCATTER.format("%x, %i", "-1,", "xor"), "no way 'xor' to combine"),
+        (_SCATTER.format("%x, %i", "-1, 0", "sum"), r"scatter of .* by \(-1, 0\)"),
+        (_SCATTER.format("%x", "1,", "sum"), r"scatter: dims \(1,\) of 1"),
+        (_SCATTER.format("%x", "-1,", "sum"), r"0 indices, but places \(-1,\)"),
+        (_SCATTER.format("%x, %i, %i", "-1,", "sum"), "2 indices, but places"),
+        (_SCATTER.format("%i, %i", "-1,", "sum"), "scatter of .* into"),
     ],
 )
 def test_what_moves_elements_names_dimensions_that_there_are(
@@ -671,4 +717,28 @@ def test_what_is_stored_is_an_element() -> None:
       yield %y
     }"""
     with pytest.raises(ParseError, match=r"store of .* into"):
+        parse_module(text)
+
+
+@pytest.mark.parametrize(
+    ("update", "what"),
+    [
+        ('%v, %y, %x [i] {axes=(i,), combine="xor"}', "no way 'xor' to combine"),
+        ('%v, %y, %i [i] {axes=(i,), combine="sum"}', "cannot begin as"),
+        ('%i, %y, %x [i] {axes=(i,), combine="sum"}', "update of .* into"),
+        ('%v, %y, %x [i, i] {axes=(i,), combine="sum"}', "does not fit"),
+        ('%v, %y, %x, %v [i] {axes=(i,), combine="sum", masked=true}', "mask of type"),
+    ],
+)
+def test_what_an_update_takes(update: str, what: str) -> None:
+    text = f"""\
+    loop @f(%a: f32[4], %b: i64[4]) -> (f32[4]) {{
+      %c = region %a, %b over i:4 : f32[4] {{
+        ^(%x: f32[4], %i: i64[4], %y: f32[4]):
+        %v = load %x [i] : f32{{i}}
+        update {update}
+      }}
+      yield %c
+    }}"""
+    with pytest.raises(ParseError, match=what):
         parse_module(text)

@@ -19,6 +19,7 @@ from fusec.ir.core import Function, Module
 from fusec.ir.interpreter import interpret
 from fusec.ir.verifier import verify
 from fusec.passes.assign_layouts import assign_layouts
+from fusec.passes.copy_updated import copy_updated
 from fusec.passes.fuse import fuse
 from fusec.passes.lower_to_host import Lowered, lower_to_host
 from fusec.passes.lower_to_loops import lower_to_loops
@@ -71,7 +72,7 @@ def mined(program: Lowered, target: Target) -> Module:
 def test_any_candidates_keep_the_meaning(data: Any, target: Target) -> None:
     graph = data.draw(graphs(6))
     values = arguments(data.draw, graph)
-    loops = fuse(lower_to_loops(graph), target, {})
+    loops = copy_updated(fuse(lower_to_loops(graph), target, {}))
     program = lowered(data, loops, target)
     verify(program.module)
     wanted = interpret(graph, values)

@@ -22,6 +22,7 @@ from fusec.ir.ops.view import Pad
 from fusec.ir.types import Tensor
 from fusec.ir.verifier import verify
 from fusec.passes.assign_layouts import assign_layouts
+from fusec.passes.copy_updated import copy_updated
 from fusec.passes.fuse import emit_plan
 from fusec.passes.lower_to_host import lower_to_host
 from fusec.passes.lower_to_loops import lower_to_loops
@@ -39,6 +40,10 @@ thorough = settings(
 def fused(loop: Function, target: Target = V4) -> Function:
     fusion = Fusion(loop, target, {})
     return emit_plan(fusion, fusion.run())
+
+
+def loops(graph: Function) -> Function:
+    return copy_updated(fused(lower_to_loops(graph)))
 
 
 def same(before: Any, after: Any) -> None:
@@ -67,6 +72,9 @@ def test_fusing_keeps_the_meaning(data: Any) -> None:
     again = recompute(loop, V4, {})
     verify(again)
     same(interpret(graph, values), interpret(again, values))
+    owned = copy_updated(again)
+    verify(owned)
+    same(interpret(graph, values), interpret(owned, values))
 
 
 @thorough
@@ -74,7 +82,7 @@ def test_fusing_keeps_the_meaning(data: Any) -> None:
 def test_tiles_keep_the_meaning(data: Any, name: str) -> None:
     graph = data.draw(graphs(6))
     values = arguments(data.draw, graph)
-    lowered = lower_to_host(fused(lower_to_loops(graph)), TARGETS[name], {})
+    lowered = lower_to_host(loops(graph), TARGETS[name], {})
     verify(lowered.module)
     results = interpret(lowered.host, values, module=lowered.module)
     same(interpret(graph, values), results)
@@ -85,7 +93,7 @@ def test_tiles_keep_the_meaning(data: Any, name: str) -> None:
 def test_stripmining_keeps_the_meaning(data: Any) -> None:
     graph = data.draw(graphs(6))
     values = arguments(data.draw, graph)
-    lowered = lower_to_host(fused(lower_to_loops(graph)), V4, {})
+    lowered = lower_to_host(loops(graph), V4, {})
     kernels = [stripmine(assign_layouts(k.function)) for k in lowered.kernels.values()]
     module = Module((lowered.host, *kernels))
     verify(module)

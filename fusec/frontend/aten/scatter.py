@@ -1,13 +1,14 @@
 """Elements put where tensors of indices say.
 
-The IR stores at affine indices only, so what is scattered is gathered: each place looks
-through the indices for those that name it.
+What is scattered may be gathered: each place looks through the indices for those that
+name it.
 
     x.scatter_add(1, index, src)    →    x[i, j] + Σₖ (index[i, k] = j) · src[i, k]
 
 That compares every place with every index. Of one index, as the gradients of selections
-have it, that is the best there is, and it fuses; of more, it is done where it takes no
-longer than the call to ATen would. An index that lies outside raises IndexError.
+have it, that is the best there is, and it fuses; of more, it is done where those are
+few. Many are combined in memory where the target does that (see `updates`), else by a
+call to ATen. An index that lies outside raises IndexError.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from fusec.frontend.aten.term import (
     scan,
     where,
 )
+from fusec.frontend.aten.updates import Points, updated
 from fusec.frontend.aten.views import strided_places
 from fusec.ir.dims import Dim, product
 from fusec.ir.dtypes import bool_, f32, i64
@@ -88,11 +90,17 @@ def scattered(
     picks, places = index.shape[dim], x.shape[dim]
     if picks == 0 or x.elements == 0:
         return x
-    if not _is_dense(places, picks, x.count(d for d in range(x.rank) if d != dim)):
-        return None
-    index = _within(index.cast(i64), places)
     for d, size in enumerate(index.shape):
         src = src.slice(d, 0, size)
+    others = x.count(d for d in range(x.rank) if d != dim)
+    if _is_updated(x, picks, places * picks * others):
+        at = tuple(-1 if d == dim else d for d in range(x.rank))
+        made = updated(x, Points(src, at, (index,)), how, include_self)
+        if made is not None:
+            return made
+    if not _is_dense(places, picks, others):
+        return None
+    index = _within(index.cast(i64), places)
     index, src = (_widened(t, x, dim, fill) for t, fill in ((index, -1), (src, 0)))
     pairs = _Pairs(dim, _pairwise(x, dim, index), src)
     rule = RULES[how]
@@ -109,6 +117,14 @@ def _is_dense(places: Dim, picks: Dim, others: Dim) -> bool:
         return True
     pairs = places * picks * others
     return isinstance(pairs, int) and pairs <= FEW_PAIRS
+
+
+def _is_updated(x: Term, picks: Dim, pairs: Dim) -> bool:
+    """Whether to combine in memory is better than to compare: where there is much to
+    compare; and of what is there already, to be updated, few elements change."""
+    if not x.e.updates or (isinstance(pairs, int) and pairs <= FEW_PAIRS):
+        return False
+    return picks != 1 or x.e.b.definition(x.value) is None
 
 
 def _within(index: Term, size: Dim) -> Term:
@@ -300,10 +316,32 @@ def index_put(
         shape = broadcast_shapes(shape, place.shape)
     rest = [x.shape[d] for d in others]
     src = _in_front(values, shape, rest, dims).cast(x.dtype)
+    how = "sum" if accumulate else "last"
+    if 0 not in src.shape and _is_updated(
+        x, product(shape), x.elements * product(shape)
+    ):
+        made = updated(x, _points(src, places, shape, dims, x.rank), how)
+        if made is not None:
+            return made
     made = _put_in_front(x.permute(order), places, shape, src, accumulate)
     if made is None:
         return None
     return made.permute(order.index(d) for d in range(x.rank))
+
+
+def _points(
+    src: Term,
+    indices: Sequence[Term],
+    shape: tuple[Dim, ...],
+    dims: Sequence[int],
+    rank: int,
+) -> Points:
+    """Where a source goes whose first dimensions are those of indices along `dims`."""
+    rest = iter(range(len(shape), src.rank))
+    at = tuple(-1 - dims.index(d) if d in dims else next(rest) for d in range(rank))
+    line = (1,) * (src.rank - len(shape))
+    lifted = (i.broadcast(shape) for i in indices)
+    return Points(src, at, tuple(i.reshape((*i.shape, *line)) for i in lifted))
 
 
 def _put_in_front(
@@ -479,6 +517,11 @@ def embedding_backward(
     )
     rows = indices.reshape((picks,)).cast(i64)
     kept = call(ops.Ne, rows, padding_idx).reshape((picks, 1))
+    if _is_updated(lines, picks, num_weights * picks * width) and picks != 0:
+        mask = kept if padding_idx >= 0 else None
+        points = Points(lines, (-1, 1), (rows.reshape((picks, 1)),), mask)
+        zeros = e.full(0, (num_weights, width), lines.dtype)
+        return updated(zeros, points, "sum")
     zeros = e.full(0, (num_weights, width), lines.dtype)
     index, src = _along(zeros, 0, rows, where(kept, lines, 0))
     return scattered(zeros, 0, index, src, "sum")

@@ -48,6 +48,8 @@ class Emitter:
     """The dtype of a float that no tensor decides."""
     home: torch.device
     """Where the function's kernels run."""
+    updates: tuple[str, ...] = ()
+    """The dtypes whose elements it pays to combine in memory: see `Target.updates`."""
     results: tuple[Tensor, ...] = ()
     """The types that torch says the node's results have."""
     whole: bool = False

@@ -22,6 +22,7 @@ from fusec.ir.ops.contraction import Matmul
 from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.pointwise import dtype_of
 from fusec.ir.ops.reduction import ReduceDims, ScanDim
+from fusec.ir.ops.updating import update
 from fusec.ir.ops.view import (
     Broadcast,
     Concat,
@@ -32,6 +33,7 @@ from fusec.ir.ops.view import (
     Permute,
     Reshape,
     Restride,
+    Scatter,
     Slice,
 )
 
@@ -105,6 +107,20 @@ def gather(frame: Frame, op: Gather) -> tuple[Array]:
     return (x[tuple(np.broadcast_arrays(*coords))],)
 
 
+def scatter(frame: Frame, op: Scatter) -> tuple[Array]:
+    x, src, picks = frame[op.x], frame[op.src], frame.all(op.picks)
+    chosen = np.broadcast_to(True if op.mask is None else frame[op.mask], src.shape)
+    place = np.zeros(np.count_nonzero(chosen), np.int64)
+    for dim, (at, extent) in enumerate(zip(op.places, x.shape, strict=True)):
+        coord = along(at, src.shape[at], src.ndim) if at >= 0 else picks[-1 - at]
+        index = np.broadcast_to(coord, src.shape)[chosen]
+        check_within(index, extent, _dim(op.x, dim))
+        place = place * extent + index
+    result = np.array(x, order="C")
+    update(op.combine, result.reshape(-1), place, src[chosen])
+    return (result,)
+
+
 def restride(frame: Frame, op: Restride) -> tuple[Array]:
     return (frame[op.x],)
 
@@ -149,6 +165,7 @@ RULES: Mapping[type, Rule] = {
     Checked: checked,
     Index: index,
     Gather: gather,
+    Scatter: scatter,
     Restride: restride,
     ReduceDims: reduce_dims,
     ScanDim: scan_dim,

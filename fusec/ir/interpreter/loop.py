@@ -29,9 +29,18 @@ from fusec.ir.interpreter.memory import along, check_within, in_memory, poisoned
 from fusec.ir.ops.checks import Check
 from fusec.ir.ops.elementwise import Mul
 from fusec.ir.ops.extern import Extern
-from fusec.ir.ops.loop import Coordinate, Load, Region, Store, View
+from fusec.ir.ops.loop import (
+    Coordinate,
+    Load,
+    Region,
+    Store,
+    Update,
+    View,
+    updates,
+)
 from fusec.ir.ops.pointwise import dtype_of
 from fusec.ir.ops.reduction import Reduce, Scan
+from fusec.ir.ops.updating import update as combine
 from fusec.ir.products import summed_products
 from fusec.ir.types import Axis, Tensor, strides_of
 
@@ -50,8 +59,12 @@ def region(frame: Frame, op: Region) -> Sequence[Array]:
     inputs = op.body.params[: len(op.inputs)]
     made = op.body.params[len(op.inputs) :]
     frame.values.update(zip(inputs, frame.all(op.inputs), strict=True))
+    updated = updates(op.body)
     for value in made:
-        frame.values[value] = _unwritten(frame, value)
+        if value in updated:
+            frame.values[value] = _begun(frame[updated[value].start])
+        else:
+            frame.values[value] = _unwritten(frame, value)
     frame.products = {*summed_products(op.body).values()}
     frame.run(op.body)
     return [_finished(frame[value], value) for value in made]
@@ -61,6 +74,11 @@ def _unwritten(frame: Frame, value: Value) -> Output:
     assert isinstance(value.type, Tensor)
     shape = frame.shape(value.type.shape)
     return Output(poisoned(shape, value.type.dtype), np.zeros(shape, np.bool_))
+
+
+def _begun(start: Array) -> Output:
+    array = np.array(start, order="C")
+    return Output(array, np.ones(array.shape, np.bool_))
 
 
 def _finished(output: Output, value: Value) -> Array:
@@ -109,6 +127,17 @@ def store(frame: Frame, op: Store) -> tuple[()]:
         raise InterpretError(f"writes an element of {op.buffer} at several points")
     output.array.reshape(-1)[place] = value[everywhere]
     output.written.reshape(-1)[place] = True
+    return ()
+
+
+def update(frame: Frame, op: Update) -> tuple[()]:
+    shape = frame.extents(op.axes)
+    chosen = np.broadcast_to(
+        _points(frame, op.mask, op.axes) if op.masked else True, shape
+    )
+    value = np.broadcast_to(_points(frame, op.value, op.axes), shape)[chosen]
+    place = _place(frame, op, op.slots, op.axes, chosen)
+    combine(op.combine, frame[op.buffer].array.reshape(-1), place, value)
     return ()
 
 
@@ -230,6 +259,7 @@ RULES: Mapping[type, Rule] = {
     Coordinate: coordinate,
     Load: load,
     Store: store,
+    Update: update,
     Mul: mul,
     Reduce: reduce,
     Scan: scan,

@@ -48,6 +48,7 @@ from fusec.ir.ops.tile import (
     Stage,
     StoreTile,
 )
+from fusec.ir.ops.updating import update
 from fusec.ir.ops.view import Broadcast
 from fusec.ir.types import Buffer
 
@@ -141,6 +142,9 @@ def store_tile(frame: Frame, op: StoreTile) -> tuple[()]:
     at = _elements(frame, op, value.shape)
     buffer = frame[op.buffer]
     place, written = _checked(at, buffer, op.buffer), value[at.touched]
+    if op.combine:
+        update(op.combine, buffer, place, written)
+        return ()
     buffer[place] = written
     if not np.array_equal(buffer[place], written, equal_nan=written.dtype.kind == "f"):
         raise InterpretError(f"two elements go to one place in {op.buffer}")

@@ -16,10 +16,11 @@ from __future__ import annotations
 from typing import Any
 
 from fusec.ir.calls import Slot
-from fusec.ir.core import Affine, Block, Level, Op, Values
+from fusec.ir.core import Affine, Block, Level, Op, Value, Values
 from fusec.ir.dtypes import bool_, i64
 from fusec.ir.opdef import attr, block, operand, operands
 from fusec.ir.ops.space import common_space
+from fusec.ir.ops.updating import check_way
 from fusec.ir.types import (
     Axis,
     Element,
@@ -99,7 +100,21 @@ class Load(Op, name="load", levels=LOOP):
         return self.indices[-1] if self.masked else None
 
 
-class Store(Op, name="store", levels=LOOP):
+class Write(Op):
+    """What storing and updating share: an element, and where in a result it goes."""
+
+    value: Value
+    buffer: Value
+    indices: Values
+    index: tuple[Any, ...]
+
+    @property
+    def slots(self) -> Values:
+        """The computed indices."""
+        return self.indices
+
+
+class Store(Write, name="store", levels=LOOP):
     """Write an element of a result at `index`, at every point of the value's axes."""
 
     pure = False
@@ -113,12 +128,57 @@ class Store(Op, name="store", levels=LOOP):
     def infer(
         cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
     ) -> tuple[Type, ...]:
-        value, tensor = operands[0].type, operands[1].type
-        if not isinstance(tensor, Tensor) or len(tensor.shape) != len(attrs[0]):
-            raise IllTyped(f"index {attrs[0]} does not fit {tensor}")
-        if not isinstance(value, (Points, Scalar)) or value.dtype is not tensor.dtype:
-            raise IllTyped(f"store of {value} into {tensor}")
+        _check_written(cls.name, operands, attrs[0])
         return ()
+
+
+class Update(Write, name="update", levels=LOOP):
+    """Combine an element with that of a result at `index`, at every point of `axes`.
+
+        update %v, %y, %x, %at [$0, j] {combine="sum"} over i:8, j:4
+
+    The result begins as `start`, a parameter of its type. Several points may meet in
+    one place, in any order: `updating` has the ways to combine. With `masked`, the
+    last of `indices` says where there is anything to combine.
+    """
+
+    pure = False
+
+    value = operand()
+    buffer = operand()
+    start = operand()
+    indices = operands()
+    index = attr(("index",))
+    axes = attr((Axis,))
+    combine = attr(str)
+    masked = attr(bool, default=False)
+
+    @classmethod
+    def infer(
+        cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
+    ) -> tuple[Type, ...]:
+        index, _, combine, masked = attrs
+        _check_written(cls.name, operands, index)
+        if operands[2].type != operands[1].type:
+            raise IllTyped(f"{operands[1].type} cannot begin as {operands[2].type}")
+        if masked and operands[-1].type.dtype is not bool_:  # type: ignore[union-attr]
+            raise IllTyped(f"mask of type {operands[-1].type}")
+        check_way(combine)
+        return ()
+
+    @property
+    def slots(self) -> Values:
+        """The computed indices, without the mask."""
+        return self.indices[:-1] if self.masked else self.indices
+
+    @property
+    def mask(self) -> Any:
+        return self.indices[-1] if self.masked else None
+
+
+def updates(block: Block) -> dict[Value, Update]:
+    """The update of each result that has one, in the block of a region."""
+    return {op.buffer: op for op in block.ops if isinstance(op, Update)}
 
 
 class View(Op, name="view", levels=(Level.LOOP, Level.HOST)):
@@ -133,6 +193,14 @@ class View(Op, name="view", levels=(Level.LOOP, Level.HOST)):
         cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
     ) -> tuple[Type, ...]:
         return (attrs[0],)
+
+
+def _check_written(name: str, operands: Values, index: tuple[Any, ...]) -> None:
+    value, tensor = operands[0].type, operands[1].type
+    if not isinstance(tensor, Tensor) or len(tensor.shape) != len(index):
+        raise IllTyped(f"index {index} does not fit {tensor}")
+    if not isinstance(value, (Points, Scalar)) or value.dtype is not tensor.dtype:
+        raise IllTyped(f"{name} of {value} into {tensor}")
 
 
 def _space(indices: Values, attrs: tuple[Any, ...]) -> Element:

@@ -28,6 +28,7 @@ from fusec.ir.dtypes import DType, bool_, i64
 from fusec.ir.layout import Layout
 from fusec.ir.opdef import attr, block, operand, operands
 from fusec.ir.ops.space import check_dims
+from fusec.ir.ops.updating import check_way
 from fusec.ir.types import Buffer, IllTyped, Scalar, Tile, Type
 
 TILE = (Level.TILE,)
@@ -187,6 +188,8 @@ class StoreTile(Access, name="store_tile", levels=TILE):
     """Write a tile. Operands after the offset: limits, then index and mask.
 
     `streaming` marks memory that nobody reads soon: the store may bypass the caches.
+    No two elements go to one place, unless `combine` says how they are combined there
+    and with what is there (see `updating`), whatever programs do it at once.
     """
 
     pure = False
@@ -200,12 +203,15 @@ class StoreTile(Access, name="store_tile", levels=TILE):
     indirect = attr(bool, default=False)
     masked = attr(bool, default=False)
     streaming = attr(bool, default=False)
+    combine = attr(str, default="")
 
     @classmethod
     def infer(
         cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
     ) -> tuple[Type, ...]:
-        strides, limited, indirect, masked, _ = attrs
+        strides, limited, indirect, masked, _, combine = attrs
+        if combine:
+            check_way(combine)
         tile = _check_access(operands[1].type, operands[0].type, strides)
         _check_number("the offset", operands[2].type)
         tiles = (i64,) * indirect + (bool_,) * masked

@@ -10,11 +10,12 @@ from typing import Any
 
 from fusec.ir.core import Block, Level, Op, Value, Values
 from fusec.ir.dims import Dim, product
-from fusec.ir.dtypes import i64
+from fusec.ir.dtypes import bool_, i64
 from fusec.ir.opdef import attr, operand, operands
 from fusec.ir.ops.cast import Cast
 from fusec.ir.ops.reduction import ScanDim
 from fusec.ir.ops.space import check_dims
+from fusec.ir.ops.updating import check_way
 from fusec.ir.types import IllTyped, Scalar, Tensor, Tile, Type
 
 GRAPH = (Level.GRAPH,)
@@ -168,7 +169,7 @@ def _flip(builder: Any, x: Value, attrs: tuple[Any, ...]) -> Values | None:
     """A flip goes towards what it flips, and a scan of it runs from the other end."""
     made = builder.definition(x)
     # flip (flip x) -> x
-    if isinstance(made, Slice) and made.attrs == attrs:
+    if isinstance(made, Slice) and made.attrs == attrs and made.x.shape == x.shape:
         return made.operands
     # flip (cast x) -> cast (flip x)
     if isinstance(made, Cast):
@@ -278,6 +279,55 @@ class Gather(Op, name="gather", levels=GRAPH):
             raise IllTyped(f"gather from {x.shape} by {index.shape}: ranks differ")
         check_dims(cls.name, attrs, len(x.shape))
         return (Tensor(x.dtype, index.shape),)
+
+
+class Scatter(Op, name="scatter", levels=GRAPH):
+    """x with every element of `src` combined into it, where indices say.
+
+    `places` has, for each dimension of x, the dimension of `src` that counts it, or
+    −1 − k for the k-th of `indices`, integers of the shape of `src` that count from 0:
+
+        scatter %x, %src, %rows {places=(-1, 1), combine="sum"}
+        result[rows[i, j], j] += src[i, j]
+
+    Elements may meet in one place, in any order: `updating` has the ways to combine.
+    With `masked`, the last of `indices` says which elements of `src` there are.
+    """
+
+    x = operand()
+    src = operand()
+    indices = operands()
+    places = attr((int,))
+    combine = attr(str)
+    masked = attr(bool, default=False)
+
+    @property
+    def picks(self) -> Values:
+        """The indices, without the mask."""
+        return self.indices[:-1] if self.masked else self.indices
+
+    @property
+    def mask(self) -> Any:
+        return self.indices[-1] if self.masked else None
+
+    @classmethod
+    def infer(
+        cls, operands: Values, attrs: tuple[Any, ...], blocks: tuple[Block, ...]
+    ) -> tuple[Type, ...]:
+        x, src, *indices = map(tensor, (v.type for v in operands))
+        places, combine, masked = attrs
+        check_way(combine)
+        if src.dtype is not x.dtype or len(places) != len(x.shape):
+            raise IllTyped(f"scatter of {src} into {x} by {places}")
+        if any(index.shape != src.shape for index in indices):
+            raise IllTyped(f"scatter of {src.shape} by indices of another shape")
+        if masked and indices[-1].dtype is not bool_:
+            raise IllTyped(f"mask of type {indices[-1]}")
+        check_dims(cls.name, tuple(d for d in places if d >= 0), len(src.shape))
+        used = sorted(-1 - d for d in places if d < 0)
+        if used != list(range(len(indices) - masked)):
+            raise IllTyped(f"{len(indices) - masked} indices, but places {places}")
+        return (Tensor(x.dtype, x.shape),)
 
 
 class Restride(Op, name="restride", levels=GRAPH):
