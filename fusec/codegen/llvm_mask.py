@@ -8,7 +8,7 @@ narrow integers in which lanes are compared cheaply.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from fusec.codegen.llvm_kernel import Kernel, constant_vector
 from fusec.codegen.llvm_lanes import Lanes
@@ -50,7 +50,7 @@ class Bounds:
         mask = self._compared(register)
         if all(known):
             return True if mask is None else mask
-        constant = constant_vector("i1", [str(lane).lower() for lane in known])
+        constant = constant_mask(known)
         return constant if mask is None else self._v.op("and", "i1", mask, constant)
 
     def _compared_bits(self, limits: Mapping[int, Value], bits: int) -> int:
@@ -118,3 +118,15 @@ def both(v: Lanes, mask: Mask, other: Mask) -> Mask:
     if mask is True or other is True:
         return other if mask is True else mask
     return v.op("and", "i1", mask, other)
+
+
+def constant_mask(lanes: Sequence[bool]) -> str:
+    """The mask that has these lanes."""
+    return constant_vector("i1", [str(lane).lower() for lane in lanes])
+
+
+def known_lanes(mask: str) -> list[bool] | None:
+    """Which lanes a constant mask has; None for others."""
+    if not mask.startswith("<"):
+        return None
+    return [lane.endswith("true") for lane in mask[1:-1].split(", ")]

@@ -23,7 +23,7 @@ from fusec.codegen.llvm_kernel import (
 )
 from fusec.codegen.llvm_known import condition
 from fusec.codegen.llvm_lanes import Lanes, element, memory_element
-from fusec.codegen.llvm_mask import Bounds, Mask, both
+from fusec.codegen.llvm_mask import Bounds, Mask, both, constant_mask, known_lanes
 from fusec.codegen.llvm_places import Places, moved
 from fusec.errors import InternalError
 from fusec.ir.core import Value
@@ -319,7 +319,7 @@ def _read_one(where: Where, register: int, mask: Mask, default: str | None) -> s
 
 def _read_reversed(where: Where, register: int, mask: Mask, default: str | None) -> str:
     pointer = where.pointer(register, 1 - where.v.count)
-    mask = mask if mask is True else reverse(where.v, "i1", str(mask))
+    mask = mask if mask is True else backwards(where.v, str(mask))
     back = None if default is None else reverse(where.v, _type(where), default)
     return reverse(where.v, _type(where), _read_run(where, pointer, mask, back))
 
@@ -379,7 +379,7 @@ def _write(where: Where, register: int, value: str, mask: Mask) -> None:
     elif where.step == 1:
         _write_run(where, where.pointer(register), value, mask)
     elif where.step == -1:
-        mask = mask if mask is True else reverse(v, "i1", str(mask))
+        mask = mask if mask is True else backwards(v, str(mask))
         value = reverse(v, _type(where), value)
         _write_run(where, where.pointer(register, 1 - v.count), value, mask)
     else:
@@ -391,10 +391,20 @@ def _store_text(where: Where, pointer: str, value: str, align: int) -> str:
 
 
 def _write_run(where: Where, pointer: str, value: str, mask: Mask) -> None:
+    v = where.v
     if mask is True:
-        where.v.writer.effect(_store_text(where, pointer, value, where.bytes))
-    else:
-        _masked_store(where, where.v, pointer, value, str(mask))
+        v.writer.effect(_store_text(where, pointer, value, where.bytes))
+        return
+    lanes = known_lanes(str(mask))
+    if lanes is None or sum(lanes) != 1:
+        _masked_store(where, v, pointer, value, str(mask))
+        return
+    # Of a masked store of one lane that was truncated, LLVM 22 writes all bits that the
+    # lane had before, over its neighbours.
+    type_, lane = _type(where), lanes.index(True)
+    one = v.write(f"extractelement {v.type(type_)} {value}, i64 {lane}")
+    at = where.k.element_pointer(v, where.dtype, pointer, str(lane))
+    v.writer.effect(f"store {type_} {one}, ptr {at}, align {where.bytes}")
 
 
 def _masked_store(where: Where, v: Lanes, pointer: str, value: str, mask: str) -> None:
@@ -550,6 +560,12 @@ def reverse(v: Lanes, type_: str, x: str) -> str:
     return v.write(
         f"shufflevector {vector} {x}, {vector} poison, <{v.count} x i32> {order}"
     )
+
+
+def backwards(v: Lanes, mask: str) -> str:
+    """A mask from the last lane to the first; a constant stays one."""
+    lanes = known_lanes(mask)
+    return reverse(v, "i1", mask) if lanes is None else constant_mask(lanes[::-1])
 
 
 def _type(where: Where) -> str:

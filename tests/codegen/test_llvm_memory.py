@@ -18,6 +18,7 @@ from fusec.ir.dims import Dim, Symbol
 from fusec.ir.dtypes import DType, bool_, f32, f64, i8, i32, i64, parse_dtype
 from fusec.ir.layout import row_major, tile_layout
 from fusec.ir.ops import elementwise as ew
+from fusec.ir.ops.cast import Cast, convert
 from fusec.ir.ops.tile import BroadcastTile, LoadTile, ProgramId, StoreTile
 from fusec.ir.ops.updating import update
 from fusec.ir.types import Buffer, Tile
@@ -173,6 +174,36 @@ def test_elements_beyond_a_limit_are_not_touched(run: Run) -> None:
             assert (y[:13] == np.arange(13)).all()
     finally:
         libc.mprotect(ctypes.c_void_p(start + page), page, 3)
+
+
+NARROWED = ["i32 i8", "i32 i16", "i64 i32", "i64 i8", "i16 u8", "f32 bf16", "f32 f16"]
+
+
+@pytest.mark.parametrize("names", NARROWED)
+@pytest.mark.parametrize("step", [1, -1])
+def test_stores_of_what_was_narrowed_leave_their_neighbours(
+    names: str, step: int, run: Run
+) -> None:
+    """Any number of lanes, none of which writes what it was before."""
+    wide, narrow = map(parse_dtype, names.split())
+    k = Copy(tile(wide, 1, 16, 8))
+    made = k.b.param(memory(narrow), "narrow")
+    x, y = -numbers(wide) - 1, np.full(4096, 7, narrow.storage)
+    expected = y.copy()
+    for count in range(1, 17):
+        n, at = k.b.const(count, i64), k.b.const(100 * count, i64)
+        value = k.b(Cast, k.load((0, 1), offset=16 * count), dtype=narrow)
+        attrs = ((0, step), (1,), False, False, False, "")
+        k.b.emit(StoreTile, (value, made, at, n), attrs)
+        places = 100 * count + step * np.arange(count)
+        expected[places] = narrowed(x[16 * count :][:count], wide, narrow)
+    run(k.function(), [x, numbers(wide), y])
+    assert (y == expected).all()
+
+
+def narrowed(x: Array, wide: DType, narrow: DType) -> Array:
+    made = convert(x, wide, narrow)
+    return made if narrow.carrier == narrow.storage else narrow.encode(made)
 
 
 @pytest.mark.parametrize("lanes", [1, 4, 8])
