@@ -200,6 +200,18 @@ def test_scaled_products_plus_something(beta: float, alpha: float) -> None:
     torch.testing.assert_close(got(plus, x, y).double(), wanted, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("op", [torch.addmm, torch.baddbmm, torch.addbmm])
+def test_what_an_open_factor_leaves_unread(op: Callable[..., Tensor]) -> None:
+    """A beta that is a size: 0 does not even read what else is added."""
+    torch.manual_seed(0)
+    few = 2 if op is torch.addmm else 3
+    plus, x, y = drawn(3, 5), drawn(*(2, 3, 4)[-few:]), drawn(*(2, 4, 5)[-few:])
+    plus[1] = float("nan")
+    f = compiled(lambda beta: op(plus, x, y, beta=beta), dynamic=True)
+    for beta in (0, 3, 0):
+        torch.testing.assert_close(f(beta), op(plus, x, y, beta=beta), equal_nan=True)
+
+
 def test_products_of_a_batch_added_up() -> None:
     torch.manual_seed(0)
     plus, x, y = drawn(5, 7), drawn(3, 5, 6), drawn(3, 6, 7)

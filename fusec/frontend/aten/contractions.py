@@ -7,7 +7,8 @@ in; integers wrap. ATen's libraries do the same, in an order of their own.
 from __future__ import annotations
 
 from fusec.frontend.aten.registry import lowers
-from fusec.frontend.aten.term import Emitter, Number, Term
+from fusec.frontend.aten.term import Emitter, Number, Term, where
+from fusec.ir.dims import Expr
 from fusec.ir.dtypes import i32
 from fusec.ir.ops.contraction import Matmul, summed_in
 
@@ -68,11 +69,14 @@ def _product(x: Term, y: Term) -> Term:
     return Term(x.e, x.e.b(Matmul, x.value, y.value, dtype=summed_in(x.dtype)))
 
 
-def _plus(plus: Term, product: Term, beta: Number, alpha: Number) -> Term:
+def _plus(plus: Term, product: Term, beta: Number | Expr, alpha: Number) -> Term:
     """`beta` times what is added, which a beta of 0 does not even read."""
     if alpha != 1:
         product = product * alpha
     if beta == 0:
         return product
     added = plus.cast(product.dtype)
+    if isinstance(beta, Expr):  # an open size
+        whole = product + added * beta
+        return where(product.e.size(beta).equals(0), product, whole)
     return product + (added if beta == 1 else added * beta)
