@@ -71,7 +71,8 @@ class Prices:
         reduced = self.groups.reduced(group)
         spans = list(group.spans.values())
         swept = reduced.union(*self.groups.sweeps(group))
-        grid = frozenset[Axis].intersection(*spans) - swept if spans else frozenset()
+        shared = frozenset[Axis].intersection(*spans) if spans else frozenset[Axis]()
+        grid = shared - swept
         operations = sum(
             weight * self._points(space, placement, grid)
             for k, placements in group.members.items()
