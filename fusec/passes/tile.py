@@ -23,7 +23,7 @@ from typing import Any
 from fusec.analysis.accesses import Access, Accesses
 from fusec.analysis.affine import axes_of
 from fusec.analysis.contraction import Product
-from fusec.analysis.descriptors import described
+from fusec.analysis.descriptors import fetched
 from fusec.analysis.schedule import Schedule, Split
 from fusec.ir.builder import Builder
 from fusec.ir.core import Affine, Function, Level, Op, Value, Values
@@ -79,7 +79,7 @@ class _Tiling:
         self.fetched: set[Op] = set()
         """Loads by tensor descriptors."""
         if schedule.descriptors:
-            self.fetched = {a.op for a in described(schedule, accesses, facts)}
+            self.fetched = {a.op for a in fetched(schedule, accesses, facts)}
         self.builder = Builder(Level.TILE)
         self.dims = {split.axis: d for d, split in enumerate(schedule.tile)}
         self.extents = [split.extent for split in schedule.tile]

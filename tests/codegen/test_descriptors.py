@@ -28,7 +28,7 @@ from fusec.analysis import block_products, blocks
 from fusec.analysis.accesses import accesses
 from fusec.analysis.candidates import Choice, candidates, described
 from fusec.analysis.choices import choose
-from fusec.analysis.descriptors import descriptor_bytes, may_describe, scratch_of
+from fusec.analysis.descriptors import descriptor_bytes, may_describe, scratch_at
 from fusec.build import Binaries, gpu_jobs
 from fusec.codegen import llvm_gpu_host
 from fusec.compiler import setting_of
@@ -192,7 +192,7 @@ def test_views_that_begin_anywhere(offset: int, count: int) -> None:
     tiles = [op for op in walk(kernel.function.body) if isinstance(op, FetchTile)]
     assert len(tiles) == count
     assert kernel.schedule.descriptors is bool(count)
-    assert (scratch_of(kernel.function) is not None) is bool(count)
+    assert (scratch_at(kernel.function) is not None) is bool(count)
     (launch,) = ops(found.host, Launch)
     assert len(launch.arguments) == len(kernel.function.params)
 
@@ -322,7 +322,7 @@ def test_every_program_has_its_own_scratch_memory() -> None:
     allocs = ops(journey.lowered.host, Alloc)
     scratch = next(op for op in allocs if op.result is launch.arguments[-1])
     kernel = journey.kernels[launch.kernel]
-    assert scratch_of(kernel) == len(kernel.params) - 1
+    assert scratch_at(kernel) == len(kernel.params) - 1
     assert scratch.type.shape == (2 * DESCRIPTOR * launch.grid,)
     assert descriptor_bytes(kernel) == 2 * DESCRIPTOR
     (job,) = gpu_jobs(journey.joined, journey.target).values()
@@ -373,7 +373,7 @@ def test_sizes_of_scratch_memory_that_calls_tell(
 def test_without_scratch_memory_a_launch_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(llvm_gpu_host, "scratch_of", lambda kernel: None)
+    monkeypatch.setattr(llvm_gpu_host, "scratch_at", lambda kernel: None)
     torch._dynamo.reset()
     x, w = half(100, 64), half(64, 136)
     f = compiled(lambda x, w: (x @ w).relu())
