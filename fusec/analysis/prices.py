@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
 
-from fusec.analysis.cost import Work, likely, met, seconds
+from fusec.analysis.cost import Work, likely, seconds, update_bytes
 from fusec.analysis.groups import Group, Groups
 from fusec.analysis.library import as_call
 from fusec.analysis.placement import Placement, coordinate
@@ -66,7 +66,7 @@ class Prices:
         updated = [u for v in group.stored if (u := self.regions.update(v)) is not None]
         stored = (v for v in group.stored if self.regions.update(v) is None)
         written = sum(self.bytes(v) for v in stored)
-        half = sum(self._size(met(update)) // 2 for update in updated)
+        half = sum(self._size(update_bytes(update)) // 2 for update in updated)
         read, written = read + half, written + half
         reduced = self.groups.reduced(group)
         spans = list(group.spans.values())
