@@ -118,7 +118,7 @@ def tried(
 def kernel_of(job: Job, binary: Binary) -> GpuKernel:
     """A kernel as programs have it."""
     used = binary.resources
-    return GpuKernel(job.name, binary.code, used.threads, used.shared, job.memory)
+    return GpuKernel(job.name, binary.code, used.threads, used.shared, job.scratch_at)
 
 
 def _job(

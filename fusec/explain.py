@@ -38,7 +38,7 @@ from fusec.ir.core import Block, Function, Op, Value, uses, walk
 from fusec.ir.dims import Symbol
 from fusec.ir.ops.constant import Const, SizeOf
 from fusec.ir.ops.extern import Extern
-from fusec.ir.ops.loop import Load, Region, Store, View, updates
+from fusec.ir.ops.loop import Load, Region, Store, View
 from fusec.logs import counted, sized
 from fusec.passes.journey import Journey
 from fusec.runtime.ahead import Binary, Failure, Resources
@@ -331,18 +331,12 @@ def _copies(
         if not set(held).isdisjoint(function.body.yields):
             reasons["a result has to have memory of its own"] = None
         for reader in readers.get(value, ()):
-            if isinstance(reader, Region) and value in _begun(reader):
+            if isinstance(reader, Region) and value in reader.starts.values():
                 reasons["an update overwrites it, and others read what it was"] = None
         for call in (r for v in held for r in readers.get(v, ())):
             if isinstance(call, Extern):
                 reasons[f"{call.target} reads it from memory"] = None
     return tuple(reasons)
-
-
-def _begun(region: Region) -> set[Value]:
-    """The tensors that updated results of a region begin as."""
-    outer = dict(zip(region.body.params, region.inputs, strict=False))
-    return {outer[op.start] for op in updates(region.body).values()}
 
 
 def _place(loc: Loc) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from fusec.analysis.affine import index_axes
-from fusec.analysis.cost import met
+from fusec.analysis.cost import update_bytes
 from fusec.ir.calls import Slot
 from fusec.ir.core import Affine, Op, Value, walk
 from fusec.ir.dims import Dim, exact_div, product
@@ -72,7 +72,7 @@ class Accesses:
         read and written of it."""
         plain = (a.buffer for a in self.all if not isinstance(a.op, Update))
         whole = (product(b.shape) * (b.dtype.bits // 8) for b in dict.fromkeys(plain))
-        updated = (met(a.op) for a in self.all if isinstance(a.op, Update))
+        updated = (update_bytes(a.op) for a in self.all if isinstance(a.op, Update))
         return sum((*whole, *updated), 0)
 
     def of(self, op: Op) -> Access:

@@ -25,10 +25,8 @@ MIDDLING = 512
 """A size to reckon with where none was seen."""
 SCAN = 8.0
 """How often a scan along the lanes combines for each vector of elements, about."""
-
-
 SECTOR = 32
-"""Bytes of memory that an update meets where its elements do not lie in a row."""
+"""Bytes of memory that each element of an update meets, where they lie in no row."""
 UPDATE = 2.0
 """Simple operations that take as long as to combine an element in memory."""
 
@@ -58,7 +56,7 @@ def weigh(op: Op) -> float:
     return op.cost if isinstance(op, Elementwise) else 0.0
 
 
-def met(op: Update) -> Dim:
+def update_bytes(op: Update) -> Dim:
     """Bytes that an update reads and writes: each element's, or a sector for each."""
     steps = [s for e in op.index[-1:] if isinstance(e, Affine) for _, s in e.terms]
     row = any(step in (1, -1) for step in steps)

@@ -42,13 +42,13 @@ def may_describe(schedule: Schedule, accesses: Accesses, target: Target) -> bool
     known are as good as can be."""
     if schedule.dot is None or not target.has("descriptors"):
         return False
-    found = described(schedule, accesses, None)
+    found = fetched(schedule, accesses, None)
     rows, columns = schedule.tile[0].chunk, schedule.tile[-1].chunk
     written = rows * columns * _narrowest(accesses) // 8
     return bool(found) and SHARE * DESCRIPTOR * len(found) <= written
 
 
-def described(
+def fetched(
     schedule: Schedule, accesses: Accesses, facts: Facts | None
 ) -> list[Access]:
     """The loads of factors that descriptors can replace; without facts, those that some
@@ -119,7 +119,7 @@ def _narrowest(accesses: Accesses) -> int:
     return min(a.buffer.dtype.bits for a in stored)
 
 
-def scratch_of(kernel: Function) -> int | None:
+def scratch_at(kernel: Function) -> int | None:
     """Which parameter of a kernel is the scratch memory of its descriptors, if it has
     any."""
     found = {op.scratch for op in walk(kernel.body) if isinstance(op, FetchTile)}

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 
 from fusec.ir.core import Function, Op, Value
 from fusec.ir.ops.extern import Extern
-from fusec.ir.ops.loop import Load, Region, Store, Update, View, updates
+from fusec.ir.ops.loop import Load, Region, Store, Update, View
 from fusec.ir.ops.reduction import Reduce, Scan
 from fusec.ir.types import Axis, Points
 
@@ -69,7 +69,7 @@ def taken_over(function: Function) -> dict[Value, Value]:
     for number, op in reversed(list(enumerate(body.ops))):
         if not isinstance(op, Region):
             continue
-        for value, start in _begun(op).items():
+        for value, start in op.starts.items():
             alone = counts[start] == 0 and last[start] == number
             end = ends.get(value) if counts[value] < 2 else None
             own = start in made or end is start
@@ -78,12 +78,6 @@ def taken_over(function: Function) -> dict[Value, Value]:
                 if end is not None:
                     ends[start] = end
     return found
-
-
-def _begun(op: Region) -> dict[Value, Value]:
-    """What each updated result of a region begins as."""
-    outer = dict(zip(op.body.params, (*op.inputs, *op.results), strict=True))
-    return {outer[v]: outer[each.start] for v, each in updates(op.body).items()}
 
 
 def _touched(op: Region, start: Value) -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 
-from fusec.analysis.cost import Work, likely, met, seconds
+from fusec.analysis.cost import Work, likely, seconds, update_bytes
 from fusec.analysis.groups import Group, Groups
 from fusec.analysis.library import as_call
 from fusec.analysis.placement import Placement, coordinate
@@ -14,6 +14,9 @@ from fusec.ir.ops.loop import Region
 from fusec.ir.types import Axis, Tensor
 from fusec.target import Target
 
+SHARED = 64
+"""Points along axes that programs share out which one of them has, more or less: so
+often what lacks these axes serves before it is computed again."""
 ROWS = 12
 """Rows of a product that one program has at least, to use a register of the other
 factor as often as it should."""
@@ -63,18 +66,19 @@ class Prices:
         updated = [u for v in group.stored if (u := self.regions.update(v)) is not None]
         stored = (v for v in group.stored if self.regions.update(v) is None)
         written = sum(self.bytes(v) for v in stored)
-        half = sum(self._size(met(update)) // 2 for update in updated)
+        half = sum(self._size(update_bytes(update)) // 2 for update in updated)
         read, written = read + half, written + half
+        reduced = self.groups.reduced(group)
+        spans = list(group.spans.values())
+        swept = reduced.union(*self.groups.sweeps(group))
+        shared = frozenset[Axis].intersection(*spans) if spans else frozenset[Axis]()
+        grid = shared - swept
         operations = sum(
-            weight * self._points(space, placement)
+            weight * self._points(space, placement, grid)
             for k, placements in group.members.items()
             for placement in placements
             for space, weight in self.regions.summaries[k].weights.items()
         )
-        reduced = self.groups.reduced(group)
-        spans = list(group.spans.values())
-        swept = reduced.union(*self.groups.sweeps(group))
-        grid = frozenset[Axis].intersection(*spans) - swept if spans else ()
         programs = self._size(product(axis.extent for axis in grid))
         roles = self.groups.roles(group)
         if roles is not None and roles.along is not None:
@@ -104,10 +108,15 @@ class Prices:
                 after.add(k)
         return bool(ends & after)
 
-    def _points(self, space: Iterable[Axis], placement: Placement) -> int:
-        """How many points a space has where a region is placed."""
+    def _points(
+        self, space: Iterable[Axis], placement: Placement, grid: Set[Axis]
+    ) -> int:
+        """How many points a space has where a region is placed: again and again, for
+        the programs that share out axes which it lacks."""
         axes = {a for axis in space for a in coordinate(placement, axis).axes}
-        return self._size(product(axis.extent for axis in axes))
+        again = self._size(product(axis.extent for axis in grid - axes))
+        points = self._size(product(axis.extent for axis in axes))
+        return points * max(1, again // SHARED)
 
     def _size(self, dim: Dim) -> int:
         return likely(dim, self.hints)

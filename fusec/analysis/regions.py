@@ -58,8 +58,7 @@ class Summary:
     @property
     def starts(self) -> tuple[Value, ...]:
         """The tensors that updated results begin as."""
-        outer = _outer(self.op)
-        return tuple(outer[op.start] for op in self.updates.values())
+        return tuple(self.op.starts.values())
 
     def written(self, value: Value) -> tuple[Sequence[Affine], tuple[Dim, ...]]:
         """Where in what shape the elements of a result go: all of its own, or the

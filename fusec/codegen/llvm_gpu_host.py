@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from fusec.analysis.descriptors import scratch_of
+from fusec.analysis.descriptors import scratch_at
 from fusec.codegen.llvm_host import SegmentText
 from fusec.codegen.llvm_text import module
 from fusec.ir.core import Function
@@ -107,7 +107,7 @@ class _GpuSegment(SegmentText):
             many = self.lanes.test("icmp ugt", "i64", programs, str(MOST_PROGRAMS))
             programs = self.lanes.select("i64", many, "0", programs)  # the driver fails
         values = [self.address(value) for value in op.arguments]
-        memory = hidden(scratch_of(self.kernels[op.kernel]), values)
+        memory = hidden(scratch_at(self.kernels[op.kernel]), values)
         values += [self.index(size) for size in op.sizes]
         values += map(str, memory)
         self.fill(0, values)

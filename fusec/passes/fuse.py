@@ -35,7 +35,7 @@ from fusec.ir.ops.checks import Check
 from fusec.ir.ops.elementwise import Add, And, Ge, Lt, Mul, Not, Or, Select
 from fusec.ir.ops.loop import Coordinate, Load, Store, Update, Write
 from fusec.ir.ops.reduction import Reduce, Scan
-from fusec.passes.region_builder import BoundBlock, RegionBuilder
+from fusec.passes.region_builder import BoundBlock, RegionBuilder, slotted
 from fusec.passes.views import affine_value
 from fusec.target import Target
 
@@ -270,7 +270,7 @@ class _Writer(RegionBuilder):
     def read(
         self, buffer: Value, index: list[Affine | Value], guard: list[Value]
     ) -> Value:
-        entries, slots = _entries(index)
+        entries, slots = slotted(index)
         operands = (buffer, *slots, *guard)
         (value,) = self.builder.emit(Load, operands, (entries, bool(guard)))
         return value
@@ -330,24 +330,12 @@ class _Writer(RegionBuilder):
         extents = tuple(axis.extent for axis in op.axes)
         if len(affine) < len(places) or not covers(affine, extents):
             return
-        entries, slots = _entries(self.place(op, placement, env))
+        entries, slots = slotted(self.place(op, placement, env))
         mask = [env.get(op.mask, op.mask)] if op.masked else []
         start, value = self.input(outer[op.start]), env.get(op.value, op.value)
         axes = tuple(axis for place in affine for axis in place.axes)
         operands = (value, self.output(tensor), start, *slots, *mask)
         self.builder.emit(Update, operands, (entries, axes, op.combine, op.masked))
-
-
-def _entries(
-    index: Sequence[Affine | Value],
-) -> tuple[tuple[Affine | Slot, ...], list[Value]]:
-    """An index as an op has it, and the values of its computed entries."""
-    slots = [entry for entry in index if isinstance(entry, Value)]
-    numbers = iter(range(len(slots)))
-    entries = tuple(
-        Slot(next(numbers)) if isinstance(entry, Value) else entry for entry in index
-    )
-    return entries, slots
 
 
 def _needed(block: Block, value: Value) -> set[Op]:

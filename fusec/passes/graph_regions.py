@@ -17,7 +17,7 @@ from fusec.ir.ops.extern import Extern
 from fusec.ir.ops.loop import Load, Store, Update
 from fusec.ir.ops.view import Scatter
 from fusec.ir.types import Axis, Scalar, Tensor
-from fusec.passes.region_builder import RegionBuilder
+from fusec.passes.region_builder import RegionBuilder, slotted
 from fusec.passes.views import VIEWS, Coord, coordinate
 
 AXIS_NAMES = "ijklmnopqrstuvwxy"
@@ -100,7 +100,7 @@ class GraphRegion(RegionBuilder):
         return self.load(self.input(self.sources.boxed(value)), (), None)
 
     def load(self, buffer: Value, coords: Sequence[Coord], mask: Value | None) -> Value:
-        index, slots = _entries(coords)
+        index, slots = slotted(coords)
         if mask is not None:
             other = self.builder.const(0, buffer.dtype)  # type: ignore[union-attr]
             slots += [mask, other]
@@ -118,7 +118,7 @@ class GraphRegion(RegionBuilder):
         mask: Value | None,
     ) -> None:
         """Combine an element with that of a result, at all points of some axes."""
-        index, slots = _entries(coords)
+        index, slots = slotted(coords)
         slots += [] if mask is None else [mask]
         begun = self.input(self.sources.stored[start])
         operands = (value, self.output(op.result), begun, *slots)
@@ -147,21 +147,6 @@ class GraphRegion(RegionBuilder):
     def integer(self, index: Value) -> Value:
         """An index of any integer dtype as i64."""
         return self.builder(Cast, index, dtype=i64)
-
-
-def _entries(
-    coords: Sequence[Coord],
-) -> tuple[tuple[Affine | Slot, ...], list[Value]]:
-    """Coordinates as the index of an access, and those of them that are computed."""
-    slots: list[Value] = []
-    index: list[Affine | Slot] = []
-    for coord in coords:
-        if isinstance(coord, Affine):
-            index.append(coord)
-            continue
-        index.append(Slot(len(slots)))
-        slots.append(coord)
-    return tuple(index), slots
 
 
 def emit_scalar(

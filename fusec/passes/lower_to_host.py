@@ -19,7 +19,7 @@ from typing import Any
 from fusec.analysis.accesses import accesses
 from fusec.analysis.candidates import DEFAULT, Choice, Choices, chosen, no_choices
 from fusec.analysis.choices import choose
-from fusec.analysis.descriptors import UNIT, scratch_of
+from fusec.analysis.descriptors import UNIT, scratch_at
 from fusec.analysis.fingerprint import Fingerprint, Fingerprints
 from fusec.analysis.in_place import replaced_in_place, taken_over
 from fusec.analysis.regions import called
@@ -33,7 +33,7 @@ from fusec.ir.ops.cast import Cast
 from fusec.ir.ops.checks import Raise
 from fusec.ir.ops.elementwise import Elementwise
 from fusec.ir.ops.host import Alloc, CopyInto, Free, Launch
-from fusec.ir.ops.loop import Region, Update, View, updates
+from fusec.ir.ops.loop import Region, Update, View
 from fusec.ir.ops.reduction import Reduce, Scan
 from fusec.ir.types import Buffer, Tensor
 from fusec.passes.freeze import KEPT
@@ -63,7 +63,7 @@ class Kernel:
     def scratch(self) -> Dim:
         """Bytes of memory that all programs make tensor descriptors in. It is the last
         parameter, if there is any."""
-        place = scratch_of(self.function)
+        place = scratch_at(self.function)
         if place is None:
             return 0
         type_ = self.function.params[place].type
@@ -120,8 +120,8 @@ class _Lowering:
         self.escaping = _escaping(function, self.taken)
         self.last_use = _last_uses(function)
         self.held = _held(function)
-        described = target.has("descriptors")
-        self.shifted = _shifted(function) if described else set[Value]()
+        has_descriptors = target.has("descriptors")
+        self.shifted = _shifted(function) if has_descriptors else set[Value]()
         views = (op.result for op in function.body.ops if isinstance(op, View))
         self.replacing = {**replaced_in_place(function), **self.updated_in_place()}
         self.borrowed = {*function.params, *views, *self.replacing}
@@ -188,11 +188,10 @@ class _Lowering:
 
     def require_taken(self, op: Region) -> None:
         """Raise `UserError` for an updated result that would need a copy."""
-        named = dict(zip(op.body.params[len(op.inputs) :], op.results, strict=True))
-        for param in updates(op.body):
-            if named[param] not in self.taken:
+        for value in op.starts:
+            if value not in self.taken:
                 raise UserError(
-                    f"{named[param]} is updated, and what it begins as is read again",
+                    f"{value} is updated, and what it begins as is read again",
                     fix="run the pass copy_updated before",
                 )
 

@@ -52,8 +52,9 @@ class _Lowering:
         self.made_by = definitions(function.body)
         self.lent = set(function.body.yields)
         """Tensors whose memory a result has, or may have."""
-        self.called = set[Value]()
-        """Tensors that calls gave, or that are there when a kernel has ended only."""
+        self.fixed = set[Value]()
+        """Tensors that no other region can compute: what calls gave, and what was
+        updated."""
 
     def run(self) -> Function:
         for old in self.function.params:
@@ -85,7 +86,7 @@ class _Lowering:
         operands = [self.exact(value) for value in op.operands]
         results = self.builder.emit(Extern, operands, op.attrs, (), op.loc, op.hints)
         self.stored.update(zip(op.results, results, strict=True))
-        self.called.update(op.results)
+        self.fixed.update(op.results)
 
     def lower_region(self, op: Op) -> None:
         kind = type(op), attrs_key(op.attrs)
@@ -105,7 +106,7 @@ class _Lowering:
         operands, results = (op.src, *op.indices, start), op.results
         made = self.region(kind, operands, results, lambda r: scatter(r, op, start))
         self.stored.update(zip(results, made, strict=True))
-        self.called.update(results)
+        self.fixed.update(results)
 
     def begun(self, x: Value) -> Value:
         """The tensor that a result begins as, row by row in memory: what is the same
@@ -215,10 +216,10 @@ class _Lowering:
         return self.strided(value)
 
     def reform(self, value: Value) -> None:
-        """Let what a call gave, and no other region can compute, be a result as it lies
-        there, but for its shape."""
+        """Let what no other region can compute be a result as it lies there, but for
+        its shape."""
         base, place = self.strided_view(value)
-        if base not in self.called or base in self.lent or place is None:
+        if base not in self.fixed or base in self.lent or place is None:
             return
         assert isinstance(value.type, Tensor)
         whole = product(value.shape) == product(base.shape) and place.offset == 0

@@ -8,10 +8,11 @@ env[y], = region.finish().emit(builder, env) store %1, %y [i] }
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fusec.ir.builder import Builder, without_dead_ops
+from fusec.ir.calls import Slot
 from fusec.ir.core import Affine, Block, Op, Value, Values
 from fusec.ir.ops.loop import Coordinate, Load, Region, Update, Write
 from fusec.ir.ops.reduction import Reduce
@@ -93,6 +94,21 @@ class RegionBuilder:
         block = Block(params, self.builder.block().ops)
         whole = BoundBlock(block, tuple(self.inputs), tuple(self.outputs))
         return whole.only(lambda op: True)
+
+
+def slotted(
+    index: Sequence[Affine | Value],
+) -> tuple[tuple[Affine | Slot, ...], list[Value]]:
+    """An index as an access has it, and the values of its computed entries."""
+    slots: list[Value] = []
+    entries: list[Affine | Slot] = []
+    for entry in index:
+        if isinstance(entry, Affine):
+            entries.append(entry)
+        else:
+            entries.append(Slot(len(slots)))
+            slots.append(entry)
+    return tuple(entries), slots
 
 
 def relocated(

@@ -23,7 +23,7 @@ from typing import Any
 from fusec.analysis.accesses import Access, Accesses
 from fusec.analysis.affine import axes_of
 from fusec.analysis.contraction import Product
-from fusec.analysis.descriptors import described
+from fusec.analysis.descriptors import fetched
 from fusec.analysis.schedule import Schedule, Split
 from fusec.ir.builder import Builder
 from fusec.ir.core import Affine, Function, Level, Op, Value, Values
@@ -79,7 +79,7 @@ class _Tiling:
         self.fetched: set[Op] = set()
         """Loads by tensor descriptors."""
         if schedule.descriptors:
-            self.fetched = {a.op for a in described(schedule, accesses, facts)}
+            self.fetched = {a.op for a in fetched(schedule, accesses, facts)}
         self.builder = Builder(Level.TILE)
         self.dims = {split.axis: d for d, split in enumerate(schedule.tile)}
         self.extents = [split.extent for split in schedule.tile]
@@ -254,6 +254,15 @@ class _Tiling:
             found[d] = held if limit is None else b(Minimum, limit, held)
         return tuple(found), tuple(found.values())
 
+    def reach(
+        self, access: Access, shape: tuple[Dim, ...]
+    ) -> tuple[tuple[int, ...], list[Value], Value | None]:
+        """The dimensions along which an access is limited, its limits with its index
+        behind them, and that index, if any of it is computed."""
+        limited, limits = self.limits(shape)
+        index = self.index(access, shape)
+        return limited, [*limits, *([] if index is None else [index])], index
+
     def index(self, access: Access, shape: tuple[Dim, ...]) -> Value | None:
         """The computed part of an address, in elements.
 
@@ -293,11 +302,7 @@ def _load(t: _Tiling, op: Load) -> Values:
     shape = t.shape(op.result.axes)
     if op in t.fetched:
         return _fetch(t, op, access, shape)
-    limited, limits = t.limits(shape)
-    rest = list(limits)
-    index = t.index(access, shape)
-    if index is not None:
-        rest.append(index)
+    limited, rest, index = t.reach(access, shape)
     if op.masked:
         mask: Value = t.env[op.mask]
         rows = index is None or not t.across(index.shape)
@@ -342,11 +347,7 @@ def _store(t: _Tiling, op: Store) -> Values:
 
 def _update(t: _Tiling, op: Update) -> Values:
     access, shape = t.access[id(op)], t.shape(op.axes)
-    limited, limits = t.limits(shape)
-    rest = list(limits)
-    index = t.index(access, shape)
-    if index is not None:
-        rest.append(index)
+    limited, rest, index = t.reach(access, shape)
     if op.masked:
         rest.append(t.wide(t.env[op.mask], shape))
     value, offset = t.wide(t.env[op.value], shape), t.offset(access.address)

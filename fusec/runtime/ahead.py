@@ -49,8 +49,8 @@ class Job:
     """Bytes of memory that launches give each program for tensor descriptors."""
 
     @property
-    def memory(self) -> int | None:
-        """Which parameter that memory is: the last address."""
+    def scratch_at(self) -> int | None:
+        """Which parameter that memory is, if any: the last address."""
         addresses = sum(kind.startswith("*") for kind in self.types)
         return addresses - 1 if self.scratch else None
 

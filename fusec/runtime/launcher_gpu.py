@@ -86,7 +86,7 @@ class GpuKernel(NamedTuple):
     threads: int
     shared: int
     """Bytes."""
-    scratch: int | None = None
+    scratch_at: int | None = None
     """Which of its arguments is scratch memory that it makes tensor descriptors in."""
 
 
@@ -259,7 +259,7 @@ class Gpu:
                 raise InternalError(f"the GPU's driver failed at {name}: {why}")
 
         def run(name: str, args: Any, programs: int, table: int) -> None:
-            words = [*args, *hidden(rows[name].scratch, args)]
+            words = [*args, *hidden(rows[name].scratch_at, args)]
             held = (ctypes.c_int64 * len(words))(*words)
             base = ctypes.addressof(held)
             params = [base + 8 * k for k in range(len(words))]

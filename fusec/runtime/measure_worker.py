@@ -57,6 +57,10 @@ class Runner(Protocol):
         """What so many calls in a row take."""
         ...
 
+    def release(self) -> None:
+        """Give back memory that nobody has any more."""
+        ...
+
 
 class OnCpu:
     """Runs kernels on threads of this process."""
@@ -84,6 +88,9 @@ class OnCpu:
             call()
         return time.perf_counter() - start
 
+    def release(self) -> None:
+        pass
+
 
 class OnGpu:
     """Runs kernels by the driver of a GPU."""
@@ -105,13 +112,18 @@ class OnGpu:
         kernel = GpuKernel(**{**told, "code": base64.b64decode(told["code"])})
         program = Gpu(self.name, [kernel], self.driver)
         launch, given = program.launches(), [*arguments]
-        if kernel.scratch is not None:
+        if kernel.scratch_at is not None:
             self.scratch.append(self.made(grid * question["scratch"], torch.uint8))
-            given.insert(kernel.scratch, self.scratch[-1].data_ptr())
+            given.insert(kernel.scratch_at, self.scratch[-1].data_ptr())
         return lambda: launch(kernel.name, given, grid, program.word(None))
 
     def seconds(self, call: Call, repeats: int) -> float:
         return self.driver.seconds(call, repeats, self.device)
+
+    def release(self) -> None:
+        self.scratch.clear()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
 class Bench:
@@ -128,8 +140,7 @@ class Bench:
         self.calls.clear()
         self.repeats.clear()
         self.buffers.clear()
-        if self.runner.device.type == "cuda":
-            torch.cuda.empty_cache()
+        self.runner.release()
         return {}
 
     def prepare(self, question: Question) -> dict[str, Any]:

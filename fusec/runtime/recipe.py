@@ -69,9 +69,9 @@ HIDDEN = 2
 of all programs, and for what profilers note."""
 
 
-def hidden(scratch: int | None, arguments: Sequence[T]) -> tuple[T | int, ...]:
+def hidden(scratch_at: int | None, arguments: Sequence[T]) -> tuple[T | int, ...]:
     """What those are, where one of the arguments is memory for descriptors."""
-    return (0 if scratch is None else arguments[scratch], 0)
+    return (0 if scratch_at is None else arguments[scratch_at], 0)
 
 
 class Form(NamedTuple):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fusec.analysis.accesses import Accesses, accesses
 from fusec.analysis.candidates import Candidate, candidates
 from fusec.analysis.cost import likely
-from fusec.analysis.descriptors import scratch_of
+from fusec.analysis.descriptors import scratch_at
 from fusec.ir.calls import Slot
 from fusec.ir.core import Function
 from fusec.ir.dims import Dim, Facts, Symbol
@@ -92,7 +92,7 @@ def inputs_of(
     below = max(1, min(indexed, default=8))
     buffers: list[Drawn] = []
     for k, param in enumerate(kernel.params):
-        if k == scratch_of(kernel):
+        if k == scratch_at(kernel):
             continue  # it comes with code that needs it
         assert isinstance(param.type, Buffer)
         reach = _reach(param.type, hints)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from texts import read, same_meaning
@@ -136,6 +137,22 @@ def test_what_is_read_in_place_and_at_an_index_moves_as_a_whole() -> None:
     """
     loops = lower_to_loops(read(text))
     same_meaning(loops, fuse(loops, X86_64_V4, {}))
+
+
+@pytest.mark.parametrize(("rows", "kernels"), [(16, 1), (4096, 2)])
+def test_what_programs_share_is_not_summed_up_by_each(rows: int, kernels: int) -> None:
+    """A row that is added to all others: few programs may compute it, many not."""
+    text = f"""
+        graph @f(%x: f32[{rows}, 64], %w: f32[64, 576]) -> (f32[{rows}, 64]) {{
+          %s = reduce_dims %w {{dims=(1,), monoid=sum<f32>}} : f32[64]
+          %r = reshape %s {{shape=(1, 64)}} : f32[1, 64]
+          %b = broadcast %r {{shape=({rows}, 64)}} : f32[{rows}, 64]
+          %y = add %x, %b : f32[{rows}, 64]
+          yield %y
+        }}
+    """
+    plan = Fusion(lower_to_loops(read(text)), X86_64_V4, {}).run()
+    assert len(plan.groups) == kernels
 
 
 def test_every_edge_that_stays_is_explained() -> None:

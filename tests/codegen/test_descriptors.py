@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from fusec.analysis import block_products, blocks
 from fusec.analysis.accesses import accesses
 from fusec.analysis.candidates import Choice, candidates, described
 from fusec.analysis.choices import choose
-from fusec.analysis.descriptors import descriptor_bytes, may_describe, scratch_of
+from fusec.analysis.descriptors import descriptor_bytes, may_describe, scratch_at
 from fusec.build import Binaries, gpu_jobs
 from fusec.codegen import llvm_gpu_host
 from fusec.compiler import setting_of
@@ -58,15 +58,22 @@ from triton import knobs
 F = Callable[..., Any]
 
 
-@pytest.fixture
-def always(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every product is to have descriptors, where it can."""
+@contextmanager
+def having(descriptors: bool) -> Iterator[None]:
+    """Every product is to have descriptors, where it can, or none."""
     plain = block_products.product_blocks
 
-    def with_descriptors(*given: Any) -> Any:
-        return replace(plain(*given), descriptors=True)
+    def made(*given: Any) -> Any:
+        return replace(plain(*given), descriptors=descriptors)
 
-    monkeypatch.setattr(blocks, "product_blocks", with_descriptors)
+    with patch.object(blocks, "product_blocks", made):
+        yield
+
+
+@pytest.fixture
+def always() -> Iterator[None]:
+    with having(descriptors=True):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +199,7 @@ def test_views_that_begin_anywhere(offset: int, count: int) -> None:
     tiles = [op for op in walk(kernel.function.body) if isinstance(op, FetchTile)]
     assert len(tiles) == count
     assert kernel.schedule.descriptors is bool(count)
-    assert (scratch_of(kernel.function) is not None) is bool(count)
+    assert (scratch_at(kernel.function) is not None) is bool(count)
     (launch,) = ops(found.host, Launch)
     assert len(launch.arguments) == len(kernel.function.params)
 
@@ -322,7 +329,7 @@ def test_every_program_has_its_own_scratch_memory() -> None:
     allocs = ops(journey.lowered.host, Alloc)
     scratch = next(op for op in allocs if op.result is launch.arguments[-1])
     kernel = journey.kernels[launch.kernel]
-    assert scratch_of(kernel) == len(kernel.params) - 1
+    assert scratch_at(kernel) == len(kernel.params) - 1
     assert scratch.type.shape == (2 * DESCRIPTOR * launch.grid,)
     assert descriptor_bytes(kernel) == 2 * DESCRIPTOR
     (job,) = gpu_jobs(journey.joined, journey.target).values()
@@ -373,7 +380,7 @@ def test_sizes_of_scratch_memory_that_calls_tell(
 def test_without_scratch_memory_a_launch_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(llvm_gpu_host, "scratch_of", lambda kernel: None)
+    monkeypatch.setattr(llvm_gpu_host, "scratch_at", lambda kernel: None)
     torch._dynamo.reset()
     x, w = half(100, 64), half(64, 136)
     f = compiled(lambda x, w: (x @ w).relu())
@@ -386,39 +393,40 @@ def test_without_scratch_memory_a_launch_fails(
 # Code for GPUs that are not here.
 
 
+def compiled_for(target: str, descriptors: bool) -> dict[str, Resources]:
+    """What the kernel of each case takes."""
+    jobs: dict[str, Job] = {}
+    for name in COMPILED:
+        _, f, args = CASES[name]
+        with having(descriptors):
+            journey = lowered(f, *args, target=GPUS[target])
+        assert bool(fetched(journey)) is descriptors
+        for job in gpu_jobs(journey.joined, journey.target).values():
+            if "tl.dot" in job.source:
+                jobs[name] = job
+    assert jobs.keys() == {*COMPILED}
+    outcomes = Binaries().of(jobs)
+    failed = [each for each in outcomes.values() if isinstance(each, Failure)]
+    assert not failed
+    return {name: each.resources for name, each in outcomes.items()}
+
+
+COMPILED = ("both", "transposed", "batches", "bytes", "part of each row", "masked")
+
+
 @pytest.mark.parametrize("target", ["sm_90", "sm_100"])
-def test_compiled_code(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_code(target: str) -> None:
     """It spills nothing, and takes no more shared memory than there is and scratch
     memory than it is given; on Hopper no more registers than with pointers."""
-    names = ["both", "transposed", "batches", "bytes", "part of each row", "masked"]
-    graphs = {n: CASES[n][1:] for n in names}
-    plain = block_products.product_blocks
-    registers: dict[bool, dict[str, int]] = {}
-    for chosen in (False, True):
-
-        def made(*given: Any, chosen: bool = chosen) -> Any:
-            return replace(plain(*given), descriptors=chosen)
-
-        monkeypatch.setattr(blocks, "product_blocks", made)
-        jobs: dict[str, Any] = {}
-        for n, (f, args) in graphs.items():
-            journey = lowered(f, *args, target=GPUS[target])
-            assert bool(fetched(journey)) is chosen
-            for job in gpu_jobs(journey.joined, journey.target).values():
-                if "tl.dot" in job.source:
-                    jobs[n] = job
-        assert jobs.keys() == {*names}
-        registers[chosen] = {}
-        for n, outcome in Binaries().of(jobs).items():
-            assert isinstance(outcome, Binary), outcome
-            assert not outcome.resources.spilled
-            core = GPUS[target].gpu
-            assert core is not None
-            assert outcome.resources.shared <= core.shared_of_program
-            registers[chosen][n] = outcome.resources.registers
+    core = GPUS[target].gpu
+    assert core is not None
+    pointers, fetching = (compiled_for(target, chosen) for chosen in (False, True))
+    for taken in (*pointers.values(), *fetching.values()):
+        assert not taken.spilled
+        assert taken.shared <= core.shared_of_program
     if target == "sm_90":
-        for n in names:
-            assert registers[True][n] <= registers[False][n] + FEW
+        for name in COMPILED:
+            assert fetching[name].registers <= pointers[name].registers + FEW
 
 
 FEW = 8

@@ -49,6 +49,13 @@ class Region(Op, name="region", levels=LOOP):
     ) -> tuple[Type, ...]:
         return tuple(param.type for param in blocks[0].params[len(operands) :])
 
+    @property
+    def starts(self) -> dict[Value, Value]:
+        """The input that each updated result begins as."""
+        body: Block = self.body
+        outer = dict(zip(body.params, (*self.operands, *self.results), strict=True))
+        return {outer[v]: outer[op.start] for v, op in updates(body).items()}
+
 
 class Coordinate(Op, name="coordinate", levels=LOOP):
     """The position on `axis`, as i64."""
