@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from fusec.analysis.accesses import Accesses
+from fusec.analysis.descriptors import descriptor_bytes
 from fusec.analysis.schedule import Schedule
 from fusec.codegen.backend import Emitted, backend_of
 from fusec.codegen.llvm_gpu_host import emit_gpu_host
@@ -82,16 +83,14 @@ def attempted(
 def gpu_jobs(program: Joined, target: Target) -> dict[str, Job]:
     """What is to be compiled of a program's kernels for a GPU, by their names."""
     whole = aligned(plan_host(program.host, apart=True))
-    return {
-        name: _job(
-            name,
-            emitted(kernel, target),
-            whole[name],
-            program.schedules[name],
-            target,
-        )
-        for name, kernel in program.kernels.items()
-    }
+    jobs: dict[str, Job] = {}
+    for name, kernel in program.kernels.items():
+        made = emitted(kernel, target)
+        if made.scratch != descriptor_bytes(kernel):
+            what = f"{name} makes other tensor descriptors than it has memory for"
+            raise InternalError(what)
+        jobs[name] = _job(name, made, whole[name], program.schedules[name], target)
+    return jobs
 
 
 def tried(

@@ -66,15 +66,12 @@ def test_lowering_to_loops_keeps_the_meaning(data: Any) -> None:
 def test_fusing_keeps_the_meaning(data: Any) -> None:
     graph = data.draw(graphs())
     values = arguments(data.draw, graph)
+    wanted = interpret(graph, values)
     loop = fused(lower_to_loops(graph))
-    verify(loop)
-    same(interpret(graph, values), interpret(loop, values))
     again = recompute(loop, V4, {})
-    verify(again)
-    same(interpret(graph, values), interpret(again, values))
-    owned = copy_updated(again)
-    verify(owned)
-    same(interpret(graph, values), interpret(owned, values))
+    for stage in (loop, again, copy_updated(again)):
+        verify(stage)
+        same(wanted, interpret(stage, values))
 
 
 @thorough

@@ -517,11 +517,12 @@ def embedding_backward(
     )
     rows = indices.reshape((picks,)).cast(i64)
     kept = call(ops.Ne, rows, padding_idx).reshape((picks, 1))
-    if _is_updated(lines, picks, num_weights * picks * width) and picks != 0:
+    zeros = e.full(0, (num_weights, width), lines.dtype)
+    if _is_updated(zeros, picks, num_weights * picks * width) and picks != 0:
         mask = kept if padding_idx >= 0 else None
         points = Points(lines, (-1, 1), (rows.reshape((picks, 1)),), mask)
-        zeros = e.full(0, (num_weights, width), lines.dtype)
-        return updated(zeros, points, "sum")
-    zeros = e.full(0, (num_weights, width), lines.dtype)
+        made = updated(zeros, points, "sum")
+        if made is not None:
+            return made
     index, src = _along(zeros, 0, rows, where(kept, lines, 0))
     return scattered(zeros, 0, index, src, "sum")
