@@ -14,9 +14,10 @@ from fusec.ir.ops.loop import Region
 from fusec.ir.types import Axis, Tensor
 from fusec.target import Target
 
-SHARED = 64
+SHARED, SHARED_OF_PRODUCTS = 64, 512
 """Points along axes that programs share out which one of them has, more or less: so
-often what lacks these axes serves before it is computed again."""
+often what lacks these axes serves before it is computed again. A program of a product
+has a whole block."""
 ROWS = 12
 """Rows of a product that one program has at least, to use a register of the other
 factor as often as it should."""
@@ -73,14 +74,14 @@ class Prices:
         swept = reduced.union(*self.groups.sweeps(group))
         shared = frozenset[Axis].intersection(*spans) if spans else frozenset[Axis]()
         grid = shared - swept
+        roles = self.groups.roles(group)
         operations = sum(
-            weight * self._points(space, placement, grid)
+            weight * self._points(space, placement, grid, roles is not None)
             for k, placements in group.members.items()
             for placement in placements
             for space, weight in self.regions.summaries[k].weights.items()
         )
         programs = self._size(product(axis.extent for axis in grid))
-        roles = self.groups.roles(group)
         if roles is not None and roles.along is not None:
             programs //= ROWS
         row = (read + written) // max(1, programs)
@@ -109,14 +110,19 @@ class Prices:
         return bool(ends & after)
 
     def _points(
-        self, space: Iterable[Axis], placement: Placement, grid: Set[Axis]
+        self,
+        space: Iterable[Axis],
+        placement: Placement,
+        grid: Set[Axis],
+        multiplies: bool,
     ) -> int:
         """How many points a space has where a region is placed: again and again, for
         the programs that share out axes which it lacks."""
         axes = {a for axis in space for a in coordinate(placement, axis).axes}
         again = self._size(product(axis.extent for axis in grid - axes))
         points = self._size(product(axis.extent for axis in axes))
-        return points * max(1, again // SHARED)
+        shared = SHARED_OF_PRODUCTS if multiplies else SHARED
+        return points * max(1, again // shared)
 
     def _size(self, dim: Dim) -> int:
         return likely(dim, self.hints)

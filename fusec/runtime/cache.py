@@ -31,6 +31,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from threading import Lock
 
 from fusec.files import (
     TEMPORARY,
@@ -103,6 +104,7 @@ class Cache:
         self.limit = limit
         self._trusted: bool | None = None
         self._writable = True
+        self._stopping = Lock()
         self._bytes: int | None = None
 
     def get(self, key: str) -> bytes | None:
@@ -143,9 +145,15 @@ class Cache:
             if getattr(error, "errno", None) in _PASSING:
                 _LOG.info("cannot write the cache entry %s: %s", key, error)
                 return False
-            self._writable = False
-            _LOG.warning(_NO_MORE, self.root, error)
+            self._stop(error)
         return self._writable
+
+    def _stop(self, error: Exception) -> None:
+        """Write nothing any more, and say so once, whichever thread finds out first."""
+        with self._stopping:
+            if self._writable:
+                self._writable = False
+                _LOG.warning(_NO_MORE, self.root, error)
 
     def _write(self, path: Path, entry: bytes) -> None:
         try:

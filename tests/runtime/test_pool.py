@@ -130,7 +130,15 @@ def test_workers_end_with_the_process(is_killed: bool) -> None:
     assert not is_there(found)
 
 
-def test_who_interrupts_does_not_wait_for_answers() -> None:
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """What runs in the background of a shell ignores interrupts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_who_interrupts_does_not_wait_for_answers(interruptible: None) -> None:
     process()  # which is busy with the first question then
     began = time.monotonic()
     timer = threading.Timer(1.0, os.kill, [os.getpid(), signal.SIGINT])
