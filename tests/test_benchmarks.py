@@ -103,6 +103,7 @@ def test_the_summary_counts_what_falls_short() -> None:
     assert "2 warm rows in DRAM 2 reach" in told
 
 
+@pytest.mark.slow
 def test_the_wait_for_a_compile_has_parts() -> None:
     (cold, warm) = compile_time.rows_of("gpt inference", "fusec", 1)
     for row in (cold, warm):
@@ -169,6 +170,7 @@ needs_inductor = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 @needs_inductor
 def test_benchmarks_of_gpus_run_without_one(tmp_path: Path) -> None:
     row = gpu_fused.measure("swiglu", "forward", "f32", "cache", 2, "cpu")
